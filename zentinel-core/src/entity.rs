@@ -1,0 +1,24 @@
+//! What the control plane knows.
+
+mod audit;
+mod bundle;
+mod identity;
+mod node;
+mod rollout;
+mod tenancy;
+
+pub use audit::{AuditEntry, Event};
+pub use bundle::{
+    Activation, Bundle, BundleOrigin, BundleSbom, BundleSource, BundleStatement, BundleStatus, ExtraFile,
+    Finding, RiskLevel,
+};
+pub use identity::{ApiKey, ApiScope, RegistrationToken, SigningKey, TokenUses};
+pub use node::{
+    AUTH_JWT, AUTH_STATIC_KEY, BundleError, Health, Heartbeat, Node, NodeConfig, NodeGroup, NodeReport,
+    NodeStatus, NodeTarget, Registration,
+};
+pub use rollout::{
+    Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutNode, RolloutSpec,
+    RolloutState, RolloutStep, StepState, TargetSelector, Waiting, WaitingNode,
+};
+pub use tenancy::{Membership, Organisation, Project, ProjectSettings, Role, User};

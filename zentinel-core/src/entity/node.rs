@@ -1,0 +1,555 @@
+//! Nodes: what the control plane wants of them ([`Node`]) and what they say ([`NodeReport`]).
+//!
+//! The two are separate records because they have separate writers: operators and rollouts write
+//! the first with optimistic revisions, heartbeats write the second in groups.
+
+use crate::credential::CredentialHash;
+use crate::error::{Checks, Result};
+use crate::id::{
+    BundleId, EnvironmentId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, StatementId, TypedId,
+};
+use crate::log::{LogKind, LogRow};
+use crate::record::{Keys, Record, RecordKind};
+use crate::scope::Scope;
+use crate::value::{Sha256Digest, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// [`Node::auth_method`] of a node that only ever used its static key.
+pub const AUTH_STATIC_KEY: &str = "static_key";
+/// [`Node::auth_method`] of a node that exchanged its key for a token.
+pub const AUTH_JWT: &str = "jwt";
+
+/// Most labels of a node.
+const MAX_LABELS: usize = 64;
+
+/// Checks a label map: at most 64 entries, keys of 1 to 253 and values of at most 253 characters.
+///
+/// # Errors
+/// [`Kind::Invalid`](crate::Kind::Invalid) on `labels`.
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
+    let mut checks = Checks::new();
+    checks.that(
+        "labels",
+        labels.len() <= MAX_LABELS,
+        format!("should have at most {MAX_LABELS} entries"),
+    );
+    let fits = |text: &str| text.chars().count() <= 253 && !text.contains('\0');
+    let ok = labels
+        .iter()
+        .all(|(key, value)| !key.is_empty() && fits(key) && fits(value));
+    checks.that(
+        "labels",
+        ok,
+        "keys should be 1 to 253 and values at most 253 character(s)",
+    );
+    checks.finish()
+}
+
+/// Liveness as the control plane sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeStatus {
+    /// Never heard from, or not approved yet.
+    #[default]
+    Unknown,
+    /// Heard from within the offline threshold (120 s by default).
+    Online,
+    /// Silent for longer.
+    Offline,
+}
+
+impl NodeStatus {
+    /// The wire name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Online => "online",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// What a node is told to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeTarget {
+    /// The bundle.
+    pub bundle_id: BundleId,
+    /// The signed statement to hand out with it.
+    pub statement_id: StatementId,
+    /// The statement's sequence; only ever grows on a node.
+    pub sequence: u64,
+    /// The rollout that set it; none for a manual assignment.
+    pub rollout_id: Option<RolloutId>,
+    /// `rollback` when a rollback is in force.
+    pub reason: Option<String>,
+}
+
+/// What a node presents when it registers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Unique in the project: 1 to 100 characters, alphanumeric first, then also `_`, `.`, `-`.
+    pub name: String,
+    /// For selectors.
+    pub labels: BTreeMap<String, String>,
+    /// What it can do.
+    pub capabilities: BTreeSet<String>,
+    /// Version of the proxy.
+    pub version: Option<String>,
+    /// Its address.
+    pub ip: Option<String>,
+    /// Its host name.
+    pub hostname: Option<String>,
+    /// Anything else.
+    pub metadata: Map<String, Value>,
+}
+
+impl Registration {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid) on `name`, `labels`, `capabilities`, `version` or `hostname`.
+    pub fn check(&self) -> Result<()> {
+        let mut checks = Checks::new();
+        checks.text("name", &self.name, 100);
+        let mut characters = self.name.chars();
+        let ok = characters
+            .next()
+            .is_none_or(|first| first.is_ascii_alphanumeric())
+            && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+        checks.that(
+            "name",
+            ok,
+            "must start with alphanumeric and contain only alphanumeric, underscore, dot, or hyphen",
+        );
+        checks.absorb(check_labels(&self.labels))?;
+        let fits = |text: &String| text.chars().count() <= 255 && !text.contains('\0');
+        let few = self.capabilities.len() <= 64 && self.capabilities.iter().all(fits);
+        checks.that(
+            "capabilities",
+            few,
+            "should be at most 64 entries of at most 255 character(s)",
+        );
+        for (field, text) in [
+            ("version", &self.version),
+            ("hostname", &self.hostname),
+            ("ip", &self.ip),
+        ] {
+            checks.that(
+                field,
+                text.as_ref().is_none_or(fits),
+                "should be at most 255 character(s)",
+            );
+        }
+        checks.finish()
+    }
+}
+
+/// A reverse proxy, as operators and rollouts want it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Its tenant.
+    pub organisation_id: OrganisationId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// Unique in the project.
+    pub name: String,
+    /// For selectors.
+    pub labels: BTreeMap<String, String>,
+    /// What it can do.
+    pub capabilities: BTreeSet<String>,
+    /// False for a node of an open registration until an operator approves it: it gets nothing.
+    pub approved: bool,
+    /// Its environment.
+    pub environment_id: Option<EnvironmentId>,
+    /// Digest of its static key.
+    pub key_hash: CredentialHash,
+    /// `static_key` or `jwt`.
+    pub auth_method: String,
+    /// Tokens issued before this instant are refused.
+    pub tokens_valid_after: Option<Timestamp>,
+    /// When its last token was issued.
+    pub token_issued_at: Option<Timestamp>,
+    /// When that token ends.
+    pub token_expires_at: Option<Timestamp>,
+    /// What it is told to run, until it does.
+    pub target: Option<NodeTarget>,
+    /// What it should run once no rollout touches it; the reference of drift detection.
+    pub expected_bundle_id: Option<BundleId>,
+    /// What it ran before the current rollout; where a rollback leads.
+    pub previous_bundle_id: Option<BundleId>,
+    /// An operator's pin: rollouts of other bundles leave it out.
+    pub pinned_bundle_id: Option<BundleId>,
+    /// The open rollout that has claimed it. At most one at a time.
+    pub rollout_id: Option<RolloutId>,
+    /// When it registered.
+    pub registered_at: Timestamp,
+    /// When the record was created.
+    pub created_at: Timestamp,
+}
+
+impl Node {
+    /// A node that registered.
+    ///
+    /// # Errors
+    /// As [`Registration::check`].
+    pub fn register(
+        scope: (OrganisationId, ProjectId),
+        registration: &Registration,
+        approved: bool,
+        key_hash: CredentialHash,
+        now: Timestamp,
+    ) -> Result<Self> {
+        registration.check()?;
+        Ok(Self {
+            id: NodeId::random(),
+            organisation_id: scope.0,
+            project_id: scope.1,
+            name: registration.name.clone(),
+            labels: registration.labels.clone(),
+            capabilities: registration.capabilities.clone(),
+            approved,
+            environment_id: None,
+            key_hash,
+            auth_method: AUTH_STATIC_KEY.to_owned(),
+            tokens_valid_after: None,
+            token_issued_at: None,
+            token_expires_at: None,
+            target: None,
+            expected_bundle_id: None,
+            previous_bundle_id: None,
+            pinned_bundle_id: None,
+            rollout_id: None,
+            registered_at: now,
+            created_at: now,
+        })
+    }
+
+    /// The scope that shows this node's project.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        Scope::Project(self.organisation_id, self.project_id)
+    }
+}
+
+impl Record for Node {
+    const KIND: RecordKind = RecordKind::Node;
+    type Id = NodeId;
+    fn id(&self) -> NodeId {
+        self.id
+    }
+    fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+    fn keys(&self) -> Keys {
+        Keys {
+            organisation_id: Some(self.organisation_id),
+            project_id: Some(self.project_id),
+            owner: self.project_id.uuid(),
+            natural_key: Some(self.name.clone()),
+            lookup_key: Some(self.key_hash.as_str().to_owned()),
+            state: None,
+        }
+    }
+}
+
+/// Health and measurements of one heartbeat. Absent is unknown, never zero.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// `healthy` opens the heartbeat gate.
+    pub status: Option<String>,
+    /// Share of failed requests in percent, 0 to 100.
+    pub error_rate: Option<f64>,
+    /// 99th percentile of the latency in milliseconds.
+    pub latency_p99_ms: Option<f64>,
+    /// Processor use in percent, 0 to 100.
+    pub cpu_percent: Option<f64>,
+    /// Memory use in percent, 0 to 100.
+    pub memory_percent: Option<f64>,
+}
+
+impl Health {
+    /// Whether the node calls itself healthy.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.status.as_deref() == Some("healthy")
+    }
+}
+
+/// Why a node could not activate a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleError {
+    /// The bundle it tried.
+    pub bundle_id: BundleId,
+    /// Stable word, for example `invalid_config`, `bad_signature`, `activation_failed`.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+}
+
+/// A heartbeat as a node sends it. Absent fields leave what is known unchanged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Heartbeat {
+    /// Health and measurements.
+    pub health: Health,
+    /// The whole `health` object as sent.
+    pub raw_health: Map<String, Value>,
+    /// The whole `metrics` object as sent.
+    pub raw_metrics: Map<String, Value>,
+    /// The bundle that serves traffic.
+    pub active_bundle_id: Option<BundleId>,
+    /// The bundle that is downloaded but not active.
+    pub staged_bundle_id: Option<BundleId>,
+    /// The last activation that failed.
+    pub bundle_error: Option<BundleError>,
+    /// Version of the proxy.
+    pub version: Option<String>,
+    /// Its address.
+    pub ip: Option<String>,
+    /// Its host name.
+    pub hostname: Option<String>,
+    /// Anything else.
+    pub metadata: Option<Map<String, Value>>,
+    /// What it can do.
+    pub capabilities: Option<BTreeSet<String>>,
+}
+
+/// The last that is known of a node. Shares the node's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its tenant.
+    pub organisation_id: OrganisationId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// Liveness.
+    pub status: NodeStatus,
+    /// When it was last heard from.
+    pub last_seen_at: Option<Timestamp>,
+    /// The bundle that serves traffic.
+    pub active_bundle_id: Option<BundleId>,
+    /// When the control plane first heard that this bundle is active.
+    pub active_since: Option<Timestamp>,
+    /// The bundle that is downloaded but not active.
+    pub staged_bundle_id: Option<BundleId>,
+    /// A reported bundle that the project does not have.
+    pub reported_unknown_bundle: Option<Uuid>,
+    /// The last activation that failed, until another bundle is active.
+    pub bundle_error: Option<BundleError>,
+    /// When that was reported.
+    pub bundle_error_at: Option<Timestamp>,
+    /// Healthy heartbeats in a row since the active bundle became active.
+    pub healthy_streak: u32,
+    /// Health and measurements of the last heartbeat.
+    pub health: Health,
+    /// The whole `health` object of the last heartbeat.
+    pub raw_health: Map<String, Value>,
+    /// The whole `metrics` object of the last heartbeat.
+    pub raw_metrics: Map<String, Value>,
+    /// Version of the proxy.
+    pub version: Option<String>,
+    /// Its address.
+    pub ip: Option<String>,
+    /// Its host name.
+    pub hostname: Option<String>,
+    /// Anything else.
+    pub metadata: Map<String, Value>,
+    /// Number of heartbeats so far.
+    pub heartbeats: u64,
+    /// When it registered.
+    pub created_at: Timestamp,
+}
+
+impl NodeReport {
+    /// What is known of a node that just registered: online, nothing else.
+    #[must_use]
+    pub fn registered(node: &Node, registration: &Registration) -> Self {
+        Self {
+            node_id: node.id,
+            organisation_id: node.organisation_id,
+            project_id: node.project_id,
+            status: if node.approved {
+                NodeStatus::Online
+            } else {
+                NodeStatus::Unknown
+            },
+            last_seen_at: Some(node.registered_at),
+            active_bundle_id: None,
+            active_since: None,
+            staged_bundle_id: None,
+            reported_unknown_bundle: None,
+            bundle_error: None,
+            bundle_error_at: None,
+            healthy_streak: 0,
+            health: Health::default(),
+            raw_health: Map::new(),
+            raw_metrics: Map::new(),
+            version: registration.version.clone(),
+            ip: registration.ip.clone(),
+            hostname: registration.hostname.clone(),
+            metadata: registration.metadata.clone(),
+            heartbeats: 0,
+            created_at: node.created_at,
+        }
+    }
+
+    /// The heartbeat history row that belongs to the current state.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::Kind::Internal) when it does not serialise.
+    pub fn history_row(&self) -> Result<LogRow> {
+        Ok(LogRow {
+            kind: LogKind::Heartbeat,
+            id: Uuid::new_v4(),
+            organisation_id: Some(self.organisation_id),
+            project_id: Some(self.project_id),
+            owner: self.node_id.uuid(),
+            at: self.last_seen_at.unwrap_or(self.created_at),
+            dedup_key: None,
+            body: serde_json::json!({
+                "health": self.raw_health,
+                "metrics": self.raw_metrics,
+                "active_bundle_id": self.active_bundle_id,
+                "staged_bundle_id": self.staged_bundle_id,
+            }),
+        })
+    }
+}
+
+impl Record for NodeReport {
+    const KIND: RecordKind = RecordKind::NodeReport;
+    type Id = NodeId;
+    fn id(&self) -> NodeId {
+        self.node_id
+    }
+    fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+    fn keys(&self) -> Keys {
+        Keys {
+            organisation_id: Some(self.organisation_id),
+            project_id: Some(self.project_id),
+            owner: self.project_id.uuid(),
+            state: Some(self.status.as_str().to_owned()),
+            ..Keys::default()
+        }
+    }
+}
+
+/// The configuration that a node says it runs. Shares the node's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its tenant.
+    pub organisation_id: OrganisationId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// The KDL text, at most 4 MiB.
+    pub config_kdl: String,
+    /// SHA-256 of the text.
+    pub config_hash: Sha256Digest,
+    /// When it was reported.
+    pub created_at: Timestamp,
+}
+
+impl Record for NodeConfig {
+    const KIND: RecordKind = RecordKind::NodeConfig;
+    type Id = NodeId;
+    fn id(&self) -> NodeId {
+        self.node_id
+    }
+    fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+    fn keys(&self) -> Keys {
+        Keys {
+            organisation_id: Some(self.organisation_id),
+            project_id: Some(self.project_id),
+            owner: self.project_id.uuid(),
+            ..Keys::default()
+        }
+    }
+}
+
+/// A named set of nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeGroup {
+    /// Its id.
+    pub id: GroupId,
+    /// Its tenant.
+    pub organisation_id: OrganisationId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// Unique in the project, 1 to 100 characters.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// `#rrggbb`.
+    pub color: String,
+    /// Its members.
+    pub node_ids: BTreeSet<NodeId>,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+impl NodeGroup {
+    /// A new group without members.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid) on `name` or `color`.
+    pub fn new(
+        scope: (OrganisationId, ProjectId),
+        name: &str,
+        color: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let color = color.unwrap_or("#6366f1");
+        let mut checks = Checks::new();
+        checks.text("name", name, 100);
+        let digits = color.strip_prefix('#').unwrap_or_default();
+        checks.that(
+            "color",
+            digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_hexdigit()),
+            "is invalid",
+        );
+        checks.finish()?;
+        Ok(Self {
+            id: GroupId::random(),
+            organisation_id: scope.0,
+            project_id: scope.1,
+            name: name.to_owned(),
+            description: None,
+            color: color.to_owned(),
+            node_ids: BTreeSet::new(),
+            created_at: now,
+        })
+    }
+}
+
+impl Record for NodeGroup {
+    const KIND: RecordKind = RecordKind::NodeGroup;
+    type Id = GroupId;
+    fn id(&self) -> GroupId {
+        self.id
+    }
+    fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+    fn keys(&self) -> Keys {
+        Keys {
+            organisation_id: Some(self.organisation_id),
+            project_id: Some(self.project_id),
+            owner: self.project_id.uuid(),
+            natural_key: Some(self.name.clone()),
+            ..Keys::default()
+        }
+    }
+}

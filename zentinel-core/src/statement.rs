@@ -1,0 +1,173 @@
+//! The signed statement: what binds an archive to one project, one place in the order of
+//! deployments and a period of time.
+//!
+//! The envelope is [DSSE](https://github.com/secure-systems-lab/dsse) version 1: an Ed25519
+//! signature over the pre-authentication encoding
+//! `"DSSEv1" SP len(type) SP type SP len(payload) SP payload`, lengths in ASCII decimal.
+//! The payload is the compact JSON of [`Statement`], fields in the order of the struct. A node
+//! that checks it refuses another project's bundle, an older sequence and a stale statement:
+//! what [TUF](https://theupdateframework.io/) calls mix-and-match, rollback and freeze attacks.
+
+use crate::entity::Activation;
+use crate::error::{Error, Result};
+use crate::id::{BundleId, ProjectId};
+use crate::port::{PublicKey, Signer};
+use crate::scope::Scope;
+use crate::value::{Sha256Digest, Timestamp};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+/// The payload type of a statement.
+pub const PAYLOAD_TYPE: &str = "application/vnd.zentinel.bundle-statement.v1+json";
+
+/// What is stated about a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// Version of this layout; 1.
+    pub v: u32,
+    /// The project whose nodes may run the bundle.
+    pub project_id: ProjectId,
+    /// The bundle.
+    pub bundle_id: BundleId,
+    /// Place in the project's order of deployments; a node never goes back.
+    pub sequence: u64,
+    /// SHA-256 of the archive.
+    pub archive_sha256: Sha256Digest,
+    /// Length of the archive in bytes.
+    pub archive_size: u64,
+    /// What activating it takes.
+    pub activation: Activation,
+    /// Unix seconds.
+    pub issued_at: i64,
+    /// Unix seconds; a node refuses to start activating afterwards.
+    pub expires_at: i64,
+}
+
+/// One signature of an envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvelopeSignature {
+    /// The id of the key.
+    pub keyid: String,
+    /// Standard base64 of the 64 signature bytes.
+    pub sig: String,
+}
+
+/// A DSSE envelope, as it travels in the poll answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`PAYLOAD_TYPE`].
+    #[serde(rename = "payloadType")]
+    pub payload_type: String,
+    /// Standard base64 of the payload bytes.
+    pub payload: String,
+    /// At least one signature.
+    pub signatures: Vec<EnvelopeSignature>,
+}
+
+/// What a node already knows when it checks a statement.
+#[derive(Clone, Copy, Debug)]
+pub struct Expectation {
+    /// The node's project.
+    pub project_id: ProjectId,
+    /// The highest sequence the node has accepted; 0 at first.
+    pub last_sequence: u64,
+    /// The node's time.
+    pub now: Timestamp,
+    /// How far the node's clock may be off, in seconds.
+    pub clock_skew_seconds: i64,
+}
+
+/// The bytes that are signed.
+#[must_use]
+pub fn pre_authentication_encoding(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), payload.len()).into_bytes();
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+impl Statement {
+    /// Signs the statement with the key that `signer` uses for `scope`.
+    ///
+    /// # Errors
+    /// Those of the signer.
+    pub async fn sign(&self, signer: &dyn Signer, scope: &Scope) -> Result<Envelope> {
+        let payload = serde_json::to_vec(self)?;
+        let signature = signer.sign(scope, &pre_authentication_encoding(&payload)).await?;
+        Ok(Envelope {
+            payload_type: PAYLOAD_TYPE.to_owned(),
+            payload: STANDARD.encode(payload),
+            signatures: vec![EnvelopeSignature {
+                keyid: signature.key_id,
+                sig: STANDARD.encode(signature.bytes),
+            }],
+        })
+    }
+}
+
+impl Envelope {
+    /// Checks the signature against pinned keys and returns the statement, unchecked otherwise.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`](crate::Kind::Forbidden) when no pinned key signed it,
+    /// [`Kind::Malformed`](crate::Kind::Malformed) when it cannot be read.
+    pub fn open(&self, pinned: &[PublicKey]) -> Result<Statement> {
+        if self.payload_type != PAYLOAD_TYPE {
+            return Err(Error::malformed("statement has an unknown payload type"));
+        }
+        let payload = STANDARD
+            .decode(&self.payload)
+            .map_err(|_| Error::malformed("statement payload is not base64"))?;
+        let signed = pre_authentication_encoding(&payload);
+        let genuine = self.signatures.iter().any(|signature| {
+            let key = pinned.iter().find(|key| key.key_id == signature.keyid);
+            let bytes = STANDARD.decode(&signature.sig).unwrap_or_default();
+            key.is_some_and(|key| key.verify(&signed, &bytes))
+        });
+        if !genuine {
+            return Err(Error::forbidden("statement is not signed by a trusted key"));
+        }
+        serde_json::from_slice(&payload).map_err(|_| Error::malformed("statement payload is not a statement"))
+    }
+
+    /// Opens the envelope and checks everything a node must check before it downloads.
+    ///
+    /// # Errors
+    /// As [`Envelope::open`]; [`Kind::Forbidden`](crate::Kind::Forbidden) for another project, an
+    /// older sequence, or a statement from the future or past its expiry.
+    pub fn verify(&self, pinned: &[PublicKey], expect: &Expectation) -> Result<Statement> {
+        let statement = self.open(pinned)?;
+        let now = expect.now.timestamp();
+        let refuse = |reason: &'static str| Err(Error::forbidden(reason));
+        if statement.v != 1 {
+            return refuse("statement has an unknown version");
+        }
+        if statement.project_id != expect.project_id {
+            return refuse("statement is for another project");
+        }
+        if statement.sequence < expect.last_sequence {
+            return refuse("statement is older than one this node has accepted");
+        }
+        if statement.issued_at > now + expect.clock_skew_seconds {
+            return refuse("statement is from the future");
+        }
+        if statement.expires_at + expect.clock_skew_seconds < now {
+            return refuse("statement has expired");
+        }
+        Ok(statement)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoding_is_dsse() {
+        let encoded = pre_authentication_encoding(b"{}");
+        assert_eq!(
+            String::from_utf8(encoded).unwrap(),
+            "DSSEv1 49 application/vnd.zentinel.bundle-statement.v1+json 2 {}"
+        );
+    }
+}
