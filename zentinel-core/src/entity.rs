@@ -15,7 +15,7 @@ pub use bundle::{
 pub use identity::{ApiKey, ApiScope, RegistrationToken, SigningKey, TokenUses};
 pub use node::{
     AUTH_JWT, AUTH_STATIC_KEY, BundleError, Health, Heartbeat, Node, NodeConfig, NodeGroup, NodeReport,
-    NodeStatus, NodeTarget, Registration,
+    NodeStatus, NodeTarget, Registration, RetiredKey,
 };
 pub use rollout::{
     Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutNode, RolloutSpec,

@@ -12,6 +12,7 @@ use crate::log::{LogKind, LogRow};
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::Scope;
 use crate::value::{Sha256Digest, Timestamp};
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,6 +87,19 @@ pub struct NodeTarget {
     pub rollout_id: Option<RolloutId>,
     /// `rollback` when a rollback is in force.
     pub reason: Option<String>,
+}
+
+/// How long a replaced static key still works, in seconds.
+const RETIRED_KEY_SECONDS: i64 = 300;
+
+/// A static key that was replaced. It works a little longer, so that a node that never saw the
+/// answer with its new key is not locked out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredKey {
+    /// Digest of the old key.
+    pub hash: CredentialHash,
+    /// When it stops working.
+    pub valid_until: Timestamp,
 }
 
 /// What a node presents when it registers.
@@ -169,6 +183,9 @@ pub struct Node {
     pub environment_id: Option<EnvironmentId>,
     /// Digest of its static key.
     pub key_hash: CredentialHash,
+    /// The static key before that, while it still works.
+    #[serde(default)]
+    pub retired_key: Option<RetiredKey>,
     /// `static_key` or `jwt`.
     pub auth_method: String,
     /// Tokens issued before this instant are refused.
@@ -216,6 +233,7 @@ impl Node {
             approved,
             environment_id: None,
             key_hash,
+            retired_key: None,
             auth_method: AUTH_STATIC_KEY.to_owned(),
             tokens_valid_after: None,
             token_issued_at: None,
@@ -227,6 +245,31 @@ impl Node {
             rollout_id: None,
             registered_at: now,
             created_at: now,
+        })
+    }
+
+    /// Replaces the static key. The one in use works for another 300 seconds; a caller that
+    /// `presented` an already retired key (because it never saw the new one) does not prolong it.
+    pub fn rotate_key(&mut self, presented: &CredentialHash, new: CredentialHash, now: Timestamp) {
+        let keeps = self.accepts_retired_key(presented, now);
+        if !keeps {
+            self.retired_key = Some(RetiredKey {
+                hash: self.key_hash.clone(),
+                valid_until: now + TimeDelta::seconds(RETIRED_KEY_SECONDS),
+            });
+        }
+        self.key_hash = new;
+    }
+
+    /// Whether `presented` is the key before the current one, not yet ended, and replaced after
+    /// the last revocation (`tokens_valid_after`).
+    #[must_use]
+    pub fn accepts_retired_key(&self, presented: &CredentialHash, now: Timestamp) -> bool {
+        self.retired_key.as_ref().is_some_and(|retired| {
+            let replaced_at = retired.valid_until - TimeDelta::seconds(RETIRED_KEY_SECONDS);
+            retired.hash == *presented
+                && retired.valid_until > now
+                && self.tokens_valid_after.is_none_or(|after| replaced_at >= after)
         })
     }
 
@@ -551,5 +594,35 @@ impl Record for NodeGroup {
             natural_key: Some(self.name.clone()),
             ..Keys::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_key_works_five_minutes_and_not_after_a_revocation() {
+        let at = |seconds| Timestamp::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        let key = CredentialHash::of;
+        let registration = Registration {
+            name: "edge-1".to_owned(),
+            ..Registration::default()
+        };
+        let scope = (OrganisationId::random(), ProjectId::random());
+        let mut node = Node::register(scope, &registration, true, key("first"), at(0)).unwrap();
+        node.rotate_key(&key("first"), key("second"), at(10));
+        assert!(node.accepts_retired_key(&key("first"), at(309)));
+        assert!(!node.accepts_retired_key(&key("first"), at(310)));
+        assert!(!node.accepts_retired_key(&key("second"), at(20)));
+
+        // The answer was lost: the node rotates again with the key it has, for no longer.
+        node.rotate_key(&key("first"), key("third"), at(300));
+        assert_eq!(node.key_hash, key("third"));
+        assert!(node.accepts_retired_key(&key("first"), at(309)));
+        assert!(!node.accepts_retired_key(&key("first"), at(310)));
+
+        node.tokens_valid_after = Some(at(301));
+        assert!(!node.accepts_retired_key(&key("first"), at(302)));
     }
 }
