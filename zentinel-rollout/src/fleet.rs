@@ -1,0 +1,328 @@
+//! The live state of every node, in memory.
+//!
+//! Nodes heartbeat and poll far more often than anything about them changes, so both are answered
+//! from here. What a heartbeat reports is written to the store in groups: a heartbeat that changes
+//! something (another active bundle, a failure, a health verdict) is acknowledged after its group
+//! commit; one that only says "still alive" is acknowledged at once and written a moment later.
+//!
+//! Domain time comes from the [`Clock`]; the pacing of flushes and long polls uses the runtime's
+//! timer, so that a fleet under a manual clock still makes progress.
+
+mod bundles;
+mod entry;
+mod flush;
+mod follow;
+mod heartbeat;
+mod offer;
+mod pending;
+
+pub use offer::Offer;
+
+use bundles::KnownBundles;
+use dashmap::DashMap;
+use entry::Entry;
+use offer::Waiters;
+use parking_lot::Mutex;
+use pending::Pending;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use zentinel_core::credential::CredentialHash;
+use zentinel_core::entity::{Node, NodeReport, NodeStatus, Registration};
+use zentinel_core::id::{NodeId, ProjectId};
+use zentinel_core::port::{Clock, NoticeStream, Query, Store, StoreExt};
+use zentinel_core::{Error, RecordKind, Result, Revision, Scope, Stored, Timestamp};
+
+/// Settings of a [`Fleet`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetOptions {
+    /// How long a node may be silent before it is offline; 120 s.
+    pub offline_after: Duration,
+    /// How long a report that changes nothing may wait for its write; 500 ms.
+    pub flush_interval: Duration,
+    /// How long a group commit waits for company; 3 ms.
+    pub group_linger: Duration,
+    /// How often nodes are asked to poll; 30 s.
+    pub poll_interval: Duration,
+    /// Whether other replicas write reports to the same store; off.
+    pub shared: bool,
+    /// Most reports in one commit; 1,000.
+    pub max_group: usize,
+    /// Most heartbeats that wait for their commit at once; further ones are refused. 20,000.
+    pub max_waiting: usize,
+    /// How long a heartbeat waits for its commit before it is refused; 10 s.
+    pub max_wait: Duration,
+    /// Most heartbeat history rows kept for a store that is away; older ones are dropped. 20,000.
+    pub max_history: usize,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            offline_after: Duration::from_secs(120),
+            flush_interval: Duration::from_millis(500),
+            group_linger: Duration::from_millis(3),
+            poll_interval: Duration::from_secs(30),
+            shared: false,
+            max_group: 1_000,
+            max_waiting: 20_000,
+            max_wait: Duration::from_secs(10),
+            max_history: 20_000,
+        }
+    }
+}
+
+/// What is known of a node right now. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeSnapshot {
+    /// What the control plane wants of it.
+    pub node: Arc<Node>,
+    /// What it last said, with empty `raw_health`, `raw_metrics` and `metadata`;
+    /// [`Fleet::report`] has those too.
+    pub report: Arc<NodeReport>,
+}
+
+/// The live state of every node. Share it through an [`Arc`].
+pub struct Fleet {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    options: FleetOptions,
+    nodes: DashMap<NodeId, Entry>,
+    credentials: DashMap<CredentialHash, NodeId>,
+    bundles: KnownBundles,
+    waiters: Waiters,
+    pending: Mutex<Pending>,
+    /// Heartbeats that wait for their commit.
+    waiting: AtomicUsize,
+    /// Something urgent was queued.
+    urgent: Notify,
+    /// Only one flush runs at a time, so that an older report never overtakes a newer one.
+    flushing: tokio::sync::Mutex<()>,
+    /// Subscribed before the first read, so that nothing is missed between the two.
+    notices: Mutex<Option<NoticeStream>>,
+    loaded_at: Timestamp,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet")
+            .field("nodes", &self.nodes.len())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fleet {
+    /// Restores the fleet from the store with bulk reads.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn load(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        options: FleetOptions,
+    ) -> Result<Arc<Self>> {
+        let notices = store.watch();
+        let fleet = Arc::new(Self {
+            loaded_at: clock.now(),
+            nodes: DashMap::new(),
+            credentials: DashMap::new(),
+            bundles: KnownBundles::default(),
+            waiters: Waiters::default(),
+            pending: Mutex::new(Pending::default()),
+            waiting: AtomicUsize::new(0),
+            urgent: Notify::new(),
+            flushing: tokio::sync::Mutex::new(()),
+            notices: Mutex::new(Some(notices)),
+            store,
+            clock,
+            options,
+        });
+        fleet.reload().await?;
+        tracing::info!(nodes = fleet.nodes.len(), "fleet restored");
+        Ok(fleet)
+    }
+
+    /// Writes reports and follows the store until `shutdown`, then writes what is left. Cancel it
+    /// only after the last heartbeat was answered. A second call while one runs does nothing useful.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.flush_until(&shutdown), self.follow_until(&shutdown));
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn options(&self) -> &FleetOptions {
+        &self.options
+    }
+
+    /// Takes in a node after the commit of its registration.
+    pub fn admit(&self, node: Node, report: NodeReport) {
+        let stored = Stored {
+            value: node,
+            revision: Revision(1),
+        };
+        self.install(stored, Some(report));
+    }
+
+    /// Drops a node after the commit of its deletion.
+    pub fn forget(&self, id: NodeId) {
+        if let Some((_, entry)) = self.nodes.remove(&id) {
+            self.credentials
+                .remove_if(&entry.node.key_hash, |_, owner| *owner == id);
+        }
+        self.pending.lock().remove(id);
+        self.waiters.wake(id);
+    }
+
+    /// The node with a static key.
+    #[must_use]
+    pub fn authenticate(&self, key: &CredentialHash) -> Option<NodeId> {
+        self.credentials.get(key).map(|entry| *entry.value())
+    }
+
+    /// What is known of a node; two reference counts, no copy.
+    #[must_use]
+    pub fn snapshot(&self, id: NodeId) -> Option<NodeSnapshot> {
+        self.nodes.get(&id).map(|entry| NodeSnapshot {
+            node: Arc::clone(&entry.node),
+            report: Arc::clone(&entry.report),
+        })
+    }
+
+    /// The full report of a node, raw objects included.
+    #[must_use]
+    pub fn report(&self, id: NodeId) -> Option<NodeReport> {
+        self.nodes.get(&id).map(|entry| entry.full_report())
+    }
+
+    /// How many nodes are in which status, over all projects or in one.
+    #[must_use]
+    pub fn counts(&self, project: Option<ProjectId>) -> BTreeMap<NodeStatus, u64> {
+        let mut counts = BTreeMap::new();
+        for entry in &self.nodes {
+            if project.is_none_or(|project| entry.node.project_id == project) {
+                *counts.entry(entry.report.status).or_insert(0) += 1;
+            }
+        }
+        counts
+    }
+
+    /// Nodes that were last heard from more than `silence` ago, or never.
+    #[must_use]
+    pub fn list_stale(&self, silence: Duration) -> Vec<NodeId> {
+        let before = self.clock.now() - silence;
+        let stale = |report: &NodeReport| report.last_seen_at.is_none_or(|seen| seen < before);
+        let stale = self.nodes.iter().filter(|entry| stale(&entry.report));
+        stale.map(|entry| *entry.key()).collect()
+    }
+
+    /// Reads these nodes again with one set-based query and wakes those with a new offer. Called
+    /// after a commit on this replica, so that what was decided is in force when the call returns;
+    /// other replicas follow the store's notices.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn refresh(&self, ids: &[NodeId]) -> Result<()> {
+        for ids in ids.chunks(MAX_IDS) {
+            let query = Query::all(RecordKind::Node).with_ids(ids.iter().copied());
+            let nodes = self.store.list_all::<Node>(&Scope::Instance, query).await?;
+            let mut missing: HashSet<NodeId> = ids.iter().copied().collect();
+            for node in &nodes {
+                missing.remove(&node.id);
+            }
+            self.install_all(nodes).await?;
+            missing.into_iter().for_each(|id| self.forget(id));
+        }
+        Ok(())
+    }
+
+    /// Reads everything again; nodes that are gone are forgotten.
+    async fn reload(&self) -> Result<()> {
+        let before: Vec<NodeId> = self.nodes.iter().map(|entry| *entry.key()).collect();
+        let all = |kind| Query::all(kind);
+        let nodes = self.store.list_all::<Node>(&Scope::Instance, all(RecordKind::Node));
+        let nodes = nodes.await?;
+        let reports = self.store.list_all::<NodeReport>(&Scope::Instance, all(RecordKind::NodeReport));
+        let mut reports: HashMap<NodeId, NodeReport> =
+            reports.await?.into_iter().map(|report| (report.value.node_id, report.value)).collect();
+        let present: HashSet<NodeId> = nodes.iter().map(|node| node.id).collect();
+        for node in nodes {
+            let report = reports.remove(&node.id);
+            self.install(node, report);
+        }
+        before.into_iter().filter(|id| !present.contains(id)).for_each(|id| self.forget(id));
+        Ok(())
+    }
+
+    /// Takes in nodes; the reports of those not known yet are read with one query.
+    async fn install_all(&self, nodes: Vec<Stored<Node>>) -> Result<()> {
+        let new: Vec<NodeId> =
+            nodes.iter().map(|node| node.id).filter(|id| !self.nodes.contains_key(id)).collect();
+        let mut reports = HashMap::new();
+        if !new.is_empty() {
+            for report in self.read_reports(&new).await? {
+                reports.insert(report.node_id, report);
+            }
+        }
+        for node in nodes {
+            let report = reports.remove(&node.id);
+            self.install(node, report);
+        }
+        Ok(())
+    }
+
+    async fn read_reports(&self, ids: &[NodeId]) -> Result<Vec<NodeReport>> {
+        let query = Query::all(RecordKind::NodeReport).with_ids(ids.iter().copied());
+        let reports = self.store.list_all::<NodeReport>(&Scope::Instance, query).await?;
+        Ok(reports.into_iter().map(|report| report.value).collect())
+    }
+
+    /// Takes in one node unless a newer revision is known, and a report unless a newer one is.
+    fn install(&self, stored: Stored<Node>, report: Option<NodeReport>) {
+        let Stored { value: node, revision } = stored;
+        let (id, key) = (node.id, node.key_hash.clone());
+        let mut outdated_key = None;
+        let mut wake = false;
+        match self.nodes.entry(id) {
+            dashmap::Entry::Occupied(mut slot) => {
+                let entry = slot.get_mut();
+                let offered = entry.offer().etag;
+                if revision > entry.revision {
+                    if entry.node.key_hash != key {
+                        outdated_key = Some(entry.node.key_hash.clone());
+                    }
+                    entry.node = Arc::new(node);
+                    entry.revision = revision;
+                    self.credentials.insert(key, id);
+                }
+                if let Some(report) = report {
+                    entry.take_newer(report);
+                }
+                wake = entry.offer().etag != offered;
+            }
+            dashmap::Entry::Vacant(slot) => {
+                let report =
+                    report.unwrap_or_else(|| NodeReport::registered(&node, &Registration::default()));
+                slot.insert(Entry::new(node, revision, report));
+                self.credentials.insert(key, id);
+            }
+        }
+        if let Some(key) = outdated_key {
+            self.credentials.remove_if(&key, |_, owner| *owner == id);
+        }
+        if wake {
+            self.waiters.wake(id);
+        }
+    }
+}
+
+/// Most ids of one set-based query.
+const MAX_IDS: usize = 10_000;
+
+fn unknown_node() -> Error {
+    Error::not_found("Node not found")
+}

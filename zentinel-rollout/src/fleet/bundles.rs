@@ -1,0 +1,51 @@
+//! Which bundles a project has, as far as heartbeats asked.
+
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use zentinel_core::entity::Bundle;
+use zentinel_core::id::{BundleId, OrganisationId, ProjectId, TypedId};
+use zentinel_core::port::Store;
+use zentinel_core::record::Record;
+use zentinel_core::{Result, Scope};
+
+/// Most remembered answers; then it starts over.
+const CAPACITY: usize = 50_000;
+
+/// Remembers the store's answers, so that a bundle costs one query per replica and not one per
+/// heartbeat.
+#[derive(Debug, Default)]
+pub(super) struct KnownBundles(RwLock<HashMap<(ProjectId, BundleId), bool>>);
+
+impl KnownBundles {
+    /// Whether the project has the bundle, if that is remembered.
+    fn recall(&self, project: ProjectId, bundle: BundleId) -> Option<bool> {
+        self.0.read().get(&(project, bundle)).copied()
+    }
+
+    /// Whether the project has the bundle.
+    pub(super) async fn contains(
+        &self,
+        store: &dyn Store,
+        scope: (OrganisationId, ProjectId),
+        bundle: BundleId,
+    ) -> Result<bool> {
+        if let Some(known) = self.recall(scope.1, bundle) {
+            return Ok(known);
+        }
+        let found = store.get(&Scope::Project(scope.0, scope.1), Bundle::KIND, bundle.uuid()).await?;
+        let mut answers = self.0.write();
+        if answers.len() >= CAPACITY {
+            answers.clear();
+        }
+        answers.insert((scope.1, bundle), found.is_some());
+        Ok(found.is_some())
+    }
+
+    /// Bundles changed: what was unknown may exist now.
+    pub(super) fn forget_unknown(&self) {
+        let any = self.0.read().values().any(|known| !known);
+        if any {
+            self.0.write().retain(|_, known| *known);
+        }
+    }
+}

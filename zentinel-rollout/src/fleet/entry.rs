@@ -1,0 +1,221 @@
+//! One node in memory, and how a heartbeat changes it.
+
+use super::offer::Offer;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use uuid::Uuid;
+use zentinel_core::entity::{Heartbeat, Node, NodeReport, NodeStatus};
+use zentinel_core::id::{BundleId, TypedId};
+use zentinel_core::{Revision, Timestamp};
+
+/// One node. The free-form objects of its report are kept as JSON text: parsed, they would take
+/// more memory than everything else together.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) node: Arc<Node>,
+    pub(super) revision: Revision,
+    /// Without the free-form objects.
+    pub(super) report: Arc<NodeReport>,
+    /// `[raw_health, raw_metrics]`; empty when both are.
+    raw: Box<str>,
+    /// Empty when there is none.
+    metadata: Box<str>,
+    /// Whether the last heartbeat carried an activation failure: a node that repeats it with
+    /// every heartbeat reports one failure, not many.
+    failure_repeats: bool,
+}
+
+/// Whether the bundles that a heartbeat names exist in the node's project.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Resolution {
+    pub(super) active_known: bool,
+    pub(super) staged_known: bool,
+}
+
+/// What a heartbeat did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Merged {
+    /// It must be committed before it is acknowledged.
+    pub(super) changed: bool,
+    /// The node was offline or never heard from.
+    pub(super) came_online: bool,
+    /// A rollout that waits for this node should look again.
+    pub(super) progress: bool,
+    /// A poll is answered differently now.
+    pub(super) offer_changed: bool,
+}
+
+/// Healthy heartbeats in a row that open the heartbeat gate.
+const GATE_STREAK: u32 = 2;
+
+impl Entry {
+    pub(super) fn new(node: Node, revision: Revision, report: NodeReport) -> Self {
+        let mut entry = Self {
+            node: Arc::new(node),
+            revision,
+            report: Arc::new(report),
+            raw: Box::default(),
+            metadata: Box::default(),
+            failure_repeats: false,
+        };
+        entry.fold();
+        entry
+    }
+
+    /// Moves the free-form objects of the report into their compact form.
+    fn fold(&mut self) {
+        let report = Arc::make_mut(&mut self.report);
+        self.raw = fold_raw(&report.raw_health, &report.raw_metrics);
+        self.metadata = fold_map(&report.metadata);
+        report.raw_health = Map::new();
+        report.raw_metrics = Map::new();
+        report.metadata = Map::new();
+    }
+
+    /// The report with its free-form objects.
+    pub(super) fn full_report(&self) -> NodeReport {
+        let mut report = NodeReport::clone(&self.report);
+        if !self.raw.is_empty() {
+            let raw = serde_json::from_str::<(Map<String, Value>, Map<String, Value>)>(&self.raw);
+            (report.raw_health, report.raw_metrics) = raw.unwrap_or_default();
+        }
+        if !self.metadata.is_empty() {
+            report.metadata = serde_json::from_str(&self.metadata).unwrap_or_default();
+        }
+        report
+    }
+
+    /// Replaces the report if `other` is from a later heartbeat (of another replica).
+    pub(super) fn take_newer(&mut self, other: NodeReport) {
+        let newer = other.last_seen_at > self.report.last_seen_at
+            || (other.last_seen_at == self.report.last_seen_at
+                && other.status == NodeStatus::Offline
+                && self.report.status == NodeStatus::Online);
+        if newer {
+            self.report = Arc::new(other);
+            self.fold();
+        }
+    }
+
+    /// What a poll is answered.
+    pub(super) fn offer(&self) -> Offer {
+        Offer::of(&self.node, &self.report)
+    }
+
+    /// Takes in a heartbeat. Absent fields leave what is known unchanged, except measurements:
+    /// those are of this heartbeat or unknown.
+    pub(super) fn merge(&mut self, beat: &mut Heartbeat, known: Resolution, now: Timestamp) -> Merged {
+        let offered = self.offer().etag;
+        let was_healthy = self.report.health.is_healthy();
+        self.raw = fold_raw(&beat.raw_health, &beat.raw_metrics);
+        if let Some(metadata) = beat.metadata.take() {
+            self.metadata = fold_map(&metadata);
+        }
+        let failure_repeats = std::mem::replace(&mut self.failure_repeats, beat.bundle_error.is_some());
+        let report = Arc::make_mut(&mut self.report);
+        let mut merged = Merged {
+            came_online: report.status != NodeStatus::Online,
+            ..Merged::default()
+        };
+        report.status = NodeStatus::Online;
+        report.last_seen_at = Some(report.last_seen_at.map_or(now, |seen| seen.max(now)));
+        report.heartbeats += 1;
+        replace(&mut report.version, beat.version.take());
+        replace(&mut report.ip, beat.ip.take());
+        replace(&mut report.hostname, beat.hostname.take());
+
+        let mut changed = merged.came_online;
+        changed |= merge_bundles(report, beat, known, now);
+        if let Some(failure) = beat.bundle_error.take() {
+            let same = report.bundle_error.as_ref() == Some(&failure);
+            if !same || !failure_repeats {
+                report.bundle_error = Some(failure);
+                report.bundle_error_at = Some(now);
+                changed = true;
+            }
+        }
+        report.health = std::mem::take(&mut beat.health);
+        let fallback = |key: &str| beat.raw_health.get(key).and_then(Value::as_f64);
+        report.health.cpu_percent = report.health.cpu_percent.or_else(|| fallback("cpu_percent"));
+        report.health.memory_percent = report.health.memory_percent.or_else(|| fallback("memory_percent"));
+        let healthy = report.health.is_healthy();
+        report.healthy_streak = if healthy { report.healthy_streak.saturating_add(1) } else { 0 };
+
+        merged.changed = changed || healthy != was_healthy;
+        merged.progress = merged.changed || report.healthy_streak == GATE_STREAK;
+        merged.offer_changed = self.offer().etag != offered;
+        merged
+    }
+
+    /// Marks the node offline if it was last heard from before `before`; false otherwise.
+    pub(super) fn go_offline(&mut self, before: Timestamp) -> bool {
+        let silent = self.report.last_seen_at.is_none_or(|seen| seen < before);
+        if self.report.status != NodeStatus::Online || !silent {
+            return false;
+        }
+        let report = Arc::make_mut(&mut self.report);
+        report.status = NodeStatus::Offline;
+        report.healthy_streak = 0;
+        true
+    }
+}
+
+/// Takes in the bundles that a heartbeat names; says whether that changed anything.
+fn merge_bundles(report: &mut NodeReport, beat: &Heartbeat, known: Resolution, now: Timestamp) -> bool {
+    let mut unknown = None;
+    let before = (report.active_bundle_id, report.staged_bundle_id, report.reported_unknown_bundle);
+    if let Some(active) = beat.active_bundle_id {
+        if known.active_known {
+            set_active(report, Some(active), now);
+        } else {
+            unknown = Some(active.uuid());
+            set_active(report, None, now);
+        }
+    }
+    match beat.staged_bundle_id {
+        Some(staged) if known.staged_known => report.staged_bundle_id = Some(staged),
+        Some(staged) => unknown = unknown.or(Some(staged.uuid())),
+        None => {}
+    }
+    if report.staged_bundle_id == report.active_bundle_id {
+        report.staged_bundle_id = None;
+    }
+    if beat.active_bundle_id.is_some() || unknown.is_some() {
+        report.reported_unknown_bundle = unknown;
+    }
+    let after: (Option<BundleId>, Option<BundleId>, Option<Uuid>) =
+        (report.active_bundle_id, report.staged_bundle_id, report.reported_unknown_bundle);
+    before != after
+}
+
+/// Another bundle is active: what was counted and complained about the old one is void.
+fn set_active(report: &mut NodeReport, active: Option<BundleId>, now: Timestamp) {
+    if report.active_bundle_id == active {
+        return;
+    }
+    report.active_bundle_id = active;
+    report.active_since = active.map(|_| now);
+    report.healthy_streak = 0;
+    report.bundle_error = None;
+    report.bundle_error_at = None;
+}
+
+fn replace(known: &mut Option<String>, reported: Option<String>) {
+    if reported.is_some() && *known != reported {
+        *known = reported;
+    }
+}
+
+fn fold_raw(health: &Map<String, Value>, metrics: &Map<String, Value>) -> Box<str> {
+    if health.is_empty() && metrics.is_empty() {
+        return Box::default();
+    }
+    serde_json::to_string(&(health, metrics)).unwrap_or_default().into_boxed_str()
+}
+
+fn fold_map(map: &Map<String, Value>) -> Box<str> {
+    if map.is_empty() {
+        return Box::default();
+    }
+    serde_json::to_string(map).unwrap_or_default().into_boxed_str()
+}

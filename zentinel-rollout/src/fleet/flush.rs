@@ -1,0 +1,148 @@
+//! Writing reports in groups.
+
+use super::Fleet;
+use super::pending::Dirty;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use zentinel_core::id::{NodeId, RolloutId};
+use zentinel_core::{Changes, Error, Result};
+
+use crate::engine::tick_job;
+
+/// First and longest pause after a failed write.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long the last write may take at shutdown.
+const LAST_FLUSH: Duration = Duration::from_secs(10);
+
+type Group = Vec<(NodeId, Dirty)>;
+
+impl Fleet {
+    /// Writes groups until `shutdown`, then what is left.
+    pub(super) async fn flush_until(&self, shutdown: &CancellationToken) {
+        let mut pause = RETRY.0;
+        while !shutdown.is_cancelled() {
+            if !self.pending.lock().has_urgent() {
+                let lazily = tokio::time::sleep(self.options.flush_interval);
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = self.urgent.notified() => tokio::time::sleep(self.options.group_linger).await,
+                    () = lazily => {}
+                }
+            }
+            match self.flush().await {
+                Ok(()) => pause = RETRY.0,
+                Err(error) => {
+                    tracing::warn!(%error, "reports of nodes wait for the store");
+                    tokio::select! {
+                        () = shutdown.cancelled() => break,
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY.1),
+                    }
+                }
+            }
+        }
+        match tokio::time::timeout(LAST_FLUSH, self.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last reports of nodes were not written"),
+            Err(_) => tracing::error!("the last reports of nodes were not written in time"),
+        }
+    }
+
+    /// Writes everything that waits, group by group.
+    ///
+    /// # Errors
+    /// Those of the store; what could not be written waits on.
+    pub async fn flush(&self) -> Result<()> {
+        let _one_at_a_time = self.flushing.lock().await;
+        loop {
+            let group = self.pending.lock().take(self.options.max_group.max(1));
+            if group.is_empty() {
+                return Ok(());
+            }
+            let mut unwritten = Unwritten { fleet: self, group };
+            let outcome = self.write(&unwritten.group, true).await;
+            match outcome {
+                Ok(()) => acknowledge(std::mem::take(&mut unwritten.group)),
+                Err(error) if error.kind().is_transient() => return Err(error),
+                Err(error) => {
+                    tracing::error!(?error, "a group of reports was refused; writing them one by one");
+                    self.write_singly(&mut unwritten).await?;
+                }
+            }
+            self.pending.lock().committed();
+        }
+    }
+
+    /// One report that the store refuses must not hold up the others: each is written alone, the
+    /// refused one without its history and events if need be.
+    async fn write_singly(&self, unwritten: &mut Unwritten<'_>) -> Result<()> {
+        while let Some(mut item) = unwritten.group.pop() {
+            let mut outcome = self.write(std::slice::from_ref(&item), true).await;
+            if outcome.as_ref().is_err_and(|error| !error.kind().is_transient()) {
+                item.1.history.clear();
+                outcome = self.write(std::slice::from_ref(&item), false).await;
+            }
+            match outcome {
+                Ok(()) => acknowledge(vec![item]),
+                Err(error) if error.kind().is_transient() => {
+                    unwritten.group.push(item);
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::error!(?error, node = %item.0, "a report was refused");
+                    for waiter in item.1.waiters {
+                        // The request may be gone; then nobody needs the answer.
+                        drop(waiter.send(Err(Error::new(error.kind(), error.message().to_owned()))));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits the newest reports of a group with all that belongs to them.
+    async fn write(&self, group: &[(NodeId, Dirty)], with_logs: bool) -> Result<()> {
+        let mut changes = Changes::new();
+        let mut ticks: BTreeSet<RolloutId> = BTreeSet::new();
+        for (id, dirty) in group {
+            // A node that was forgotten meanwhile has nothing to write.
+            let Some(report) = self.report(*id) else { continue };
+            changes = changes.upsert(&report)?;
+            if with_logs {
+                for row in &dirty.history {
+                    changes = changes.append(row.clone());
+                }
+                changes.events.extend(dirty.events.iter().cloned());
+            }
+            ticks.extend(&dirty.ticks);
+        }
+        let now = self.clock.now();
+        changes.jobs.extend(ticks.into_iter().map(|rollout| tick_job(rollout, now)));
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.store.commit(changes).await.map(drop)
+    }
+}
+
+/// A group that is being written; whatever is left of it is queued again, also when the write
+/// is abandoned.
+struct Unwritten<'a> {
+    fleet: &'a Fleet,
+    group: Group,
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        if !self.group.is_empty() {
+            self.fleet.pending.lock().restore(std::mem::take(&mut self.group));
+        }
+    }
+}
+
+fn acknowledge(group: Group) {
+    for waiter in group.into_iter().flat_map(|(_, dirty)| dirty.waiters) {
+        // The request may be gone; then nobody needs the answer.
+        drop(waiter.send(Ok(())));
+    }
+}

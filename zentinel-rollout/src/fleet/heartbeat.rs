@@ -1,0 +1,203 @@
+//! Taking in heartbeats and noticing their absence.
+
+use super::entry::Resolution;
+use super::pending::{Acknowledge, Dirty};
+use super::{Fleet, MAX_IDS, unknown_node};
+use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+use zentinel_core::entity::{Event, Heartbeat, Node, NodeReport, NodeStatus};
+use zentinel_core::id::{BundleId, NodeId, TypedId};
+use zentinel_core::log::{LogKind, LogRow};
+use zentinel_core::{Error, Result, Timestamp};
+
+/// Counts a heartbeat that waits for its commit, until dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Fleet {
+    /// Takes in a heartbeat and returns when the node was last heard from, which is now. If it
+    /// changes something, it is durable when this returns.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown node; `Unavailable` when the store is away or too many heartbeats
+    /// wait for it: the node should send it again.
+    pub async fn heartbeat(&self, id: NodeId, mut beat: Heartbeat) -> Result<Timestamp> {
+        let node = self.nodes.get(&id).map(|entry| entry.node.clone()).ok_or_else(unknown_node)?;
+        if self.waiting.load(Ordering::Relaxed) >= self.options.max_waiting {
+            return Err(overloaded());
+        }
+        let known = Resolution {
+            active_known: self.is_known(&node, beat.active_bundle_id).await?,
+            staged_known: self.is_known(&node, beat.staged_bundle_id).await?,
+        };
+        let now = self.clock.now();
+        let Some(durable) = self.take_in(id, &mut beat, known, now)? else {
+            return Ok(now);
+        };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        self.urgent.notify_one();
+        match tokio::time::timeout(self.options.max_wait, durable).await {
+            Ok(Ok(outcome)) => outcome.map(|()| now),
+            Ok(Err(_)) | Err(_) => Err(overloaded()),
+        }
+    }
+
+    async fn is_known(&self, node: &Node, bundle: Option<BundleId>) -> Result<bool> {
+        let Some(bundle) = bundle else { return Ok(false) };
+        let scope = (node.organisation_id, node.project_id);
+        self.bundles.contains(&*self.store, scope, bundle).await
+    }
+
+    /// Merges the heartbeat into memory and queues its write. Returns what to wait for, if the
+    /// write must be durable first.
+    fn take_in(
+        &self,
+        id: NodeId,
+        beat: &mut Heartbeat,
+        known: Resolution,
+        now: Timestamp,
+    ) -> Result<Option<oneshot::Receiver<Result<()>>>> {
+        let mut entry = self.nodes.get_mut(&id).ok_or_else(unknown_node)?;
+        let merged = entry.merge(beat, known, now);
+        let mut dirty = Dirty {
+            history: vec![history_row(&entry.report, beat, now)],
+            ..Dirty::default()
+        };
+        if merged.came_online {
+            dirty.events.push(status_event(&entry.node, NodeStatus::Online, now));
+        }
+        if merged.progress {
+            dirty.ticks.extend(entry.node.rollout_id);
+        }
+        // Under the node's lock, so that a repeated heartbeat cannot slip in between.
+        let mut pending = self.pending.lock();
+        dirty.urgent = merged.changed || pending.is_urgent(id);
+        let durable = dirty.urgent.then(|| {
+            let (acknowledge, durable): (Acknowledge, _) = oneshot::channel();
+            dirty.waiters.push(acknowledge);
+            durable
+        });
+        pending.add(id, dirty, self.options.max_history);
+        drop(pending);
+        drop(entry);
+        if merged.offer_changed {
+            self.waiters.wake(id);
+        }
+        Ok(durable)
+    }
+
+    /// Marks nodes offline that were silent for too long, commits that with an event each and
+    /// wakes their rollouts. Returns how many. Nodes get the same patience after a restart of the
+    /// control plane.
+    ///
+    /// # Errors
+    /// Those of the store; `Unavailable` when the commit does not get through in time.
+    pub async fn sweep(&self) -> Result<usize> {
+        let now = self.clock.now();
+        let before = now - self.options.offline_after;
+        if self.loaded_at > before {
+            return Ok(0);
+        }
+        let silent = |report: &NodeReport| {
+            report.status == NodeStatus::Online && report.last_seen_at.is_none_or(|seen| seen < before)
+        };
+        let suspects = self.nodes.iter().filter(|entry| silent(&entry.report));
+        let suspects: Vec<NodeId> = suspects.map(|entry| *entry.key()).collect();
+        if suspects.is_empty() {
+            return Ok(0);
+        }
+        if self.options.shared {
+            // They may be talking to another replica.
+            for ids in suspects.chunks(MAX_IDS) {
+                self.take_reports(self.read_reports(ids).await?);
+            }
+        }
+        let (acknowledge, durable) = oneshot::channel();
+        let mut acknowledge = Some(acknowledge);
+        let mut count = 0;
+        for id in suspects.into_iter().rev() {
+            count += usize::from(self.declare_offline(id, before, now, &mut acknowledge));
+        }
+        if count == 0 {
+            return Ok(0);
+        }
+        self.urgent.notify_one();
+        match tokio::time::timeout(self.options.max_wait, durable).await {
+            Ok(Ok(outcome)) => outcome.map(|()| count),
+            Ok(Err(_)) | Err(_) => Err(overloaded()),
+        }
+    }
+
+    fn declare_offline(
+        &self,
+        id: NodeId,
+        before: Timestamp,
+        now: Timestamp,
+        acknowledge: &mut Option<Acknowledge>,
+    ) -> bool {
+        let Some(mut entry) = self.nodes.get_mut(&id) else { return false };
+        if !entry.go_offline(before) {
+            return false;
+        }
+        let dirty = Dirty {
+            events: vec![status_event(&entry.node, NodeStatus::Offline, now)],
+            ticks: entry.node.rollout_id.into_iter().collect(),
+            waiters: acknowledge.take().into_iter().collect(),
+            urgent: true,
+            ..Dirty::default()
+        };
+        self.pending.lock().add(id, dirty, self.options.max_history);
+        true
+    }
+
+    /// Takes in reports that another replica wrote, where they are newer.
+    pub(super) fn take_reports(&self, reports: Vec<NodeReport>) {
+        for report in reports {
+            let id = report.node_id;
+            let Some(mut entry) = self.nodes.get_mut(&id) else { continue };
+            let offered = entry.offer().etag;
+            entry.take_newer(report);
+            let wake = entry.offer().etag != offered;
+            drop(entry);
+            if wake {
+                self.waiters.wake(id);
+            }
+        }
+    }
+}
+
+fn overloaded() -> Error {
+    Error::unavailable("the report could not be stored in time; send it again")
+}
+
+fn status_event(node: &Node, status: NodeStatus, now: Timestamp) -> Event {
+    let payload = json!({"node_id": node.id, "node_name": node.name, "status": status});
+    Event::new(&node.scope(), &format!("node.{}", status.as_str()), payload, now)
+}
+
+/// The history row of a heartbeat; takes the free-form objects out of it instead of copying them.
+fn history_row(report: &NodeReport, beat: &mut Heartbeat, now: Timestamp) -> LogRow {
+    LogRow {
+        kind: LogKind::Heartbeat,
+        id: Uuid::new_v4(),
+        organisation_id: Some(report.organisation_id),
+        project_id: Some(report.project_id),
+        owner: report.node_id.uuid(),
+        at: now,
+        dedup_key: None,
+        body: json!({
+            "health": std::mem::take(&mut beat.raw_health),
+            "metrics": std::mem::take(&mut beat.raw_metrics),
+            "active_bundle_id": report.active_bundle_id,
+            "staged_bundle_id": report.staged_bundle_id,
+        }),
+    }
+}

@@ -1,0 +1,115 @@
+//! What a poll is answered, and who waits for an answer to change.
+
+use super::{Fleet, unknown_node};
+use dashmap::DashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use zentinel_core::Result;
+use zentinel_core::entity::{Node, NodeReport, NodeTarget};
+use zentinel_core::id::{BundleId, NodeId};
+
+/// What a node is told when it polls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// What to activate; none when there is nothing to do, because there is no target, the node
+    /// already runs it, or the node is not approved.
+    pub target: Option<NodeTarget>,
+    /// What the node says it runs.
+    pub active_bundle_id: Option<BundleId>,
+    /// Differs whenever the answer differs: the target's sequence, or 0 when there is nothing to
+    /// do. It is the same on every replica and after a restart, and grows with every new target.
+    pub etag: u64,
+}
+
+impl Offer {
+    pub(super) fn of(node: &Node, report: &NodeReport) -> Self {
+        let due = |target: &&NodeTarget| node.approved && report.active_bundle_id != Some(target.bundle_id);
+        let target = node.target.as_ref().filter(due).cloned();
+        Self {
+            etag: target.as_ref().map_or(0, |target| target.sequence),
+            target,
+            active_bundle_id: report.active_bundle_id,
+        }
+    }
+}
+
+/// Requests that wait for a new offer, by node. A node is in here only while it waits.
+#[derive(Debug, Default)]
+pub(super) struct Waiters(DashMap<NodeId, Arc<Notify>>);
+
+impl Waiters {
+    pub(super) fn wake(&self, id: NodeId) {
+        if let Some(notify) = self.0.get(&id) {
+            notify.notify_waiters();
+        }
+    }
+
+    fn join(&self, id: NodeId) -> Waiter<'_> {
+        let notify = Arc::clone(self.0.entry(id).or_default().value());
+        Waiter {
+            waiters: self,
+            id,
+            notify,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// One waiting request; leaves when dropped.
+struct Waiter<'a> {
+    waiters: &'a Waiters,
+    id: NodeId,
+    notify: Arc<Notify>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        // The map's reference and ours: nobody else waits. Others join under the same shard lock.
+        self.waiters.0.remove_if(&self.id, |_, notify| Arc::strong_count(notify) <= 2);
+    }
+}
+
+impl Fleet {
+    /// What a poll of this node is answered, from memory.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown node.
+    pub fn offer(&self, id: NodeId) -> Result<Offer> {
+        self.nodes.get(&id).map(|entry| entry.offer()).ok_or_else(unknown_node)
+    }
+
+    /// As [`Fleet::offer`], but holds the answer back for up to `wait` while it is not news:
+    /// while its etag is the one already `seen`, or without one while there is nothing to do.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown node, also when it is deleted meanwhile.
+    pub async fn wait_for_offer(&self, id: NodeId, seen: Option<u64>, wait: Duration) -> Result<Offer> {
+        let is_news = |offer: &Offer| offer.etag != seen.unwrap_or(0);
+        let offer = self.offer(id)?;
+        if is_news(&offer) || wait.is_zero() {
+            return Ok(offer);
+        }
+        let waiter = self.waiters.join(id);
+        let deadline = tokio::time::sleep(wait);
+        tokio::pin!(deadline);
+        loop {
+            let notified = waiter.notify.notified();
+            tokio::pin!(notified);
+            // Listening before looking: a change between the two is not missed.
+            notified.as_mut().enable();
+            let offer = self.offer(id)?;
+            if is_news(&offer) {
+                return Ok(offer);
+            }
+            tokio::select! {
+                () = &mut notified => {}
+                () = &mut deadline => return self.offer(id),
+            }
+        }
+    }
+}
