@@ -141,7 +141,8 @@ pub struct QueueStats {
 #[async_trait]
 pub trait Scheduler: Debug + Send + Sync + 'static {
     /// Claims up to `limit` due jobs for `lease`, oldest due first. Jobs whose lease has run out
-    /// are due again; those out of attempts are given up instead.
+    /// are due again; those out of attempts are left to [`Scheduler::claim_abandoned`]. A job is
+    /// passed over while another one with its unique key is held or abandoned.
     async fn claim(
         &self,
         queue: Queue,
@@ -150,11 +151,28 @@ pub trait Scheduler: Debug + Send + Sync + 'static {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Vec<ClaimedJob>>;
+    /// Claims up to `limit` jobs that are out of attempts and whose lease has run out, because
+    /// their worker died. The caller gives them up: it cleans up, then calls [`Scheduler::fail`]
+    /// without a retry. If it dies as well, they are claimed here again. Their attempt stays.
+    ///
+    /// The default claims nothing: right only where [`Scheduler::claim`] itself ends such jobs.
+    async fn claim_abandoned(
+        &self,
+        _queue: Queue,
+        _worker: &str,
+        _limit: u32,
+        _lease: Duration,
+        _now: Timestamp,
+    ) -> Result<Vec<ClaimedJob>> {
+        Ok(Vec::new())
+    }
     /// Prolongs the lease to `until`.
     async fn extend(&self, job: &ClaimedJob, until: Timestamp) -> Result<()>;
     /// The job is done.
     async fn complete(&self, job: &ClaimedJob, now: Timestamp) -> Result<()>;
-    /// The job failed; it runs again at `retry_at`, or never when that is `None`.
+    /// The job failed; it runs again at `retry_at`, or never when that is `None`. Where another
+    /// job with its unique key waits by then, the two become one: that other job, due at the
+    /// earlier of both instants.
     async fn fail(
         &self,
         job: &ClaimedJob,
@@ -162,6 +180,12 @@ pub trait Scheduler: Debug + Send + Sync + 'static {
         retry_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<()>;
+    /// The job did not fail but wants to run again at `at`; its attempts start anew.
+    ///
+    /// The default counts it as a failed attempt.
+    async fn defer(&self, job: &ClaimedJob, at: Timestamp, now: Timestamp) -> Result<()> {
+        self.fail(job, "deferred", Some(at), now).await
+    }
     /// Declares the periodic jobs; those not named any more are removed. Keeps the due times of
     /// schedules that did not change.
     async fn declare(&self, schedules: &[Schedule], now: Timestamp) -> Result<()>;
