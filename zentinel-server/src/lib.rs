@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The reference server: it parses settings, picks back ends and composes the libraries.
+//!
+//! * [`settings`]: every setting, from file, environment and flags; table in
+#![doc = include_str!("../docs/settings.md")]
+//! * [`compose`]: settings in, running server out.
+//! * [`agent`]: the pull loop that makes a proxy a node.
+//! * [`demo`]: the whole story in one process, over real HTTP.
+//! * [`bootstrap`]: the first organisation, project, administrator and API key.
+//! * [`cli`]: the command line of the binary.
+
+pub mod agent;
+pub mod backoff;
+pub mod bootstrap;
+pub mod cli;
+pub mod compose;
+pub mod demo;
+pub mod settings;

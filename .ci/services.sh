@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Starts the real services that tests need on free loopback ports, runs the given command with
+# their addresses in the environment, and stops them whatever happens:
+#   ZENTINEL_TEST_DATABASE_URL   a PostgreSQL server where the user may create databases
+# The S3-compatible server runs inside the test processes (s3s-fs, which verifies signatures).
+set -euo pipefail
+
+if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    echo "installing PostgreSQL" >&2
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends postgresql >&2
+fi
+bin=$(dirname "$(command -v initdb 2>/dev/null || ls /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)")
+
+dir=$(mktemp -d)
+# PostgreSQL refuses to run as root.
+as() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --init-groups "$@"; else "$@"; fi; }
+[ "$(id -u)" != 0 ] || chown postgres "$dir"
+stop() {
+    (cd / && as "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1) || true
+    rm -rf "$dir"
+}
+trap stop EXIT INT TERM
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+(
+    cd / # initdb complains when it can't read the current directory
+    as "$bin/initdb" -D "$dir/data" -U zentinel --auth=trust --encoding=UTF8 --locale=C --no-sync >/dev/null
+    as "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/log" start -o "-c listen_addresses=127.0.0.1 -p $port \
+        -c unix_socket_directories=$dir -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
+        -c max_connections=300" >/dev/null
+    as "$bin/createdb" -h 127.0.0.1 -p "$port" -U zentinel zentinel
+)
+export ZENTINEL_TEST_DATABASE_URL="postgres://zentinel@127.0.0.1:$port/zentinel"
+"$@"

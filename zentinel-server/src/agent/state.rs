@@ -1,0 +1,126 @@
+//! What a node must remember across restarts: one JSON file, mode 0600, replaced atomically.
+
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use zentinel_core::id::{BundleId, NodeId, ProjectId};
+use zentinel_core::port::PublicKey;
+use zentinel_core::{Error, Result};
+
+/// Who the node is, which keys it trusts, and what it runs.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct NodeState {
+    /// Its id.
+    pub node_id: NodeId,
+    /// Its static key.
+    pub node_key: String,
+    /// Its project; statements for another one are refused.
+    pub project_id: ProjectId,
+    /// The keys that were current when it registered; only they are trusted.
+    pub pinned_keys: Vec<PublicKey>,
+    /// The highest sequence it accepted; lower ones are refused.
+    pub last_sequence: u64,
+    /// The bundle that serves traffic.
+    pub active_bundle_id: Option<BundleId>,
+    /// A statement whose bundle it refused, and why; not tried again.
+    pub refused: Option<Refused>,
+}
+
+/// A bundle that could not be activated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The sequence of the statement.
+    pub sequence: u64,
+    /// The bundle.
+    pub bundle_id: BundleId,
+    /// Stable word.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+}
+
+impl std::fmt::Debug for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeState")
+            .field("node_id", &self.node_id)
+            .field("project_id", &self.project_id)
+            .field("last_sequence", &self.last_sequence)
+            .field("active_bundle_id", &self.active_bundle_id)
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The file that holds a [`NodeState`].
+#[derive(Clone, Debug)]
+pub(super) struct StateFile {
+    path: PathBuf,
+}
+
+impl StateFile {
+    pub(super) fn in_directory(directory: &Path) -> Self {
+        Self { path: directory.join("node.json") }
+    }
+
+    /// The state, or `None` before the first registration.
+    pub(super) fn load(&self) -> Result<Option<NodeState>> {
+        match std::fs::read(&self.path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                Error::internal(format!("{} is damaged", self.path.display()))
+                    .with_source(error)
+                    .with_hint("remove the file to register the node anew")
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Replaces the state; durable when it returns.
+    pub(super) fn save(&self, state: &NodeState) -> Result<()> {
+        let draft = self.path.with_extension("json.new");
+        let bytes = serde_json::to_vec_pretty(state)?;
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&draft, &self.path)?;
+            self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        };
+        write().map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::unavailable(format!("state file {}: {error}", self.path.display())).with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn survives_a_restart_and_stays_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::in_directory(dir.path());
+        assert!(file.load().unwrap().is_none());
+        let state = NodeState {
+            node_id: NodeId::random(),
+            node_key: "secret".to_owned(),
+            project_id: ProjectId::random(),
+            pinned_keys: Vec::new(),
+            last_sequence: 7,
+            active_bundle_id: None,
+            refused: None,
+        };
+        file.save(&state).unwrap();
+        assert_eq!(file.load().unwrap().unwrap().last_sequence, 7);
+        let mode = std::fs::metadata(dir.path().join("node.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!format!("{state:?}").contains("secret"));
+        std::fs::write(dir.path().join("node.json"), "{").unwrap();
+        assert!(file.load().is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! The first organisation, project, administrator and API key of an instance.
+
+use argon2::Argon2;
+use argon2::password_hash::PasswordHasher as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::TimeDelta;
+use std::collections::{BTreeMap, BTreeSet};
+use zentinel_core::entity::{ApiKey, ApiScope, AuditEntry, Membership, Organisation, Project, RegistrationToken, Role, User};
+use zentinel_core::port::{Clock, Query, Store, StoreExt as _};
+use zentinel_core::{Actor, Changes, Error, RecordKind, Result, Scope, Secret, Slug};
+
+/// What to create.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Name of the organisation.
+    pub organisation: String,
+    /// Names of its projects; at least one.
+    pub projects: Vec<String>,
+    /// Address of the administrator.
+    pub email: String,
+}
+
+/// What was created. Secrets are shown once.
+#[derive(Debug)]
+pub struct Bootstrapped {
+    /// The organisation.
+    pub organisation: Organisation,
+    /// Its projects, in the order of the names.
+    pub projects: Vec<Project>,
+    /// Address of the administrator.
+    pub email: String,
+    /// The administrator's password; `None` when the account was there already.
+    pub password: Option<Secret>,
+    /// An API key with every scope, for the whole organisation.
+    pub api_key: Secret,
+}
+
+/// Creates what is missing, in one commit, and issues a new API key with every scope.
+///
+/// # Errors
+/// [`Kind::Invalid`](zentinel_core::Kind::Invalid) for names that can't be used; those of the store.
+pub async fn bootstrap(store: &dyn Store, clock: &dyn Clock, names: &Names) -> Result<Bootstrapped> {
+    let now = clock.now();
+    let mut changes = Changes::new();
+    let slug = Slug::from_name(&names.organisation)?;
+    let known = Query::all(RecordKind::Organisation).named(slug.as_str());
+    let organisation = match store.list::<Organisation>(&Scope::Instance, known).await?.items.pop() {
+        Some(stored) => stored.value,
+        None => {
+            let organisation = Organisation::new(&names.organisation, now)?;
+            changes = changes.insert(&organisation)?.audit(created("organisation.created", &organisation, organisation.id, now));
+            organisation
+        }
+    };
+    let scope = Scope::Organisation(organisation.id);
+    let mut projects = Vec::with_capacity(names.projects.len());
+    for name in &names.projects {
+        let known = Query::all(RecordKind::Project).owned_by(organisation.id).named(Slug::from_name(name)?.as_str());
+        projects.push(match store.list::<Project>(&scope, known).await?.items.pop() {
+            Some(stored) => stored.value,
+            None => {
+                let project = Project::new(organisation.id, name, now)?;
+                changes = changes.insert(&project)?.audit(created("project.created", &organisation, project.id, now));
+                project
+            }
+        });
+    }
+    let known = Query::all(RecordKind::User).named(names.email.trim().to_lowercase());
+    let (user, password) = match store.list::<User>(&Scope::Instance, known).await?.items.pop() {
+        Some(stored) => (stored.value, None),
+        None => {
+            let password = Secret::new(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>()));
+            let user = User::new(&names.email, hash_password(&password)?, Role::Admin, now)?;
+            let member = Membership::new(organisation.id, user.id, Role::Admin, now);
+            changes = changes.insert(&user)?.insert(&member)?.audit(created("user.created", &organisation, user.id, now));
+            (user, Some(password))
+        }
+    };
+    let scopes: BTreeSet<ApiScope> = ApiScope::ALL.iter().copied().collect();
+    let (key, raw) = ApiKey::issue(organisation.id, None, Some(user.id), "bootstrap", scopes, None, now)?;
+    changes = changes.insert(&key)?.audit(created("api_key.created", &organisation, key.id, now));
+    store.commit(changes).await?;
+    Ok(Bootstrapped { organisation, projects, email: user.email, password, api_key: raw })
+}
+
+/// Issues a registration token that any number of nodes may use for a day.
+///
+/// # Errors
+/// Those of the store.
+pub async fn join_token(store: &dyn Store, clock: &dyn Clock, project: &Project) -> Result<Secret> {
+    let now = clock.now();
+    let scope = (project.organisation_id, project.id);
+    let (token, raw) =
+        RegistrationToken::issue(scope, "bootstrap", BTreeMap::new(), None, now + TimeDelta::days(1), now)?;
+    let audit = AuditEntry::new(&project.scope(), Actor::System, "registration_token.created", token.id, now);
+    store.commit(Changes::new().insert(&token)?.audit(audit)).await?;
+    Ok(raw)
+}
+
+fn created(action: &str, organisation: &Organisation, id: impl ToString, now: zentinel_core::Timestamp) -> AuditEntry {
+    AuditEntry::new(&Scope::Organisation(organisation.id), Actor::System, action, id, now)
+}
+
+/// Argon2id with the library's recommended parameters, in PHC form.
+fn hash_password(password: &Secret) -> Result<String> {
+    Argon2::default()
+        .hash_password(password.expose().as_bytes())
+        .map(|hash| hash.to_string())
+        .map_err(|error| Error::internal(format!("the password could not be hashed: {error}")))
+}

@@ -1,0 +1,216 @@
+//! The command line of `zentinel-server`.
+
+mod output;
+
+pub use output::Output;
+
+use crate::bootstrap::{Names, bootstrap, join_token};
+use crate::compose::App;
+use crate::demo::{self, DemoOptions};
+use crate::settings::{LogFormat, Overrides, Settings, load};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use zentinel_core::{Error, Result};
+
+/// The Zentinel control plane.
+#[derive(Debug, Parser)]
+#[command(name = "zentinel-server", version, about, propagate_version = true)]
+struct Arguments {
+    /// Settings file (TOML).
+    #[arg(long, global = true, env = "ZENTINEL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to serve on; port 0 takes a free one.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Directory for everything that is kept on disk.
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Any setting, for example `--set nodes.poll_interval_seconds=10`; may be repeated.
+    #[arg(long, global = true, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// Machine-readable output on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print the effective settings, secrets redacted, and end.
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGINT or SIGTERM (the default).
+    Serve,
+    /// Create an organisation, a project, an administrator and an API key, and print the secrets once.
+    Init {
+        /// Name of the organisation.
+        #[arg(long)]
+        organisation: String,
+        /// Name of the project.
+        #[arg(long)]
+        project: String,
+        /// Address of the administrator.
+        #[arg(long)]
+        email: String,
+    },
+    /// Run the whole story in one process: compile, roll out to nodes, stop and roll back.
+    Demo {
+        /// How many nodes to run.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..=500))]
+        nodes: u16,
+        /// End when the story is over, with status 0 when it went as told.
+        #[arg(long)]
+        exit: bool,
+    },
+    /// Print a shell completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    match run(arguments, &output) {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments, output: &Output) -> Result<ExitCode> {
+    if let Some(Command::Completions { shell }) = arguments.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "zentinel-server", &mut script);
+        output.raw(&script);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let settings = settings(&arguments)?;
+    if arguments.check {
+        output.settings(&settings.table()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal("the runtime did not start").with_source(error))?;
+    runtime.block_on(async {
+        match arguments.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve(&settings, output).await,
+            Command::Init { organisation, project, email } => {
+                let names = Names { organisation, projects: vec![project], email };
+                init(&settings, &names, output).await
+            }
+            Command::Demo { nodes, exit } => {
+                let quiet = Settings { log: crate::settings::Log { filter: quiet_filter(&settings), ..settings.log.clone() }, ..settings };
+                start_logs(&quiet)?;
+                let options = DemoOptions {
+                    nodes: nodes.into(),
+                    exit,
+                    listen: arguments.listen,
+                    data: arguments.data,
+                };
+                demo::run(quiet, options, output).await
+            }
+            Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+        }
+    })
+}
+
+fn settings(arguments: &Arguments) -> Result<Settings> {
+    let mut overrides = Overrides::default();
+    if let Some(address) = arguments.listen {
+        overrides.set("listen", address.to_string());
+    }
+    if let Some(directory) = &arguments.data {
+        overrides.set("data_dir", directory.display().to_string());
+    }
+    for pair in &arguments.set {
+        overrides.set_pair(pair)?;
+    }
+    load(arguments.config.as_deref(), std::env::vars(), &overrides)
+}
+
+/// The demo shows its own progress: only problems are logged beside it, unless asked for more.
+fn quiet_filter(settings: &Settings) -> String {
+    let asked = settings.log.filter != crate::settings::Log::default().filter;
+    if asked { settings.log.filter.clone() } else { "error".to_owned() }
+}
+
+/// Sends logs to stderr; stdout belongs to the command's answer.
+fn start_logs(settings: &Settings) -> Result<()> {
+    let filter = EnvFilter::try_new(&settings.log.filter)
+        .map_err(|error| Error::invalid_field("log.filter", error.to_string()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.log.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| Error::internal(format!("logs did not start: {error}")))
+}
+
+async fn serve(settings: &Settings, output: &Output) -> Result<ExitCode> {
+    start_logs(settings)?;
+    let app = App::start(settings).await?;
+    let url = app.public_url.to_string();
+    tracing::info!(address = %app.address, %url, "serving");
+    output.event("ready", json!({ "url": url.trim_end_matches('/'), "address": app.address.to_string() }), || {
+        format!("serving on {url}")
+    });
+    stop_signal().await?;
+    tracing::info!("stopping");
+    app.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(crate) async fn stop_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error: std::io::Error| Error::internal("signals can't be watched").with_source(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn init(settings: &Settings, names: &Names, output: &Output) -> Result<ExitCode> {
+    let store = crate::compose::open_store(settings).await?;
+    let clock = zentinel_core::port::SystemClock;
+    let made = bootstrap(&*store, &clock, names).await?;
+    let project = made.projects.first().ok_or_else(|| Error::internal("no project was made"))?;
+    let token = join_token(&*store, &clock, project).await?;
+    let password = made.password.as_ref().map(zentinel_core::Secret::expose);
+    let details = json!({
+        "organisation": made.organisation.slug,
+        "project": project.slug,
+        "admin_email": made.email,
+        "admin_password": password,
+        "api_key": made.api_key.expose(),
+        "join_token": token.expose(),
+    });
+    output.event("initialised", details, || {
+        format!(
+            "organisation  {}\nproject       {}\nadmin         {}\npassword      {}\napi key       {}\njoin token    {} (valid for a day)\n\nThese secrets are not shown again.",
+            made.organisation.slug,
+            project.slug,
+            made.email,
+            password.unwrap_or("(unchanged)"),
+            made.api_key.expose(),
+            token.expose(),
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}

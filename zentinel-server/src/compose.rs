@@ -1,0 +1,183 @@
+//! Settings in, running server out: the one place that picks back ends and wires them up.
+
+mod backends;
+mod maintenance;
+
+use crate::settings::Settings;
+use axum::Router;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use zentinel_compiler::bundle::CompileHandler;
+use zentinel_core::port::{Clock, Queue, Schedule, SystemClock};
+use zentinel_core::{Error, Result};
+use zentinel_http::{HttpOptions, RateLimits, Services};
+use zentinel_rollout::engine::{Engine, EngineOptions};
+use zentinel_rollout::fleet::{Fleet, FleetOptions};
+use zentinel_rollout::strategy::Strategies;
+use zentinel_store::Runner;
+
+/// A running server.
+#[derive(Debug)]
+pub struct App {
+    /// The address it serves on.
+    pub address: SocketAddr,
+    /// The URL under which it is reached.
+    pub public_url: Url,
+    /// Its ports, for callers in the same process.
+    pub services: Arc<Services>,
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    patience: Duration,
+}
+
+impl App {
+    /// Binds, opens the back ends and starts everything.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](zentinel_core::Kind::Unavailable) when the address is taken or a
+    /// back end can't be opened, [`Kind::Invalid`](zentinel_core::Kind::Invalid) for wrong settings.
+    pub async fn start(settings: &Settings) -> Result<Self> {
+        settings.check()?;
+        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+            Error::unavailable(format!("cannot listen on {}: {error}", settings.listen))
+                .with_hint("choose another address with --listen; port 0 takes a free one")
+        })?;
+        let address = listener.local_addr().map_err(|error| Error::internal("no local address").with_source(error))?;
+        let public_url = match &settings.public_url {
+            Some(url) => url.clone(),
+            None => Url::parse(&format!("http://{address}"))
+                .map_err(|error| Error::internal("the address makes no URL").with_source(error))?,
+        };
+        let shutdown = CancellationToken::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let back = backends::open(settings, &public_url, Arc::clone(&clock)).await?;
+        let fleet = Fleet::load(Arc::clone(&back.store), Arc::clone(&clock), fleet_options(settings, back.shared)).await?;
+        let engine = Arc::new(Engine::new(
+            Arc::clone(&back.store),
+            Arc::clone(&back.signer),
+            Arc::clone(&clock),
+            Strategies::standard(),
+            engine_options(settings),
+        ));
+        let runner = runner(settings, &back, &clock, &fleet, &engine);
+        let services = Arc::new(Services {
+            store: back.store,
+            scheduler: back.scheduler,
+            blobs: back.blobs,
+            signer: back.signer,
+            validator: back.validator,
+            clock,
+            fleet: Arc::clone(&fleet),
+            engine,
+            url_signer: back.url_signer,
+            options: http_options(settings, public_url.clone()),
+        });
+        let router = zentinel_http::router(Arc::clone(&services));
+        let tasks = vec![
+            tokio::spawn(serve(listener, router, shutdown.clone())),
+            tokio::spawn(runner.run(shutdown.clone())),
+            tokio::spawn(fleet.run(shutdown.clone())),
+        ];
+        let patience = Duration::from_secs(settings.http.shutdown_seconds.into());
+        Ok(Self { address, public_url, services, shutdown, tasks, patience })
+    }
+
+    /// Stops accepting, finishes what is in flight (at most for `http.shutdown_seconds`), writes
+    /// what is still in memory, and returns.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        let finish = async {
+            for task in self.tasks {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "a task ended badly");
+                }
+            }
+        };
+        if tokio::time::timeout(self.patience, finish).await.is_err() {
+            tracing::warn!("gave up waiting for requests in flight");
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "serving ended");
+    }
+}
+
+fn runner(
+    settings: &Settings,
+    back: &backends::BackEnds,
+    clock: &Arc<dyn Clock>,
+    fleet: &Arc<Fleet>,
+    engine: &Arc<Engine>,
+) -> Runner {
+    let compile = CompileHandler::new(
+        Arc::clone(&back.store),
+        Arc::clone(&back.blobs),
+        Arc::clone(&back.signer),
+        Arc::clone(&back.validator),
+        Arc::clone(clock),
+    );
+    let retention = maintenance::RetentionHandler {
+        store: Arc::clone(&back.store),
+        scheduler: Arc::clone(&back.scheduler),
+        clock: Arc::clone(clock),
+        heartbeats_kept: settings.nodes.heartbeats_kept,
+        events_kept: settings.nodes.events_kept,
+        jobs_kept_days: settings.queues.jobs_kept_days,
+    };
+    let mut runner = Runner::new(Arc::clone(&back.scheduler), Arc::clone(clock), back.store.watch())
+        .workers(Queue::Default, settings.queues.default)
+        .workers(Queue::Rollouts, settings.queues.rollouts)
+        .workers(Queue::Maintenance, settings.queues.maintenance)
+        .register(Arc::new(compile))
+        .register(Arc::new(maintenance::StalenessHandler { fleet: Arc::clone(fleet) }))
+        .register(Arc::new(retention));
+    for handler in engine.handlers() {
+        runner = runner.register(handler);
+    }
+    maintenance::schedules().into_iter().fold(runner, Runner::schedule)
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
+fn fleet_options(settings: &Settings, shared: bool) -> FleetOptions {
+    FleetOptions {
+        offline_after: seconds(settings.nodes.offline_after_seconds),
+        poll_interval: seconds(settings.nodes.poll_interval_seconds),
+        shared,
+        ..FleetOptions::default()
+    }
+}
+
+fn engine_options(settings: &Settings) -> EngineOptions {
+    EngineOptions {
+        tick_interval: seconds(settings.rollouts.tick_seconds),
+        poll_interval: seconds(settings.nodes.poll_interval_seconds),
+        statement_validity: seconds(settings.rollouts.statement_days.saturating_mul(86_400)),
+        ..EngineOptions::default()
+    }
+}
+
+fn http_options(settings: &Settings, public_url: Url) -> HttpOptions {
+    let mut options = HttpOptions::new(public_url);
+    options.presign_validity = seconds(settings.blobs.presign_seconds);
+    options.poll_interval = seconds(settings.nodes.poll_interval_seconds);
+    options.max_long_poll = seconds(settings.nodes.long_poll_seconds);
+    options.body_limit = settings.http.body_limit_bytes as usize;
+    options.request_timeout = seconds(settings.http.request_timeout_seconds);
+    options.trusted_proxies = settings.http.trusted_proxies.clone();
+    options.metrics_token = settings.http.metrics_token.get().cloned();
+    options.rate_limits = RateLimits::default().with_overrides(&settings.http.rate_limits);
+    options
+}
