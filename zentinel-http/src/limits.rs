@@ -1,0 +1,169 @@
+//! Rate limits: fixed windows of a minute.
+
+use crate::error::ApiError;
+use crate::services::Api;
+use dashmap::DashMap;
+use http::{Extensions, HeaderMap, HeaderName};
+use parking_lot::Mutex;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use zentinel_core::{Error, Kind, Timestamp};
+
+/// Length of a window in seconds; windows begin at full minutes of the epoch.
+const WINDOW: i64 = 60;
+
+/// How a request stands against its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateDecision {
+    /// Whether the request may go on.
+    pub(crate) allowed: bool,
+    /// The limit per window.
+    pub(crate) limit: u32,
+    /// What is left of it.
+    pub(crate) remaining: u32,
+    /// When the window ends, in Unix seconds.
+    pub(crate) reset: i64,
+    /// Seconds until then, at least 1.
+    pub(crate) retry_after: i64,
+}
+
+impl RateDecision {
+    /// The contract's refusal.
+    pub(crate) fn refusal(&self) -> Error {
+        Error::new(Kind::RateLimited, "rate_limit_exceeded").with_details(json!({
+            "message": format!("Rate limit exceeded. Try again after {}.", self.reset),
+            "retry_after": self.retry_after,
+        }))
+    }
+
+    /// Adds the three headers.
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        let mut put = |name: &'static str, value: i64| {
+            headers.insert(HeaderName::from_static(name), value.into());
+        };
+        put("x-ratelimit-limit", self.limit.into());
+        put("x-ratelimit-remaining", self.remaining.into());
+        put("x-ratelimit-reset", self.reset);
+    }
+}
+
+/// Counts what callers use.
+#[derive(Debug, Default)]
+pub(crate) struct Limiter {
+    /// Bucket name to (window, used).
+    used: DashMap<String, (i64, u32)>,
+    swept: AtomicI64,
+}
+
+impl Limiter {
+    /// Takes `cost` from a bucket, or refuses and takes nothing.
+    pub(crate) fn check(&self, bucket: &str, limit: u32, cost: u32, now: Timestamp) -> RateDecision {
+        let now = now.timestamp();
+        let window = now.div_euclid(WINDOW);
+        self.sweep(window);
+        let mut entry = self.used.entry(bucket.to_owned()).or_insert((window, 0));
+        if entry.0 != window {
+            *entry = (window, 0);
+        }
+        let wanted = entry.1.saturating_add(cost);
+        let allowed = wanted <= limit;
+        if allowed {
+            entry.1 = wanted;
+        }
+        let reset = (window + 1) * WINDOW;
+        RateDecision {
+            allowed,
+            limit,
+            remaining: limit.saturating_sub(entry.1),
+            reset,
+            retry_after: (reset - now).max(1),
+        }
+    }
+
+    /// Forgets earlier windows, once per window.
+    fn sweep(&self, window: i64) {
+        if self.swept.swap(window, Ordering::Relaxed) != window {
+            self.used.retain(|_, (of, _)| *of == window);
+        }
+    }
+}
+
+/// Where the decision about a request waits for the middleware that writes its headers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RateSlot(Arc<Mutex<Option<RateDecision>>>);
+
+impl RateSlot {
+    /// The decision, if one was made.
+    pub(crate) fn decision(&self) -> Option<RateDecision> {
+        *self.0.lock()
+    }
+}
+
+impl Api {
+    /// Takes `cost` from a bucket; the response then carries the headers.
+    ///
+    /// # Errors
+    /// 429 when the bucket is empty.
+    pub(crate) fn limit(
+        &self,
+        extensions: &Extensions,
+        bucket: &str,
+        limit: u32,
+        cost: u32,
+    ) -> Result<(), ApiError> {
+        let decision = self.limiter().check(bucket, limit, cost, self.now());
+        if let Some(slot) = extensions.get::<RateSlot>() {
+            *slot.0.lock() = Some(decision);
+        }
+        if decision.allowed {
+            Ok(())
+        } else {
+            Err(decision.refusal().into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+
+    fn at(seconds: i64) -> Timestamp {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_window_is_a_minute_of_the_epoch() {
+        let limiter = Limiter::default();
+        let first = limiter.check("a", 3, 2, at(119));
+        assert_eq!((first.allowed, first.remaining, first.reset, first.retry_after), (true, 1, 120, 1));
+        let refused = limiter.check("a", 3, 2, at(119));
+        assert_eq!((refused.allowed, refused.remaining), (false, 1));
+        assert!(limiter.check("a", 3, 1, at(119)).allowed);
+        assert!(limiter.check("b", 3, 1, at(119)).allowed);
+        assert!(limiter.check("a", 3, 3, at(120)).allowed);
+    }
+
+    #[test]
+    fn old_windows_are_forgotten() {
+        let limiter = Limiter::default();
+        for bucket in 0..1_000 {
+            limiter.check(&bucket.to_string(), 1, 1, at(0));
+        }
+        limiter.check("new", 1, 1, at(60));
+        assert_eq!(limiter.used.len(), 1);
+    }
+
+    #[test]
+    fn parallel_callers_never_exceed_the_limit() {
+        let limiter = Limiter::default();
+        let allowed = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..100).filter(|_| limiter.check("a", 250, 1, at(5)).allowed).count()))
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum::<usize>()
+        });
+        assert_eq!(allowed, 250);
+    }
+}

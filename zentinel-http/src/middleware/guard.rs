@@ -1,0 +1,142 @@
+//! Limits of a request, and what is added to every response.
+
+use crate::error::ApiError;
+use crate::limits::RateSlot;
+use crate::services::Api;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::Limited;
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+use zentinel_core::{Error, Kind};
+
+/// Bounds size and time, turns a panic into a 500 and writes the rate-limit headers.
+pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let limit = api.options.body_limit;
+    if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
+        return ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE).into_response();
+    }
+    let slot = RateSlot::default();
+    request.extensions_mut().insert(slot.clone());
+    let patience = patience(&api, &request);
+    let request = request.map(|body| Body::new(Limited::new(body, limit)));
+
+    let served = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(patience, served).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            tracing::error!(panic = panic_text(&*panic), "a handler panicked");
+            ApiError::framework(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }
+        Err(_) => ApiError::from(Error::new(Kind::Timeout, "The request took too long")).into_response(),
+    };
+    if let Some(decision) = slot.decision() {
+        decision.write(response.headers_mut());
+    }
+    response
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// How long a request may take: a long poll asks for more.
+fn patience(api: &Api, request: &Request) -> Duration {
+    let waits = request.uri().path().ends_with("/bundles/latest")
+        && request
+            .uri()
+            .query()
+            .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("wait=")));
+    let extra = if waits { api.options.max_long_poll } else { Duration::ZERO };
+    api.options.request_timeout + extra
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown")
+}
+
+/// Refuses a caller that wants anything but JSON.
+pub(crate) async fn accepts_json(request: Request, next: Next) -> Response {
+    if wants_json(request.headers()) {
+        next.run(request).await
+    } else {
+        ApiError::framework(StatusCode::NOT_ACCEPTABLE).into_response()
+    }
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    let mut ranges = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|range| !range.is_empty())
+        .peekable();
+    ranges.peek().is_none() || ranges.any(is_json_range)
+}
+
+fn is_json_range(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+    let json = matches!(media.as_str(), "*/*" | "application/*" | "application/json") || media.ends_with("+json");
+    json && !refused
+}
+
+/// Adds what keeps a browser from doing anything with an answer that was not meant for one.
+pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_what_we_speak() {
+        let wants = |accept: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            }
+            wants_json(&headers)
+        };
+        for accept in [
+            None,
+            Some("*/*"),
+            Some("text/html, application/json;q=0.1"),
+            Some("application/vnd.cyclonedx+json"),
+            Some("text/html,application/xhtml+xml,*/*;q=0.8"),
+        ] {
+            assert!(wants(accept), "{accept:?}");
+        }
+        for accept in [Some("text/html"), Some("application/xml"), Some("application/json;q=0")] {
+            assert!(!wants(accept), "{accept:?}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The metrics themselves.
+
+use crate::services::Api;
+use http::Method;
+use parking_lot::Mutex;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::fmt::Write as _;
+use std::time::Duration;
+use zentinel_core::entity::{BundleStatus, NodeStatus};
+use zentinel_core::port::Queue;
+use zentinel_core::{Error, RecordKind, Result, Scope, Timestamp};
+
+/// How long counts of the database are shown before they are taken again, in seconds.
+const FRESH: i64 = 15;
+
+/// Upper bounds of the buckets of request durations, in seconds.
+const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    method: String,
+    path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    method: String,
+    path: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Status {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Jobs {
+    queue: &'static str,
+    state: &'static str,
+}
+
+/// What is counted in one router, and what is read when it is scraped.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Answer, Counter>,
+    durations: Family<Route, Histogram>,
+    nodes: Family<Status, Gauge>,
+    rollouts_active: Gauge,
+    bundles: Family<Status, Gauge>,
+    jobs: Family<Jobs, Gauge>,
+    counted_at: Mutex<Option<Timestamp>>,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::<Answer, Counter>::default();
+        let durations = Family::<Route, Histogram>::new_with_constructor(histogram as fn() -> Histogram);
+        let (nodes, bundles) = (Family::default(), Family::default());
+        let (rollouts_active, jobs) = (Gauge::default(), Family::default());
+        registry.register("zentinel_cp_http_requests", "Requests served", requests.clone());
+        registry.register(
+            "zentinel_cp_http_request_duration_seconds",
+            "Time from the request's head to the response's head",
+            durations.clone(),
+        );
+        registry.register("zentinel_cp_nodes_total", "Nodes by status", nodes.clone());
+        registry.register("zentinel_cp_rollouts_active", "Running rollouts", rollouts_active.clone());
+        registry.register("zentinel_cp_bundles_total", "Bundles by status", bundles.clone());
+        registry.register("zentinel_cp_jobs", "Background jobs by queue and state", jobs.clone());
+        Self {
+            registry,
+            requests,
+            durations,
+            nodes,
+            rollouts_active,
+            bundles,
+            jobs,
+            counted_at: Mutex::new(None),
+        }
+    }
+
+    /// Counts a request by its route, never by its path: ids would make a series each.
+    pub(crate) fn request(&self, method: &Method, route: &str, status: u16, took: Duration) {
+        // Anybody can invent methods.
+        let known = [
+            Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS,
+        ];
+        let method = if known.contains(method) { method.as_str() } else { "OTHER" };
+        let (method, path) = (method.to_owned(), route.to_owned());
+        let answer = Answer {
+            method: method.clone(),
+            path: path.clone(),
+            status,
+        };
+        self.requests.get_or_create(&answer).inc();
+        self.durations
+            .get_or_create(&Route { method, path })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Everything in the text format 0.0.4.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn render(&self, api: &Api) -> Result<String> {
+        self.count_nodes(api);
+        let now = api.now();
+        let fresh = self
+            .counted_at
+            .lock()
+            .is_some_and(|at| (now - at).num_seconds() < FRESH);
+        if !fresh {
+            self.count_records(api).await?;
+            *self.counted_at.lock() = Some(now);
+        }
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)
+            .map_err(|error| Error::internal("metrics could not be written").with_source(error))?;
+        Ok(classic(&text))
+    }
+
+    fn count_nodes(&self, api: &Api) {
+        let counts = api.fleet.counts(None);
+        for status in [NodeStatus::Unknown, NodeStatus::Online, NodeStatus::Offline] {
+            let count = counts.get(&status).copied().unwrap_or(0);
+            set(&self.nodes.get_or_create(&Status { status: status.as_str() }), count);
+        }
+    }
+
+    async fn count_records(&self, api: &Api) -> Result<()> {
+        let rollouts = api.store.count_by_state(&Scope::Instance, RecordKind::Rollout).await?;
+        set(&self.rollouts_active, rollouts.get("running").copied().unwrap_or(0));
+        let bundles = api.store.count_by_state(&Scope::Instance, RecordKind::Bundle).await?;
+        for status in [
+            BundleStatus::Pending,
+            BundleStatus::Compiling,
+            BundleStatus::Compiled,
+            BundleStatus::Failed,
+            BundleStatus::Revoked,
+            BundleStatus::Superseded,
+        ] {
+            let status = status.as_str();
+            let count = bundles.get(status).copied().unwrap_or(0);
+            set(&self.bundles.get_or_create(&Status { status }), count);
+        }
+        for queue in Queue::ALL {
+            let stats = api.scheduler.stats(queue, api.now()).await?;
+            for (state, count) in [
+                ("due", stats.due),
+                ("later", stats.later),
+                ("running", stats.running),
+                ("failed", stats.failed),
+            ] {
+                let labels = Jobs {
+                    queue: queue.name(),
+                    state,
+                };
+                set(&self.jobs.get_or_create(&labels), count);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn set(gauge: &Gauge, count: u64) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+}
+
+/// OpenMetrics names a counter without its `_total`; the older format wants the whole name.
+fn classic(open: &str) -> String {
+    let counters: Vec<&str> = open
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(open.len());
+    for line in open.lines().filter(|line| *line != "# EOF") {
+        let renamed = ["# HELP ", "# TYPE "].iter().find_map(|prefix| {
+            let (name, rest) = line.strip_prefix(prefix)?.split_once(' ')?;
+            counters
+                .contains(&name)
+                .then(|| format!("{prefix}{name}_total {rest}"))
+        });
+        // Writing to a string cannot fail.
+        let _infallible = writeln!(text, "{}", renamed.as_deref().unwrap_or(line));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_have_one_name_in_the_classic_format() {
+        let metrics = Metrics::new();
+        metrics.request(&Method::GET, "/health", 200, Duration::from_millis(3));
+        metrics.request(&Method::from_bytes(b"BREW").unwrap(), "/health", 405, Duration::ZERO);
+        let mut open = String::new();
+        text::encode(&mut open, &metrics.registry).unwrap();
+        let text = classic(&open);
+        assert!(text.contains("# TYPE zentinel_cp_http_requests_total counter\n"), "{text}");
+        assert!(text.contains(r#"zentinel_cp_http_requests_total{method="GET",path="/health",status="200"} 1"#));
+        assert!(text.contains(r#"method="OTHER""#) && !text.contains("BREW") && !text.contains("# EOF"));
+    }
+}

@@ -1,0 +1,275 @@
+//! Node tokens: compact JWS, EdDSA, signed with the organisation's key.
+//!
+//! A token is a fast, short-lived stand-in for a node's static key. It is renewed with itself for
+//! at most 30 days after the last exchange of the static key (claim `chn`), so that a stolen
+//! token dies.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::DateTime;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Once;
+use std::time::Duration;
+use zentinel_core::entity::{Node, SigningKey};
+use zentinel_core::id::{NodeId, OrganisationId, ProjectId};
+use zentinel_core::port::{Signer, Store, StoreExt};
+use zentinel_core::{Error, Kind, Result, Scope, Secret, Timestamp};
+
+/// How long a token may be renewed with itself, in seconds: 30 days.
+pub const CHAIN_SECONDS: i64 = 30 * 24 * 3_600;
+/// How far a token's `iat` may be ahead of this server's clock, in seconds.
+const MAX_CLOCK_SKEW: i64 = 60;
+/// Longest token that is looked at.
+const MAX_TOKEN_BYTES: usize = 4_096;
+/// The text for everything that has no text of its own.
+pub const FAILED: &str = "Authentication failed";
+
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Claims {
+    /// The node.
+    pub sub: NodeId,
+    /// Its project.
+    pub prj: ProjectId,
+    /// Its organisation.
+    pub org: OrganisationId,
+    /// When it was issued, unix seconds.
+    pub iat: i64,
+    /// When it ends, unix seconds.
+    pub exp: i64,
+    /// When the static key was exchanged, unix seconds: the root of the chain of renewals.
+    pub chn: i64,
+    /// The signing key, as in the header.
+    pub kid: String,
+}
+
+impl Claims {
+    /// Whether the holder may still renew the token with itself.
+    #[must_use]
+    pub fn may_renew(&self, now: Timestamp) -> bool {
+        now.timestamp() - self.chn <= CHAIN_SECONDS
+    }
+}
+
+/// A token with its claims.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The compact JWS.
+    pub token: Secret,
+    /// What it says.
+    pub claims: Claims,
+    /// When it was issued, to the second.
+    pub issued_at: Timestamp,
+    /// When it ends, to the second.
+    pub expires_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'a str,
+    kid: &'a str,
+}
+
+/// Issues a token for `node`. `chain` is the root of the chain it belongs to (unix seconds).
+///
+/// # Errors
+/// Those of the signer; [`Kind::Unavailable`] when the organisation has no key and none can be made.
+pub async fn issue(
+    signer: &dyn Signer,
+    node: &Node,
+    chain: i64,
+    now: Timestamp,
+    ttl: Duration,
+) -> Result<Issued> {
+    let scope = Scope::Organisation(node.organisation_id);
+    let iat = now.timestamp();
+    let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+    let mut claims = Claims {
+        sub: node.id,
+        prj: node.project_id,
+        org: node.organisation_id,
+        iat,
+        exp: iat.saturating_add(ttl),
+        chn: chain,
+        kid: current_key(signer, &scope).await.map_err(no_key)?,
+    };
+    // The key may be rotated between asking for its name and signing with it.
+    for _ in 0..4 {
+        let input = signing_input(&claims)?;
+        let signature = signer.sign(&scope, input.as_bytes()).await.map_err(no_key)?;
+        if signature.key_id == claims.kid {
+            let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.bytes));
+            return Ok(Issued {
+                token: Secret::new(token),
+                issued_at: instant(iat)?,
+                expires_at: instant(claims.exp)?,
+                claims,
+            });
+        }
+        claims.kid = signature.key_id;
+    }
+    Err(Error::unavailable("The signing key is being rotated; try again"))
+}
+
+fn instant(seconds: i64) -> Result<Timestamp> {
+    DateTime::from_timestamp(seconds, 0).ok_or_else(|| Error::internal("token time is out of range"))
+}
+
+fn signing_input(claims: &Claims) -> Result<String> {
+    let header = serde_json::to_vec(&Header {
+        alg: "EdDSA",
+        kid: &claims.kid,
+    })?;
+    let claims = serde_json::to_vec(claims)?;
+    Ok(format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims)
+    ))
+}
+
+/// The id of the key that signs for `scope`; signing makes the first one.
+async fn current_key(signer: &dyn Signer, scope: &Scope) -> Result<String> {
+    if let Some(newest) = signer.public_keys(scope).await?.into_iter().next() {
+        return Ok(newest.key_id);
+    }
+    Ok(signer.sign(scope, b"zentinel:first-key").await?.key_id)
+}
+
+fn no_key(error: Error) -> Error {
+    if matches!(error.kind(), Kind::Forbidden | Kind::NotFound) {
+        Error::unavailable(
+            "No signing key configured for this organization. Contact your administrator.",
+        )
+        .with_source(error)
+    } else {
+        error
+    }
+}
+
+/// What is read of the claims before anything is known to be true.
+#[derive(Deserialize)]
+struct RawClaims {
+    sub: Option<Value>,
+    prj: Option<Value>,
+    org: Option<Value>,
+    iat: Option<Value>,
+    exp: Option<Value>,
+    chn: Option<Value>,
+}
+
+fn id<T: std::str::FromStr>(value: Option<&Value>) -> Option<T> {
+    value?.as_str()?.parse().ok()
+}
+
+fn failed() -> Error {
+    Error::unauthenticated(FAILED)
+}
+
+/// Verifies a token up to the question whether its node exists and still is in its project.
+///
+/// # Errors
+/// [`Kind::Unauthenticated`] with the contract's text; those of the signer and the store.
+pub async fn verify(token: &str, signer: &dyn Signer, store: &dyn Store, now: Timestamp) -> Result<Claims> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(failed());
+    }
+    let header = jsonwebtoken::decode_header(token).map_err(|_| failed())?;
+    let kid = header.kid.ok_or_else(failed)?;
+    // Keys are kept per organisation. The unverified `org` only says where to look: a token that
+    // lies about it finds no key, or a key that did not sign it.
+    let hint: RawClaims = insecure_decode_claims(token).map_err(|_| failed())?;
+    let organisation = id::<OrganisationId>(hint.org.as_ref()).ok_or_else(failed)?;
+    let scope = Scope::Organisation(organisation);
+    let key = signer
+        .public_key(&scope, &kid)
+        .await?
+        .ok_or_else(|| Error::unauthenticated("Unknown signing key"))?;
+    if !key.active {
+        return Err(Error::unauthenticated("Signing key has been deactivated"));
+    }
+    let raw = key.raw().ok_or_else(failed)?;
+    let claims = check_signature(token, &raw)?;
+    let claims = check_claims(&claims, organisation, kid, now)?;
+    check_key_record(store, &claims).await?;
+    Ok(claims)
+}
+
+fn check_signature(token: &str, raw_key: &[u8; 32]) -> Result<RawClaims> {
+    // Otherwise the library panics when a program links it with two cryptographic back ends.
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        if jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default().is_err() {
+            tracing::debug!("the program has chosen its own back end for tokens");
+        }
+    });
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    // Time comes from the clock port, and the texts are the contract's: claims are checked below.
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    jsonwebtoken::decode::<RawClaims>(token, &DecodingKey::from_ed_der(raw_key), &validation)
+        .map(|data| data.claims)
+        .map_err(|error| match error.kind() {
+            ErrorKind::InvalidSignature => Error::unauthenticated("Invalid token signature"),
+            _ => failed(),
+        })
+}
+
+fn check_claims(
+    raw: &RawClaims,
+    organisation: OrganisationId,
+    kid: String,
+    now: Timestamp,
+) -> Result<Claims> {
+    let seconds = |value: &Option<Value>| value.as_ref().and_then(Value::as_i64);
+    let now = now.timestamp();
+    let exp = seconds(&raw.exp).ok_or_else(failed)?;
+    if exp <= now {
+        return Err(Error::unauthenticated("Token expired"));
+    }
+    let sub = id(raw.sub.as_ref()).ok_or_else(failed)?;
+    let prj = id(raw.prj.as_ref()).ok_or_else(failed)?;
+    let iat = seconds(&raw.iat)
+        .filter(|iat| *iat <= now + MAX_CLOCK_SKEW)
+        .ok_or_else(failed)?;
+    // A token without a root is its own.
+    let chn = seconds(&raw.chn).unwrap_or(iat);
+    Ok(Claims {
+        sub,
+        prj,
+        org: organisation,
+        iat,
+        exp,
+        chn,
+        kid,
+    })
+}
+
+/// Where keys are kept in the store, their tenant and expiry are there too.
+async fn check_key_record(store: &dyn Store, claims: &Claims) -> Result<()> {
+    let Some(key) = store.find_by_key::<SigningKey>(&claims.kid).await? else {
+        return Ok(());
+    };
+    let ended = key.expires_at.is_some_and(|at| at.timestamp() < claims.iat);
+    if key.organisation_id != claims.org || ended {
+        return Err(failed());
+    }
+    Ok(())
+}
+
+/// Checks a verified token against the node it names, as the node is now.
+///
+/// # Errors
+/// [`Kind::Unauthenticated`] with the contract's text.
+pub fn check_node(claims: &Claims, node: &Node) -> Result<()> {
+    let issued = instant(claims.iat)?;
+    let revoked = node.tokens_valid_after.is_some_and(|after| issued < after);
+    if node.organisation_id != claims.org || node.project_id != claims.prj || revoked {
+        return Err(failed());
+    }
+    Ok(())
+}

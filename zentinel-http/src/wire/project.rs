@@ -1,0 +1,68 @@
+//! Projects.
+
+use super::Time;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use zentinel_core::entity::{Project, ProjectSettings};
+use zentinel_core::id::TypedId;
+
+/// What an operator may set for a project.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SettingsBody {
+    /// Nodes may register without a token; they get nothing until approved.
+    open_registration: bool,
+    /// Most rollouts that may be open at once.
+    max_concurrent_rollouts: u32,
+}
+
+impl From<&ProjectSettings> for SettingsBody {
+    fn from(settings: &ProjectSettings) -> Self {
+        Self {
+            open_registration: settings.open_registration,
+            max_concurrent_rollouts: settings.max_concurrent_rollouts,
+        }
+    }
+}
+
+/// A fleet with its configuration.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProjectBody {
+    id: Uuid,
+    #[schema(example = "Edge EU")]
+    name: String,
+    #[schema(example = "edge-eu")]
+    slug: String,
+    description: Option<String>,
+    settings: SettingsBody,
+    inserted_at: Time,
+}
+
+impl From<&Project> for ProjectBody {
+    fn from(project: &Project) -> Self {
+        Self {
+            id: project.id.uuid(),
+            name: project.name.clone(),
+            slug: project.slug.to_string(),
+            description: project.description.clone(),
+            settings: SettingsBody::from(&project.settings),
+            inserted_at: Time(project.created_at),
+        }
+    }
+}
+
+/// One project.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProjectOne {
+    pub(crate) project: ProjectBody,
+}
+
+/// A page of projects, by slug.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProjectList {
+    pub(crate) projects: Vec<ProjectBody>,
+    /// How many there are in all.
+    pub(crate) total: u64,
+    /// Where the next page begins.
+    pub(crate) next_cursor: Option<String>,
+}

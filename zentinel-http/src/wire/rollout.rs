@@ -1,0 +1,278 @@
+//! Rollouts.
+
+use super::Time;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+use zentinel_core::entity::{NodeProgress, Rollout, RolloutError, RolloutNode, RolloutStep};
+use zentinel_core::id::TypedId;
+use zentinel_rollout::engine::{Preview, RolloutDetail};
+
+/// One delivery of a bundle to a set of nodes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RolloutBody {
+    id: Uuid,
+    project_id: Uuid,
+    bundle_id: Uuid,
+    #[schema(value_type = Object, example = json!({"type": "labels", "labels": {"region": "eu"}}))]
+    target_selector: Value,
+    #[schema(example = "rolling")]
+    strategy: String,
+    batch_size: u32,
+    batch_percentage: Option<u8>,
+    max_unavailable: u32,
+    progress_deadline_seconds: u32,
+    #[schema(value_type = Object, example = json!({"heartbeat_healthy": true}))]
+    health_gates: Value,
+    auto_rollback: bool,
+    rollback_threshold: u8,
+    /// `pending`, `running`, `paused`, `completed`, `cancelled` or `failed`.
+    #[schema(example = "running")]
+    state: &'static str,
+    deployment_slot: Option<String>,
+    blue_green_config: Option<Value>,
+    canary_analysis_config: Option<Value>,
+    traffic_step_index: u32,
+    environment_id: Option<Uuid>,
+    scheduled_at: Option<Time>,
+    #[schema(example = "not_required")]
+    approval_state: &'static str,
+    started_at: Option<Time>,
+    completed_at: Option<Time>,
+    paused_at: Option<Time>,
+    /// `{reason, message, …}`.
+    error: Option<Value>,
+    /// What it waits for, until when, and which nodes are in the way.
+    waiting: Value,
+    /// Nodes that the selector names but that are left out: `{node_id, reason}`.
+    excluded: Value,
+    /// The rollout that this one undoes.
+    rollback_of: Option<Uuid>,
+    /// The rollout that undoes this one.
+    rolled_back_by: Option<Uuid>,
+    next_tick_at: Option<Time>,
+    created_by_type: &'static str,
+    created_by_id: Option<String>,
+    inserted_at: Time,
+    updated_at: Time,
+}
+
+fn error_value(error: Option<&RolloutError>) -> Option<Value> {
+    error.and_then(|error| serde_json::to_value(error).ok())
+}
+
+impl From<&Rollout> for RolloutBody {
+    fn from(rollout: &Rollout) -> Self {
+        let spec = &rollout.spec;
+        let config = |strategy: &str| {
+            (spec.strategy == strategy && !spec.strategy_config.is_null()).then(|| spec.strategy_config.clone())
+        };
+        Self {
+            id: rollout.id.uuid(),
+            project_id: rollout.project_id.uuid(),
+            bundle_id: rollout.bundle_id.uuid(),
+            target_selector: json!(spec.target_selector),
+            strategy: spec.strategy.clone(),
+            batch_size: spec.batch_size,
+            batch_percentage: spec.batch_percentage.map(|percent| percent.get()),
+            max_unavailable: spec.max_unavailable,
+            progress_deadline_seconds: spec.progress_deadline_seconds,
+            health_gates: json!(spec.health_gates),
+            auto_rollback: spec.auto_rollback,
+            rollback_threshold: spec.rollback_threshold.get(),
+            state: rollout.state.as_str(),
+            deployment_slot: None,
+            blue_green_config: config("blue_green"),
+            canary_analysis_config: config("canary"),
+            traffic_step_index: 0,
+            environment_id: None,
+            scheduled_at: None,
+            approval_state: "not_required",
+            started_at: rollout.started_at.map(Time),
+            completed_at: rollout.completed_at.map(Time),
+            paused_at: rollout.paused_at.map(Time),
+            error: error_value(rollout.error.as_ref()),
+            waiting: waiting(rollout),
+            excluded: json!(rollout.excluded),
+            rollback_of: rollout.rollback_of.map(TypedId::uuid),
+            rolled_back_by: rollout.rolled_back_by.map(TypedId::uuid),
+            next_tick_at: rollout.next_tick_at.map(Time),
+            created_by_type: rollout.created_by.kind(),
+            created_by_id: rollout.created_by.id(),
+            inserted_at: Time(rollout.created_at),
+            updated_at: Time(rollout.updated_at),
+        }
+    }
+}
+
+fn waiting(rollout: &Rollout) -> Value {
+    let waiting = &rollout.waiting;
+    json!({
+        "summary": waiting.summary,
+        "nodes": waiting.nodes,
+        "more": waiting.more,
+        "until": waiting.until.map(Time),
+    })
+}
+
+/// One batch of a rollout.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StepBody {
+    id: Uuid,
+    step_index: u32,
+    node_ids: Vec<Uuid>,
+    /// `pending`, `running`, `verifying`, `validating`, `completed` or `failed`.
+    #[schema(example = "verifying")]
+    state: &'static str,
+    deployment_slot: Option<String>,
+    traffic_weight: Option<u8>,
+    started_at: Option<Time>,
+    completed_at: Option<Time>,
+    error: Option<Value>,
+}
+
+impl From<&RolloutStep> for StepBody {
+    fn from(step: &RolloutStep) -> Self {
+        Self {
+            id: step.id.uuid(),
+            step_index: step.index,
+            node_ids: step.node_ids.iter().map(|id| id.uuid()).collect(),
+            state: step.state.as_str(),
+            deployment_slot: step.deployment_slot.clone(),
+            traffic_weight: step.traffic_weight,
+            started_at: step.started_at.map(Time),
+            completed_at: step.completed_at.map(Time),
+            error: error_value(step.error.as_ref()),
+        }
+    }
+}
+
+/// How far the nodes are.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Progress {
+    total: usize,
+    pending: usize,
+    active: usize,
+    failed: usize,
+}
+
+impl Progress {
+    fn of(nodes: &[RolloutNode]) -> Self {
+        let count = |state| nodes.iter().filter(|node| node.state == state).count();
+        let (active, failed) = (count(NodeProgress::Active), count(NodeProgress::Failed));
+        Self {
+            total: nodes.len(),
+            pending: nodes.len() - active - failed,
+            active,
+            failed,
+        }
+    }
+}
+
+/// One node's part in a rollout.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NodeStatusBody {
+    node_id: Uuid,
+    bundle_id: Uuid,
+    previous_bundle_id: Option<Uuid>,
+    /// `pending`, `staging`, `staged`, `activating`, `active` or `failed`.
+    #[schema(example = "active")]
+    state: &'static str,
+    staged_at: Option<Time>,
+    activated_at: Option<Time>,
+    verified_at: Option<Time>,
+    /// Its step was done without it, within `max_unavailable`.
+    lagging: bool,
+    error: Option<String>,
+    last_report_at: Option<Time>,
+}
+
+impl From<&RolloutNode> for NodeStatusBody {
+    fn from(node: &RolloutNode) -> Self {
+        Self {
+            node_id: node.node_id.uuid(),
+            bundle_id: node.bundle_id.uuid(),
+            previous_bundle_id: node.previous_bundle_id.map(TypedId::uuid),
+            state: node.state.as_str(),
+            staged_at: node.staged_at.map(Time),
+            activated_at: node.activated_at.map(Time),
+            verified_at: node.verified_at.map(Time),
+            lagging: node.lagging,
+            error: node.error.clone(),
+            last_report_at: node.last_report_at.map(Time),
+        }
+    }
+}
+
+/// A rollout with its steps and nodes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RolloutDetailBody {
+    rollout: RolloutBody,
+    /// By index.
+    steps: Vec<StepBody>,
+    progress: Progress,
+    node_statuses: Vec<NodeStatusBody>,
+}
+
+impl From<&RolloutDetail> for RolloutDetailBody {
+    fn from(detail: &RolloutDetail) -> Self {
+        let mut rollout = RolloutBody::from(&detail.rollout);
+        let current = detail.steps.iter().find(|step| step.state.is_active());
+        rollout.deployment_slot = current.and_then(|step| step.deployment_slot.clone());
+        Self {
+            rollout,
+            steps: detail.steps.iter().map(StepBody::from).collect(),
+            progress: Progress::of(&detail.nodes),
+            node_statuses: detail.nodes.iter().map(NodeStatusBody::from).collect(),
+        }
+    }
+}
+
+/// A page of rollouts, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RolloutList {
+    pub(crate) rollouts: Vec<RolloutBody>,
+    /// How many match in all.
+    pub(crate) total: u64,
+    /// Where the next page begins.
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// A step of a plan.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PlannedStep {
+    step_index: usize,
+    node_ids: Vec<Uuid>,
+}
+
+/// What a rollout would do.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PreviewBody {
+    steps: Vec<PlannedStep>,
+    /// Nodes that the selector names but that would be left out: `{node_id, reason}`.
+    excluded: Value,
+    total: usize,
+}
+
+/// A preview.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PreviewOne {
+    preview: PreviewBody,
+}
+
+impl From<&Preview> for PreviewOne {
+    fn from(preview: &Preview) -> Self {
+        let steps = preview.steps.iter().enumerate().map(|(step_index, nodes)| PlannedStep {
+            step_index,
+            node_ids: nodes.iter().map(|id| id.uuid()).collect(),
+        });
+        Self {
+            preview: PreviewBody {
+                steps: steps.collect(),
+                excluded: json!(preview.excluded),
+                total: preview.steps.iter().map(Vec::len).sum(),
+            },
+        }
+    }
+}
