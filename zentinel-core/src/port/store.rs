@@ -176,6 +176,22 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn commit(&self, changes: Changes) -> Result<Receipt>;
     /// Reads a log.
     async fn read_log(&self, scope: &Scope, query: &LogQuery) -> Result<Vec<LogEntry>>;
+    /// How many entries of a log the scope shows, all of them or those about `owner`.
+    ///
+    /// The default reads them all; back ends with a query language should ask it.
+    async fn count_log(&self, scope: &Scope, kind: LogKind, owner: Option<Uuid>) -> Result<u64> {
+        let mut query = LogQuery::after(kind, 0, LOG_PAGE);
+        query.owner = owner;
+        let mut count = 0;
+        loop {
+            let entries = self.read_log(scope, &query).await?;
+            count += entries.len() as u64;
+            match entries.last() {
+                Some(last) if entries.len() == LOG_PAGE as usize => query.beyond = Some(last.seq),
+                _ => return Ok(count),
+            }
+        }
+    }
     /// Applies a retention to a log; returns how many entries it dropped. Not for the audit log.
     async fn trim_log(&self, kind: LogKind, retention: Retention) -> Result<u64>;
     /// What is committed from now on.
@@ -239,6 +255,9 @@ pub trait StoreExt: Store {
         }
     }
 }
+
+/// Most entries that one read of a log returns.
+const LOG_PAGE: u32 = 500;
 
 /// Page size of bulk reads: large enough that a fleet takes few round trips.
 const BULK: u32 = 10_000;
