@@ -1,0 +1,121 @@
+//! Notices over `LISTEN`/`NOTIFY`.
+
+use crate::sql::notices::Notices;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgListener;
+use std::time::Duration;
+use uuid::Uuid;
+use zentinel_core::id::ProjectId;
+use zentinel_core::port::Notice;
+use zentinel_core::{RecordKind, Result};
+
+/// Where notices are sent.
+pub(super) const CHANNEL: &str = "zentinel_store";
+/// Ids in one payload: PostgreSQL refuses payloads of 8,000 bytes, and an id takes 22.
+const IDS: usize = 340;
+/// How long a listener waits before it connects again.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A notice on the wire.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Message {
+    Records { kind: RecordKind, project_id: Option<ProjectId>, ids: String },
+    Events,
+    Jobs,
+}
+
+/// The payloads of some notices.
+pub(super) fn payloads(notices: &[Notice]) -> Result<Vec<String>> {
+    let mut payloads = Vec::new();
+    for notice in notices {
+        match notice {
+            Notice::Records { kind, project_id, ids } => {
+                for ids in ids.chunks(IDS) {
+                    let bytes: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+                    let ids = STANDARD_NO_PAD.encode(bytes);
+                    let message = Message::Records { kind: *kind, project_id: *project_id, ids };
+                    payloads.push(serde_json::to_string(&message)?);
+                }
+            }
+            Notice::Events => payloads.push(serde_json::to_string(&Message::Events)?),
+            Notice::Jobs => payloads.push(serde_json::to_string(&Message::Jobs)?),
+            Notice::Lagged => {}
+        }
+    }
+    Ok(payloads)
+}
+
+/// The notice of a payload. One that cannot be read came from another version, so something
+/// happened that we do not know.
+fn notice(payload: &str) -> Notice {
+    match serde_json::from_str(payload) {
+        Ok(Message::Records { kind, project_id, ids }) => match STANDARD_NO_PAD.decode(ids) {
+            Ok(bytes) if bytes.len() % 16 == 0 => {
+                let ids = bytes.chunks_exact(16).filter_map(|id| Uuid::from_slice(id).ok());
+                Notice::Records { kind, project_id, ids: ids.collect() }
+            }
+            _ => Notice::Lagged,
+        },
+        Ok(Message::Events) => Notice::Events,
+        Ok(Message::Jobs) => Notice::Jobs,
+        Err(_) => Notice::Lagged,
+    }
+}
+
+/// Passes on what is heard, for as long as the store lives.
+pub(super) async fn run(mut listener: PgListener, notices: Notices) {
+    loop {
+        match listener.try_recv().await {
+            Ok(Some(heard)) => notices.tell(notice(heard.payload())),
+            // The connection was lost and made again: what happened meanwhile was not heard.
+            Ok(None) => {
+                tracing::warn!("the listening connection was lost and made again");
+                notices.tell(Notice::Lagged);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the database cannot be listened to");
+                notices.tell(Notice::Lagged);
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zentinel_core::id::TypedId as _;
+
+    #[test]
+    fn notices_fit_and_survive_the_wire() {
+        let ids: Vec<Uuid> = (0..1_000).map(|_| Uuid::new_v4()).collect();
+        let project_id = Some(ProjectId::from_uuid(Uuid::new_v4()));
+        let kind = RecordKind::RegistrationToken;
+        let sent = [Notice::Records { kind, project_id, ids: ids.clone() }, Notice::Events, Notice::Jobs];
+        let payloads = payloads(&sent).unwrap();
+        assert!(payloads.iter().all(|payload| payload.len() < 8_000));
+        let mut heard = Vec::new();
+        for payload in &payloads[..payloads.len() - 2] {
+            match notice(payload) {
+                Notice::Records { kind: its, project_id: project, ids } => {
+                    assert_eq!((its, project), (kind, project_id));
+                    heard.extend(ids);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(heard, ids);
+        assert_eq!(notice(&payloads[payloads.len() - 2]), Notice::Events);
+        assert_eq!(notice(&payloads[payloads.len() - 1]), Notice::Jobs);
+    }
+
+    #[test]
+    fn an_unknown_payload_means_that_something_was_missed() {
+        for payload in ["", "x", "{}", r#"{"records":{"kind":"comet","project_id":null,"ids":""}}"#] {
+            assert_eq!(notice(payload), Notice::Lagged);
+        }
+    }
+}
