@@ -1,0 +1,123 @@
+//! What one tick knows about the world. Nothing here is ever guessed: what is not known is
+//! absent, and absent never opens a gate.
+
+use chrono::TimeDelta;
+use std::collections::{BTreeMap, BTreeSet};
+use zentinel_core::Timestamp;
+use zentinel_core::entity::{BundleError, Health, Node, NodeReport, NodeStatus, RolloutNode};
+use zentinel_core::id::{BundleId, NodeId};
+
+/// The facts about one node. [`NodeFacts::deleted`] is the default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// Whether the node still exists in the project.
+    pub exists: bool,
+    /// Its name, for messages.
+    pub name: String,
+    /// Liveness.
+    pub status: NodeStatus,
+    /// When it was last heard from.
+    pub last_seen_at: Option<Timestamp>,
+    /// The bundle it says it runs.
+    pub active_bundle_id: Option<BundleId>,
+    /// When the control plane first heard that this bundle is active.
+    pub active_since: Option<Timestamp>,
+    /// The bundle it has downloaded but not activated.
+    pub staged_bundle_id: Option<BundleId>,
+    /// Healthy heartbeats in a row since the active bundle became active.
+    pub healthy_streak: u32,
+    /// The last activation that failed.
+    pub bundle_error: Option<BundleError>,
+    /// When that was reported.
+    pub bundle_error_at: Option<Timestamp>,
+    /// Health and measurements of the last heartbeat.
+    pub health: Health,
+}
+
+impl NodeFacts {
+    /// A node that the project does not have any more.
+    #[must_use]
+    pub fn deleted() -> Self {
+        Self::default()
+    }
+
+    /// The facts out of a node's two records.
+    #[must_use]
+    pub fn of(node: &Node, report: &NodeReport) -> Self {
+        Self {
+            exists: true,
+            name: node.name.clone(),
+            status: report.status,
+            last_seen_at: report.last_seen_at,
+            active_bundle_id: report.active_bundle_id,
+            active_since: report.active_since,
+            staged_bundle_id: report.staged_bundle_id,
+            healthy_streak: report.healthy_streak,
+            bundle_error: report.bundle_error.clone(),
+            bundle_error_at: report.bundle_error_at,
+            health: report.health.clone(),
+        }
+    }
+
+    /// Whether it says that it runs `bundle`.
+    #[must_use]
+    pub fn runs(&self, bundle: BundleId) -> bool {
+        self.active_bundle_id == Some(bundle)
+    }
+
+    /// Whether it is known to be online.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.exists && self.status == NodeStatus::Online
+    }
+
+    /// How old the last report is; `None` when there is none.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Option<TimeDelta> {
+        self.last_seen_at.map(|seen| now - seen)
+    }
+
+    /// The activation error that belongs to this part of a rollout: for its bundle, and not from
+    /// before the node was told.
+    #[must_use]
+    pub fn error_for(&self, node: &RolloutNode) -> Option<&BundleError> {
+        let error = self.bundle_error.as_ref()?;
+        let current = match (self.bundle_error_at, node.staged_at) {
+            (Some(at), Some(told)) => at >= told,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        (error.bundle_id == node.bundle_id && current).then_some(error)
+    }
+}
+
+/// What one tick knows.
+///
+/// Gather it for [`State::watched`](crate::State::watched) and [`State::bundles`](crate::State::bundles)
+/// (for a command: [`State::concerned`](crate::State::concerned)). A node that is not in `nodes` was not looked at: nothing is decided about it. A node that
+/// was deleted is in `nodes` with [`NodeFacts::deleted`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observation {
+    /// The bundles that nodes may be given; a bundle that is not here may not.
+    pub deployable: BTreeSet<BundleId>,
+    /// The facts by node.
+    pub nodes: BTreeMap<NodeId, NodeFacts>,
+}
+
+impl Observation {
+    /// Nothing known yet, but these bundles may be given to nodes.
+    #[must_use]
+    pub fn new(deployable: impl IntoIterator<Item = BundleId>) -> Self {
+        Self {
+            deployable: deployable.into_iter().collect(),
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the facts of a node.
+    #[must_use]
+    pub fn with(mut self, node: NodeId, facts: NodeFacts) -> Self {
+        self.nodes.insert(node, facts);
+        self
+    }
+}

@@ -1,0 +1,174 @@
+//! Where the nodes of one step stand, and taking note of it.
+
+use crate::decision::Effect;
+use crate::observation::{NodeFacts, Observation};
+use crate::step::{BUNDLE_REVOKED, elapsed};
+use crate::transition::{Draft, NODE_DELETED};
+use chrono::TimeDelta;
+use zentinel_core::Timestamp;
+use zentinel_core::entity::NodeProgress;
+use zentinel_core::id::NodeId;
+
+/// Most names that an error lists.
+const MAX_NAMES: usize = 100;
+
+/// Where one node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nobody looked.
+    Unobserved,
+    /// It is gone.
+    Deleted,
+    /// It could not activate the bundle.
+    Failed,
+    /// It runs the bundle.
+    Activated,
+    /// It does not yet.
+    Waiting,
+}
+
+/// Where the nodes of a step stand. Deleted nodes are in none of the lists.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    /// How many nodes there are.
+    pub(super) total: usize,
+    /// How many were not looked at.
+    pub(super) unobserved: usize,
+    /// Those that run the bundle.
+    pub(super) activated: Vec<NodeId>,
+    /// Those that do not yet.
+    pub(super) waiting: Vec<NodeId>,
+    /// Those that could not.
+    pub(super) failed: Vec<NodeId>,
+    /// Those that are not known to be online, whatever else they are.
+    pub(super) unavailable: Vec<NodeId>,
+    /// How many of the nodes may be missing.
+    pub(super) tolerated: usize,
+    /// How long the step may take.
+    pub(super) deadline: TimeDelta,
+}
+
+impl Census {
+    /// Looks at every node of a step and notes how far it is.
+    pub(super) fn take(draft: &mut Draft, observation: &Observation, place: usize, now: Timestamp) -> Self {
+        let mut census = Self::default();
+        let mut revoked = Vec::new();
+        for at in 0..draft.step(place).node_ids.len() {
+            let id = draft.step(place).node_ids[at];
+            let standing = note(draft, observation, id, now, &mut revoked);
+            if standing == Standing::Deleted {
+                continue;
+            }
+            census.total += 1;
+            match standing {
+                Standing::Unobserved => census.unobserved += 1,
+                Standing::Failed => census.failed.push(id),
+                Standing::Activated => census.activated.push(id),
+                Standing::Waiting | Standing::Deleted => census.waiting.push(id),
+            }
+            if observation.nodes.get(&id).is_some_and(|facts| !facts.is_available()) {
+                census.unavailable.push(id);
+            }
+        }
+        draft.effect(Effect::Unstage { nodes: revoked });
+        census.set_limits(draft, place, now);
+        census
+    }
+
+    fn set_limits(&mut self, draft: &Draft, place: usize, now: Timestamp) {
+        let rollout = draft.rollout();
+        self.deadline = TimeDelta::seconds(i64::from(rollout.spec.progress_deadline_seconds));
+        self.tolerated = usize::try_from(rollout.spec.max_unavailable).unwrap_or(usize::MAX);
+        let overdue = elapsed(draft.step(place), now) > self.deadline;
+        if rollout.rollback_of.is_some() && overdue {
+            // A rollback does not give up on nodes that are away: they converge when they come back.
+            self.tolerated = self.tolerated.max(self.unavailable.len());
+        }
+    }
+
+    /// How many nodes must run the bundle.
+    pub(super) fn required(&self) -> usize {
+        self.total.saturating_sub(self.tolerated)
+    }
+
+    /// Names for a message.
+    pub(super) fn names(&self, nodes: &[NodeId], observation: &Observation) -> Vec<String> {
+        let name = |id: &NodeId| match observation.nodes.get(id) {
+            Some(facts) if !facts.name.is_empty() => facts.name.clone(),
+            _ => id.to_string(),
+        };
+        nodes.iter().take(MAX_NAMES).map(name).collect()
+    }
+}
+
+/// Takes note of what one node reports.
+pub(super) fn note(
+    draft: &mut Draft,
+    observation: &Observation,
+    id: NodeId,
+    now: Timestamp,
+    revoked: &mut Vec<NodeId>,
+) -> Standing {
+    let Some(node) = draft.node(id) else {
+        return Standing::Deleted;
+    };
+    let (progress, bundle) = (node.state, node.bundle_id);
+    if progress == NodeProgress::Failed && node.error.as_deref() == Some(NODE_DELETED) {
+        return Standing::Deleted;
+    }
+    let Some(facts) = observation.nodes.get(&id) else {
+        return Standing::Unobserved;
+    };
+    if !facts.exists {
+        draft.move_node(id, NodeProgress::Failed, Some(NODE_DELETED));
+        return Standing::Deleted;
+    }
+    if facts.runs(bundle) {
+        note_activation(draft, id, facts, now);
+        return Standing::Activated;
+    }
+    if let Some(error) = facts.error_for(node) {
+        let text = format!("{}: {}", error.reason, error.message);
+        draft.move_node(id, NodeProgress::Failed, Some(&text));
+        return Standing::Failed;
+    }
+    if progress == NodeProgress::Failed {
+        return Standing::Failed;
+    }
+    if draft.rollout().rollback_of.is_some() && !observation.deployable.contains(&bundle) {
+        draft.move_node(id, NodeProgress::Failed, Some(BUNDLE_REVOKED));
+        revoked.push(id);
+        return Standing::Failed;
+    }
+    note_waiting(draft, id, progress, facts.staged_bundle_id == Some(bundle));
+    Standing::Waiting
+}
+
+/// Notes that a node runs its bundle.
+pub(super) fn note_activation(draft: &mut Draft, id: NodeId, facts: &NodeFacts, now: Timestamp) {
+    let Some(node) = draft.node(id) else {
+        return;
+    };
+    if matches!(node.state, NodeProgress::Activating | NodeProgress::Active) {
+        return;
+    }
+    let since = facts.active_since.unwrap_or(now);
+    draft.move_node(id, NodeProgress::Activating, None);
+    draft.edit_node(id, |node| {
+        node.activated_at.get_or_insert(since);
+    });
+}
+
+fn note_waiting(draft: &mut Draft, id: NodeId, progress: NodeProgress, staged: bool) {
+    match (progress, staged) {
+        (NodeProgress::Staging, true) => draft.move_node(id, NodeProgress::Staged, None),
+        // It fell back to what it ran before.
+        (NodeProgress::Activating | NodeProgress::Active | NodeProgress::Staged, false)
+        | (NodeProgress::Activating | NodeProgress::Active, true) => {
+            draft.move_node(id, NodeProgress::Staging, None);
+        }
+        (NodeProgress::Pending | NodeProgress::Staging, _)
+        | (NodeProgress::Staged, true)
+        | (NodeProgress::Failed, _) => {}
+    }
+}

@@ -1,0 +1,198 @@
+//! The gates of a step, and what the strategy makes of their passing.
+
+use super::census::Census;
+use super::{
+    MAX_HOLD, Progress, STRATEGY_FAULT, STRATEGY_ROLLBACK, SUSTAINED_FAILURE, SUSTAINED_GATE_FAILURE, Tick,
+    VALIDATION_HOLD, elapsed, error, finish, report,
+};
+use crate::gate::{Objection, Sample, Verdict};
+use crate::plan::fault_of_steps;
+use crate::strategy::{PlannedStep, Proposal, View};
+use crate::transition::Draft;
+use serde_json::json;
+use std::collections::BTreeSet;
+use zentinel_core::Timestamp;
+use zentinel_core::entity::{StepState, Waiting};
+use zentinel_core::id::NodeId;
+
+/// What the gates say of a step.
+struct Evaluation {
+    /// The nodes that were asked about and passed.
+    passed: BTreeSet<NodeId>,
+    /// The others, with the gate in the way.
+    objections: Vec<(NodeId, Objection)>,
+    /// How many of those fail, as opposed to unknown.
+    failing: usize,
+}
+
+impl Tick<'_> {
+    pub(super) fn verifying(&self, draft: &mut Draft, place: usize, census: &Census) -> Progress {
+        let evaluation = self.evaluate(draft, census);
+        if evaluation.failing > 0 {
+            return self.failing(draft, place, census, &evaluation);
+        }
+        let enough = census.required().max(1);
+        if !evaluation.objections.is_empty() || evaluation.passed.len() < enough {
+            let passed = evaluation.passed.len();
+            let summary = format!("{passed} of {} nodes have passed every gate.", census.total);
+            let until = report::deadline_of(draft, place, census, self.now);
+            let waiting = match evaluation.objections.as_slice() {
+                [] => report::of_nodes(summary, census, until),
+                objections => report::gates(summary, objections, until),
+            };
+            draft.report(waiting);
+            return self.wait(draft, place, census, &report::gate_details(&evaluation.objections));
+        }
+        if draft.step(place).failing_since.is_some() {
+            draft.edit_step(place, |step| step.failing_since = None);
+        }
+        let proposal = {
+            let step = draft.step(place);
+            self.strategy.after_gates(&View::new(draft.state(), self.observation, step, self.now))
+        };
+        self.follow(draft, place, census, &evaluation, proposal)
+    }
+
+    /// Judges the nodes that run the bundle. Where nodes may be missing, those that are away are left out.
+    fn evaluate(&self, draft: &Draft, census: &Census) -> Evaluation {
+        let mut evaluation = Evaluation {
+            passed: BTreeSet::new(),
+            objections: Vec::new(),
+            failing: 0,
+        };
+        for &id in &census.activated {
+            let (Some(node), Some(facts)) = (draft.node(id), self.observation.nodes.get(&id)) else {
+                continue;
+            };
+            if census.tolerated > 0 && !facts.is_available() {
+                continue;
+            }
+            let sample = Sample {
+                node_id: id,
+                bundle_id: node.bundle_id,
+                facts,
+                now: self.now,
+            };
+            match self.gates.judge(&sample) {
+                None => {
+                    evaluation.passed.insert(id);
+                }
+                Some(objection) => {
+                    evaluation.failing += usize::from(matches!(objection.verdict, Verdict::Fail { .. }));
+                    evaluation.objections.push((id, objection));
+                }
+            }
+        }
+        evaluation
+    }
+
+    fn failing(&self, draft: &mut Draft, place: usize, census: &Census, evaluation: &Evaluation) -> Progress {
+        let now = self.now;
+        let since = draft.step(place).failing_since.unwrap_or(now);
+        if draft.step(place).failing_since.is_none() {
+            draft.edit_step(place, |step| step.failing_since = Some(now));
+        }
+        let bad = evaluation.failing + census.failed.len();
+        let threshold = usize::from(draft.rollout().spec.rollback_threshold.get());
+        let armed = draft.rollout().spec.auto_rollback && bad * 100 >= threshold * census.total;
+        let details = report::gate_details(&evaluation.objections);
+        let seconds = (now - since).num_seconds();
+        if armed && now - since > SUSTAINED_FAILURE {
+            let message = format!("{bad} of {} nodes have failed their gates for {seconds} s.", census.total);
+            let figures = json!({
+                "step_index": draft.step(place).index,
+                "failing": bad,
+                "total": census.total,
+                "failing_seconds": seconds,
+                "gates": details,
+            });
+            return self.fail(draft, place, error(SUSTAINED_GATE_FAILURE, message, figures), false);
+        }
+        let summary = format!("{bad} of {} nodes fail their gates.", census.total);
+        let until = report::deadline_of(draft, place, census, now);
+        draft.report(report::gates(summary, &evaluation.objections, until));
+        self.wait(draft, place, census, &details)
+    }
+
+    fn follow(
+        &self,
+        draft: &mut Draft,
+        place: usize,
+        census: &Census,
+        evaluation: &Evaluation,
+        proposal: Proposal,
+    ) -> Progress {
+        match proposal {
+            Proposal::Complete => {
+                finish::complete_step(draft, place, |id| evaluation.passed.contains(&id));
+                Progress::Moved
+            }
+            Proposal::Recut { steps } => self.recut(draft, place, census, evaluation, steps),
+            Proposal::Hold { until, why } => self.hold(draft, place, census, until, why),
+            Proposal::Extend { why } => {
+                draft.report(Waiting {
+                    summary: why,
+                    until: report::deadline_of(draft, place, census, self.now),
+                    ..Waiting::default()
+                });
+                self.wait(draft, place, census, &[])
+            }
+            Proposal::Pause { why } => {
+                if draft.step(place).state == StepState::Verifying {
+                    draft.move_step(place, StepState::Validating, None);
+                }
+                self.pause(draft, error(VALIDATION_HOLD, why, json!({})), census);
+                Progress::Waits
+            }
+            Proposal::RollBack { why } => {
+                let figures = json!({ "step_index": draft.step(place).index });
+                self.fail(draft, place, error(STRATEGY_ROLLBACK, why, figures), true)
+            }
+        }
+    }
+
+    fn hold(&self, draft: &mut Draft, place: usize, census: &Census, until: Timestamp, why: String) -> Progress {
+        if draft.step(place).state == StepState::Verifying {
+            draft.move_step(place, StepState::Validating, None);
+        }
+        if elapsed(draft.step(place), self.now) > MAX_HOLD {
+            let message = format!("The strategy has held the step for too long: {why}");
+            self.pause(draft, error(VALIDATION_HOLD, message, json!({})), census);
+            return Progress::Waits;
+        }
+        draft.report(Waiting {
+            summary: why,
+            until: Some(until),
+            ..Waiting::default()
+        });
+        Progress::Waits
+    }
+
+    /// Completes the step and replaces what has not begun. Steps that do not fit stop the rollout.
+    fn recut(
+        &self,
+        draft: &mut Draft,
+        place: usize,
+        census: &Census,
+        evaluation: &Evaluation,
+        steps: Vec<PlannedStep>,
+    ) -> Progress {
+        let (begun, pending) = draft.state().steps().split_at(place + 1);
+        let nodes = |steps: &[zentinel_core::entity::RolloutStep]| -> BTreeSet<NodeId> {
+            steps.iter().flat_map(|step| step.node_ids.iter().copied()).collect()
+        };
+        let fault = match pending {
+            [] if steps.is_empty() => None,
+            [] => Some("there is nothing left to cut"),
+            pending => fault_of_steps(&steps, &nodes(begun), &nodes(pending)),
+        };
+        if let Some(fault) = fault {
+            let message = format!("The strategy {} cut the rest wrongly: {fault}.", self.strategy.name());
+            self.pause(draft, error(STRATEGY_FAULT, message, json!({})), census);
+            return Progress::Waits;
+        }
+        draft.recut(steps);
+        finish::complete_step(draft, place, |id| evaluation.passed.contains(&id));
+        Progress::Moved
+    }
+}

@@ -1,0 +1,226 @@
+//! Strategies: how the targets of a rollout are cut into steps, and what happens once a step's gates
+//! pass. A strategy sees a read-only [`View`] and proposes; only the state machine changes state.
+//!
+#![doc = include_str!("../docs/writing_a_strategy.md")]
+
+mod all_at_once;
+mod rolling;
+
+pub use all_at_once::AllAtOnce;
+pub use rolling::Rolling;
+
+use crate::observation::{NodeFacts, Observation};
+use crate::transition::State;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use zentinel_core::entity::{Rollout, RolloutNode, RolloutSpec, RolloutStep};
+use zentinel_core::error::Checks;
+use zentinel_core::id::NodeId;
+use zentinel_core::{Error, Result, Timestamp};
+
+/// One step of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlannedStep {
+    /// Its nodes. A step either brings the bundle to nodes that no earlier step names, or is about nodes
+    /// that earlier steps have already brought it to (a traffic step); never both. Not empty.
+    pub nodes: Vec<NodeId>,
+    /// Blue-green: the slot it is about.
+    pub slot: Option<String>,
+    /// Blue-green: the weight of that slot, 0 to 100.
+    pub weight: Option<u8>,
+}
+
+impl PlannedStep {
+    /// A step that brings the bundle to these nodes.
+    #[must_use]
+    pub fn deploy(nodes: impl Into<Vec<NodeId>>) -> Self {
+        Self {
+            nodes: nodes.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a strategy proposes once the gates of the active step pass.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Proposal {
+    /// The step is done; the next one starts.
+    Complete,
+    /// The gates go on being watched until then; then the strategy is asked again. Holding one step for more than
+    /// [`MAX_HOLD`](crate::step::MAX_HOLD) pauses the rollout.
+    Hold {
+        /// When to ask again.
+        until: Timestamp,
+        /// For the operator.
+        why: String,
+    },
+    /// Not yet: ask again at the next tick. Bounded by the step's deadline.
+    Extend {
+        /// For the operator.
+        why: String,
+    },
+    /// An operator shall look; [`Command::Advance`](crate::Command::Advance) completes the step.
+    Pause {
+        /// For the operator.
+        why: String,
+    },
+    /// The bundle is bad: the rollout fails and is rolled back, whether or not it has `auto_rollback`.
+    RollBack {
+        /// For the operator.
+        why: String,
+    },
+    /// The step is done, and what has not begun is cut anew. The steps must contain exactly the nodes of
+    /// the steps that have not begun.
+    Recut {
+        /// The steps that replace the ones not begun.
+        steps: Vec<PlannedStep>,
+    },
+}
+
+/// What a strategy may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    state: &'a State,
+    observation: &'a Observation,
+    step: &'a RolloutStep,
+    now: Timestamp,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(
+        state: &'a State,
+        observation: &'a Observation,
+        step: &'a RolloutStep,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            state,
+            observation,
+            step,
+            now,
+        }
+    }
+
+    /// The rollout.
+    #[must_use]
+    pub fn rollout(&self) -> &'a Rollout {
+        self.state.rollout()
+    }
+
+    /// The active step.
+    #[must_use]
+    pub fn step(&self) -> &'a RolloutStep {
+        self.step
+    }
+
+    /// Every step, in order.
+    #[must_use]
+    pub fn steps(&self) -> &'a [RolloutStep] {
+        self.state.steps()
+    }
+
+    /// A node's part in the rollout.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&'a RolloutNode> {
+        self.state.nodes().get(&id)
+    }
+
+    /// Every node's part.
+    #[must_use]
+    pub fn nodes(&self) -> &'a BTreeMap<NodeId, RolloutNode> {
+        self.state.nodes()
+    }
+
+    /// What is known of a node; `None` when it was not looked at.
+    #[must_use]
+    pub fn facts(&self, id: NodeId) -> Option<&'a NodeFacts> {
+        self.observation.nodes.get(&id)
+    }
+
+    /// The instant of the tick.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// How long the active step has been in its current phase, pauses not counted.
+    #[must_use]
+    pub fn elapsed(&self) -> chrono::TimeDelta {
+        crate::step::elapsed(self.step, self.now)
+    }
+}
+
+/// How a rollout proceeds.
+///
+/// # Contract
+/// Pure and deterministic: same input, same answer; no clock, no randomness, no I/O.
+///
+/// # Testing
+/// `zentinel_rollout::sim::strategy_suite` (feature `sim`) drives any strategy over random fleets.
+pub trait Strategy: Debug + Send + Sync + 'static {
+    /// The stable snake-case name by which specifications ask for it.
+    fn name(&self) -> &str;
+
+    /// Complains about what it can't work with, for example in
+    /// [`RolloutSpec::strategy_config`].
+    fn check(&self, _spec: &RolloutSpec, _checks: &mut Checks) {}
+
+    /// Cuts the targets, given in the order of the plan, into steps. Every target is in exactly one deploy step.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](zentinel_core::Kind::Invalid) when the specification does not fit the targets.
+    fn plan(&self, spec: &RolloutSpec, targets: &[NodeId]) -> Result<Vec<PlannedStep>>;
+
+    /// Asked when every gate of the active step passes, in `verifying` and again in `validating`.
+    fn after_gates(&self, _view: &View<'_>) -> Proposal {
+        Proposal::Complete
+    }
+}
+
+/// The strategies that an engine knows, by name.
+#[derive(Clone, Debug)]
+pub struct Strategies(BTreeMap<String, Arc<dyn Strategy>>);
+
+impl Strategies {
+    /// None at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// [`Rolling`] and [`AllAtOnce`].
+    #[must_use]
+    pub fn standard() -> Self {
+        Self::none().register(Arc::new(Rolling)).register(Arc::new(AllAtOnce))
+    }
+
+    /// Adds a strategy, or replaces the one with the same name.
+    #[must_use]
+    pub fn register(mut self, strategy: Arc<dyn Strategy>) -> Self {
+        self.0.insert(strategy.name().to_owned(), strategy);
+        self
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The strategy with this name.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](zentinel_core::Kind::Invalid) on `strategy`, naming the ones there are.
+    pub fn get(&self, name: &str) -> Result<&Arc<dyn Strategy>> {
+        self.0.get(name).ok_or_else(|| {
+            let known = self.names().collect::<Vec<_>>().join(", ");
+            Error::invalid_field("strategy", format!("is not a known strategy; known: {known}"))
+        })
+    }
+}
+
+impl Default for Strategies {
+    fn default() -> Self {
+        Self::standard()
+    }
+}

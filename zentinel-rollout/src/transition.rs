@@ -1,0 +1,450 @@
+//! The state of a rollout, and the one place that changes it.
+
+use crate::decision::{Decision, Effect, RolloutEvent};
+use crate::plan::new_step;
+use crate::strategy::PlannedStep;
+use chrono::TimeDelta;
+use std::collections::{BTreeMap, BTreeSet};
+use zentinel_core::Timestamp;
+use zentinel_core::entity::{
+    NodeProgress, Rollout, RolloutError, RolloutNode, RolloutState, RolloutStep, StepState, Waiting,
+};
+use zentinel_core::id::{BundleId, NodeId, RolloutId};
+
+/// Why a node's part ended when the node was deleted; such nodes leave every denominator.
+pub const NODE_DELETED: &str = "node_deleted";
+
+/// The table of transitions of a rollout.
+#[must_use]
+pub fn rollout_may(from: RolloutState, to: RolloutState) -> bool {
+    use RolloutState::{Cancelled, Completed, Failed, Paused, Pending, Running};
+    match from {
+        Pending => matches!(to, Running | Cancelled),
+        Running => matches!(to, Paused | Completed | Cancelled | Failed),
+        Paused => matches!(to, Running | Cancelled | Failed),
+        Completed | Cancelled | Failed => false,
+    }
+}
+
+/// The table of transitions of a step.
+#[must_use]
+pub fn step_may(from: StepState, to: StepState) -> bool {
+    use StepState::{Completed, Failed, Pending, Running, Validating, Verifying};
+    match from {
+        Pending => matches!(to, Running | Failed),
+        Running => matches!(to, Verifying | Completed | Failed),
+        Verifying => matches!(to, Validating | Completed | Failed),
+        Validating => matches!(to, Completed | Failed),
+        Completed | Failed => false,
+    }
+}
+
+/// The table of transitions of a node's part. Going back is possible: a node falls back to what it ran
+/// before, and one that failed may succeed while its step lasts.
+#[must_use]
+pub fn node_may(from: NodeProgress, to: NodeProgress) -> bool {
+    use NodeProgress::{Activating, Active, Failed, Pending, Staged, Staging};
+    match from {
+        Pending => matches!(to, Staging | Activating | Failed),
+        Staging => matches!(to, Staged | Activating | Pending | Failed),
+        Staged => matches!(to, Staging | Activating | Pending | Failed),
+        Activating => matches!(to, Staging | Active | Pending | Failed),
+        Active => matches!(to, Staging | Failed),
+        Failed => matches!(to, Activating),
+    }
+}
+
+/// A rollout with its steps and its nodes.
+///
+/// Build it from what the store holds; read it through its getters. Only this crate's transitions change it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    rollout: Rollout,
+    steps: Vec<RolloutStep>,
+    nodes: BTreeMap<NodeId, RolloutNode>,
+    /// The first step that is not completed or failed.
+    cursor: usize,
+    /// Nodes to watch beside the active step: lagging ones, and in a rolled-back rollout those that were
+    /// told but have not activated, as far as is known.
+    stragglers: BTreeSet<NodeId>,
+    bundles: BTreeSet<BundleId>,
+}
+
+impl State {
+    /// The state out of its records.
+    #[must_use]
+    pub fn new(
+        rollout: Rollout,
+        mut steps: Vec<RolloutStep>,
+        nodes: impl IntoIterator<Item = RolloutNode>,
+    ) -> Self {
+        steps.sort_by_key(|step| step.index);
+        let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.node_id, node)).collect();
+        let mut bundles = BTreeSet::from([rollout.bundle_id]);
+        for node in nodes.values() {
+            bundles.insert(node.bundle_id);
+            bundles.extend(node.previous_bundle_id);
+        }
+        let mut state = Self {
+            rollout,
+            steps,
+            nodes,
+            cursor: 0,
+            stragglers: BTreeSet::new(),
+            bundles,
+        };
+        state.find_cursor_from_here();
+        state.find_stragglers();
+        state
+    }
+
+    fn find_stragglers(&mut self) {
+        let late = self.rollout.rolled_back_by.is_some();
+        let stragglers = self.nodes.values().filter(|node| {
+            let told_only = node.staged_at.is_some() && node.activated_at.is_none();
+            node.lagging || (late && told_only && node.error.as_deref() != Some(NODE_DELETED))
+        });
+        self.stragglers = stragglers.map(|node| node.node_id).collect();
+    }
+
+    pub(crate) fn undoing(mut self, original: RolloutId) -> Self {
+        self.rollout.rollback_of = Some(original);
+        self
+    }
+
+    /// The rollout.
+    #[must_use]
+    pub fn rollout(&self) -> &Rollout {
+        &self.rollout
+    }
+
+    /// Its steps by index.
+    #[must_use]
+    pub fn steps(&self) -> &[RolloutStep] {
+        &self.steps
+    }
+
+    /// Its nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &BTreeMap<NodeId, RolloutNode> {
+        &self.nodes
+    }
+
+    /// The place of the step that is under way.
+    #[must_use]
+    pub fn active(&self) -> Option<usize> {
+        let step = self.steps.get(self.cursor)?;
+        step.state.is_active().then_some(self.cursor)
+    }
+
+    /// The place of the step that starts next.
+    #[must_use]
+    pub fn upcoming(&self) -> Option<usize> {
+        let next = self.cursor + usize::from(self.active().is_some());
+        let step = self.steps.get(next)?;
+        (step.state == StepState::Pending).then_some(next)
+    }
+
+    /// The nodes that a tick needs facts about: those of the active and of the next step, and stragglers.
+    #[must_use]
+    pub fn watched(&self) -> BTreeSet<NodeId> {
+        let mut watched = self.stragglers.clone();
+        if self.rollout.state.is_open() {
+            for place in [self.active(), self.upcoming()].into_iter().flatten() {
+                watched.extend(&self.steps[place].node_ids);
+            }
+        }
+        watched
+    }
+
+    /// The nodes that a command needs facts about: all that were told the bundle, and the watched ones.
+    #[must_use]
+    pub fn concerned(&self) -> BTreeSet<NodeId> {
+        let told = self.nodes.values().filter(|node| node.staged_at.is_some());
+        let mut concerned = self.watched();
+        concerned.extend(told.map(|node| node.node_id));
+        concerned
+    }
+
+    /// The bundles whose deployability a tick or a command needs to know.
+    #[must_use]
+    pub fn bundles(&self) -> &BTreeSet<BundleId> {
+        &self.bundles
+    }
+
+    /// Nodes that are watched beside the active step.
+    #[must_use]
+    pub fn stragglers(&self) -> &BTreeSet<NodeId> {
+        &self.stragglers
+    }
+
+    /// The records back.
+    #[must_use]
+    pub fn into_parts(self) -> (Rollout, Vec<RolloutStep>, BTreeMap<NodeId, RolloutNode>) {
+        (self.rollout, self.steps, self.nodes)
+    }
+}
+
+/// A decision in the making: the state plus what has changed so far.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    decision: Decision,
+    /// Whether something that an operator would call a change happened to the rollout itself.
+    touched: bool,
+    now: Timestamp,
+}
+
+impl Draft {
+    pub(crate) fn new(state: State, now: Timestamp) -> Self {
+        let decision = Decision {
+            next_wake: state.rollout.next_tick_at,
+            state,
+            effects: Vec::new(),
+            events: Vec::new(),
+            rollout_changed: false,
+            changed_steps: BTreeSet::new(),
+            added_steps: BTreeSet::new(),
+            removed_steps: BTreeSet::new(),
+            changed_nodes: BTreeSet::new(),
+        };
+        Self {
+            decision,
+            touched: false,
+            now,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.decision.state
+    }
+
+    pub(crate) fn rollout(&self) -> &Rollout {
+        &self.decision.state.rollout
+    }
+
+    pub(crate) fn step(&self, place: usize) -> &RolloutStep {
+        &self.decision.state.steps[place]
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> Option<&RolloutNode> {
+        self.decision.state.nodes.get(&id)
+    }
+
+    /// Adds an effect, unless it is about no node.
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        let empty = match &effect {
+            Effect::Claim { nodes }
+            | Effect::Stage { nodes }
+            | Effect::Unstage { nodes }
+            | Effect::Expect { nodes }
+            | Effect::Release { nodes } => nodes.is_empty(),
+            Effect::RollBack(rollback) => rollback.nodes.is_empty(),
+            Effect::Restore { nodes } => nodes.is_empty(),
+        };
+        if !empty {
+            self.decision.effects.push(effect);
+        }
+    }
+
+    /// Moves the rollout, and says so.
+    pub(crate) fn move_rollout(&mut self, to: RolloutState, error: Option<RolloutError>) {
+        let from = self.rollout().state;
+        if !rollout_may(from, to) {
+            tracing::error!(rollout = %self.rollout().id, ?from, ?to, "refused a transition of a rollout");
+            return;
+        }
+        let now = self.now;
+        self.edit_rollout(|rollout| {
+            rollout.state = to;
+            rollout.error = error;
+            rollout.paused_at = (to == RolloutState::Paused).then_some(now);
+            if to == RolloutState::Running {
+                rollout.started_at.get_or_insert(now);
+            }
+            if !to.is_open() {
+                rollout.completed_at = Some(now);
+                rollout.unavailable_grace = None;
+            }
+        });
+        self.decision.events.push(RolloutEvent::transition(&self.decision.state.rollout, from));
+    }
+
+    /// Changes a field of the rollout other than its state.
+    pub(crate) fn edit_rollout(&mut self, edit: impl FnOnce(&mut Rollout)) {
+        edit(&mut self.decision.state.rollout);
+        self.decision.rollout_changed = true;
+        self.touched = true;
+    }
+
+    /// Replaces the report, if it says something else.
+    pub(crate) fn report(&mut self, waiting: Waiting) {
+        if self.rollout().waiting != waiting {
+            self.decision.state.rollout.waiting = waiting;
+            self.decision.rollout_changed = true;
+        }
+    }
+
+    /// Moves a step.
+    pub(crate) fn move_step(&mut self, place: usize, to: StepState, error: Option<RolloutError>) {
+        let from = self.step(place).state;
+        if !step_may(from, to) {
+            tracing::error!(step = %self.step(place).id, ?from, ?to, "refused a transition of a step");
+            return;
+        }
+        let now = self.now;
+        self.edit_step(place, |step| {
+            step.state = to;
+            match to {
+                StepState::Running => {
+                    step.started_at = Some(now);
+                    step.entered_at = Some(now);
+                    step.paused_ms = 0;
+                }
+                // The deadline of a hold counts from its start; that of a delivery includes its verification.
+                StepState::Validating => {
+                    step.entered_at = Some(now);
+                    step.paused_ms = 0;
+                }
+                StepState::Completed | StepState::Failed => {
+                    step.completed_at = Some(now);
+                    step.failing_since = None;
+                    step.error = error;
+                }
+                StepState::Pending | StepState::Verifying => {}
+            }
+        });
+        self.decision.state.find_cursor_from_here();
+    }
+
+    /// Changes a field of a step other than its state.
+    pub(crate) fn edit_step(&mut self, place: usize, edit: impl FnOnce(&mut RolloutStep)) {
+        if let Some(step) = self.decision.state.steps.get_mut(place) {
+            edit(step);
+            if !self.decision.added_steps.contains(&place) {
+                self.decision.changed_steps.insert(place);
+            }
+        }
+    }
+
+    /// Moves a node's part. `error` is kept only by a failure.
+    pub(crate) fn move_node(&mut self, id: NodeId, to: NodeProgress, error: Option<&str>) {
+        let Some(from) = self.node(id).map(|node| node.state) else {
+            return;
+        };
+        if from == to {
+            return;
+        }
+        if !node_may(from, to) {
+            tracing::error!(node = %id, ?from, ?to, "refused a transition of a node's part");
+            return;
+        }
+        let now = self.now;
+        self.edit_node(id, |node| {
+            node.state = to;
+            node.error = error.map(str::to_owned);
+            match to {
+                NodeProgress::Staging => {
+                    node.staged_at.get_or_insert(now);
+                }
+                NodeProgress::Active => {
+                    node.verified_at = Some(now);
+                    node.lagging = false;
+                }
+                NodeProgress::Failed => node.lagging = false,
+                NodeProgress::Pending | NodeProgress::Staged | NodeProgress::Activating => {}
+            }
+        });
+    }
+
+    /// Changes a field of a node's part other than its state.
+    pub(crate) fn edit_node(&mut self, id: NodeId, edit: impl FnOnce(&mut RolloutNode)) {
+        let now = self.now;
+        let state = &mut self.decision.state;
+        if let Some(node) = state.nodes.get_mut(&id) {
+            edit(node);
+            node.last_report_at = Some(now);
+            state.bundles.extend(node.previous_bundle_id);
+            if node.lagging {
+                state.stragglers.insert(id);
+            }
+            self.decision.changed_nodes.insert(id);
+        }
+    }
+
+    /// Stops watching a straggler.
+    pub(crate) fn caught_up(&mut self, id: NodeId) {
+        self.decision.state.stragglers.remove(&id);
+    }
+
+    /// Finds the stragglers of a rollout that has just ended.
+    pub(crate) fn find_stragglers(&mut self) {
+        self.decision.state.find_stragglers();
+    }
+
+    /// Replaces the steps that have not begun. The caller has checked them.
+    pub(crate) fn recut(&mut self, steps: Vec<PlannedStep>) {
+        let now = self.now;
+        let Some(first) = self.state().upcoming() else {
+            return;
+        };
+        let old: Vec<RolloutStep> = self.decision.state.steps.drain(first..).collect();
+        for (place, planned) in (first..).zip(steps) {
+            let index = u32::try_from(place).unwrap_or(u32::MAX);
+            let step = new_step(&self.decision.state.rollout, index, planned, now);
+            self.decision.state.steps.push(step);
+            let existed = place - first < old.len();
+            if existed && !self.decision.added_steps.contains(&place) {
+                self.decision.changed_steps.insert(place);
+            } else {
+                self.decision.added_steps.insert(place);
+            }
+        }
+        let kept = self.decision.state.steps.len();
+        for step in old.into_iter().skip(kept - first) {
+            let place = usize::try_from(step.index).unwrap_or(usize::MAX);
+            if !self.decision.added_steps.remove(&place) {
+                self.decision.removed_steps.insert(step.id);
+            }
+            self.decision.changed_steps.remove(&place);
+        }
+    }
+
+    /// Says when to look again. The stored due time only moves when it is due, so that early wake-ups
+    /// neither postpone it nor cost a write.
+    pub(crate) fn wake_in(&mut self, interval: TimeDelta) {
+        let due = self.rollout().next_tick_at.filter(|due| *due > self.now);
+        self.wake_at(Some(due.unwrap_or(self.now + interval)));
+    }
+
+    /// Sets when to look again.
+    pub(crate) fn wake_at(&mut self, at: Option<Timestamp>) {
+        self.decision.next_wake = at;
+        if self.rollout().next_tick_at != at {
+            self.decision.state.rollout.next_tick_at = at;
+            self.decision.rollout_changed = true;
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Decision {
+        if self.touched {
+            self.decision.state.rollout.updated_at = self.now;
+        }
+        self.decision
+    }
+}
+
+impl State {
+    /// The cursor only ever moves forward.
+    fn find_cursor_from_here(&mut self) {
+        while let Some(step) = self.steps.get(self.cursor) {
+            if !matches!(step.state, StepState::Completed | StepState::Failed) {
+                break;
+            }
+            self.cursor += 1;
+        }
+    }
+}
