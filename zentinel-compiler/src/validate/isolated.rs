@@ -1,0 +1,211 @@
+//! Checking in a child process.
+
+mod child;
+mod limits;
+
+pub use child::run_child_if_requested;
+
+use super::in_process::{place, timed_out, too_large};
+use super::ValidateOptions;
+use crate::diagnostic::{Code, Finding};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use zentinel_core::error::{Error, Result};
+use zentinel_core::port::{ConfigValidator, Diagnostic};
+
+/// The environment variable that makes a program the child.
+pub(crate) const MARKER: &str = "ZENTINEL_VALIDATOR_CHILD";
+/// What the child says first, so that any other program is told from a crashed child.
+pub(crate) const HELLO: &[u8] = b"zentinel-validator 1\n";
+/// Longest answer in bytes. Findings are counted and cut, so a true answer is much shorter.
+const OUTPUT_LIMIT: u64 = 8 << 20;
+
+/// What the child is asked.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    text: String,
+    generated: bool,
+    options: ValidateOptions,
+}
+
+/// How the child is started.
+#[derive(Clone, Debug)]
+pub struct IsolatedOptions {
+    /// Limits of the check itself.
+    pub validate: ValidateOptions,
+    /// The program to start; none: the current one. Its `main` must call
+    /// [`run_child_if_requested`] first.
+    pub program: Option<PathBuf>,
+    /// Its arguments, which only matter to the program.
+    pub arguments: Vec<OsString>,
+    /// Memory (address space) of the child in bytes. Unix only.
+    pub memory_limit: u64,
+    /// Longest time until the child has started.
+    pub start_limit: Duration,
+}
+
+impl Default for IsolatedOptions {
+    fn default() -> Self {
+        Self {
+            validate: ValidateOptions::default(),
+            program: None,
+            arguments: Vec::new(),
+            memory_limit: 1 << 30,
+            start_limit: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Checks texts in a child process, so that no text can take this one down.
+///
+/// The child is the current program, started again with an empty environment, the root directory as
+/// working directory and, on Unix, limits on memory, processor time and files: it cannot open or
+/// write any file. It gets the text over standard input, answers over standard output and is killed
+/// when it takes too long or nobody waits any more. A child that dies is a `parser-crashed` finding.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use zentinel_compiler::validate::{IsolatedValidator, run_child_if_requested};
+///
+/// fn main() -> ExitCode {
+///     if run_child_if_requested() {
+///         return ExitCode::SUCCESS;
+///     }
+///     let validator = IsolatedValidator::default();
+///     // ...
+/// #   drop(validator);
+///     ExitCode::SUCCESS
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct IsolatedValidator {
+    options: Arc<IsolatedOptions>,
+    places: Arc<Semaphore>,
+}
+
+impl IsolatedValidator {
+    /// A validator with the given options.
+    #[must_use]
+    pub fn new(options: IsolatedOptions) -> Self {
+        let places = Arc::new(Semaphore::new(options.validate.concurrency.max(1)));
+        Self { options: Arc::new(options), places }
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        if std::env::var_os(MARKER).is_some() {
+            let message = "the program was started as a validator but did not run as one";
+            return Err(Error::internal(message).with_hint("call run_child_if_requested() first in main"));
+        }
+        let program = match &self.options.program {
+            Some(program) => program.clone(),
+            None => current_program()?,
+        };
+        Command::new(&program)
+            .args(&self.options.arguments)
+            .env_clear()
+            .env(MARKER, self.options.memory_limit.to_string())
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| {
+                Error::unavailable(format!("the validator {} could not be started: {error}", program.display()))
+                    .with_source(error)
+            })
+    }
+
+    async fn converse(&self, child: &mut Child, request: &[u8]) -> Result<Vec<Diagnostic>> {
+        let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::internal("the validator has no pipes"));
+        };
+        let mut hello = [0_u8; HELLO.len()];
+        let greeted = timeout(self.options.start_limit, stdout.read_exact(&mut hello)).await;
+        if !matches!(greeted, Ok(Ok(_))) || hello != HELLO {
+            let message = "the program started as a validator is not one";
+            return Err(Error::internal(message).with_hint(
+                "its main must call zentinel_compiler::validate::run_child_if_requested() first",
+            ));
+        }
+        // A child that dies while it is written to or read from shows in its exit status.
+        let send = async {
+            let sent = stdin.write_all(request).await;
+            drop(stdin);
+            sent
+        };
+        let mut answer = Vec::new();
+        let mut limited = stdout.take(OUTPUT_LIMIT + 1);
+        let receive = limited.read_to_end(&mut answer);
+        let (sent, received) = tokio::join!(send, receive);
+        drop(limited);
+        let status = child
+            .wait()
+            .await
+            .map_err(|error| Error::unavailable("the validator's end was not seen").with_source(error))?;
+        if let Err(error) = sent.and(received.map(drop)) {
+            tracing::debug!(%error, %status, "the conversation with the validator ended early");
+        }
+        Ok(match serde_json::from_slice(&answer) {
+            Ok(diagnostics) if status.success() => diagnostics,
+            _ => vec![crashed(status)],
+        })
+    }
+}
+
+impl Default for IsolatedValidator {
+    fn default() -> Self {
+        Self::new(IsolatedOptions::default())
+    }
+}
+
+/// On Linux the running program itself, even when its file was replaced meanwhile.
+fn current_program() -> Result<PathBuf> {
+    let own = PathBuf::from("/proc/self/exe");
+    if cfg!(target_os = "linux") && own.exists() {
+        return Ok(own);
+    }
+    std::env::current_exe()
+        .map_err(|error| Error::unavailable("the current program's file is not known").with_source(error))
+}
+
+fn crashed(status: ExitStatus) -> Diagnostic {
+    Finding::new(Code::ParserCrashed, format!("the parser died on this text ({status})"))
+        .help("simplify the configuration; please report it with the text")
+        .into()
+}
+
+#[async_trait]
+impl ConfigValidator for IsolatedValidator {
+    async fn validate(&self, kdl: &str, generated: bool) -> Result<Vec<Diagnostic>> {
+        let options = &self.options.validate;
+        if let Some(refusal) = too_large(kdl, options) {
+            return Ok(refusal);
+        }
+        let request = Request { text: kdl.to_owned(), generated, options: options.clone() };
+        let request = serde_json::to_vec(&request)?;
+        let _permit = place(&self.places, options).await?;
+        let mut child = self.spawn()?;
+        let answer = timeout(options.time_limit, self.converse(&mut child, &request)).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            // Killing also happens on drop; waiting for the end frees its resources at once.
+            drop(child.kill().await);
+        }
+        answer.unwrap_or_else(|_| Ok(vec![timed_out(options)]))
+    }
+}
+
+impl Request {
+    fn answer(&self) -> Vec<Diagnostic> {
+        super::pipeline::check(&self.text, self.generated, &self.options)
+    }
+}
