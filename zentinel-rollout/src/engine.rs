@@ -4,20 +4,44 @@
 //! to be done follows from what the store holds. Every commit names the revisions that were read,
 //! so two engines that work on one rollout at the same time cannot both win: the loser reads again.
 
+mod assign;
+mod commands;
+mod create;
+mod jobs;
+mod loaded;
+mod nodes;
+mod renew;
+mod retry;
+mod revoke;
+mod statements;
+mod tick;
+mod work;
+
+pub use crate::command::Command;
+
+use crate::gate::{Gate, Gates};
+use crate::strategy::Strategies;
+use loaded::Loaded;
+use parking_lot::Mutex;
+use retry::Retry;
 use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use zentinel_core::entity::{Bundle, Excluded, Rollout, RolloutNode, RolloutSpec, RolloutStep};
+use zentinel_core::entity::{
+    Bundle, Excluded, Node, NodeReport, Rollout, RolloutNode, RolloutSpec, RolloutStep,
+};
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
-use zentinel_core::port::{Clock, JobHandler, NewJob, Queue, Signer, Store};
-use zentinel_core::{Actor, Error, Result, Scope, Timestamp};
+use zentinel_core::port::{Clock, NewJob, Query, Queue, Signer, Store, StoreExt as _};
+use zentinel_core::{RecordKind, Result, Scope, Stored, Timestamp};
 
 /// Kind of the job that looks at one rollout; its unique key is the rollout's id.
 pub const TICK: &str = "rollout.tick";
-/// Kind of the periodic job that gives every running rollout a tick; every 30 s.
+/// Kind of the periodic job that gives every rollout under way a tick; every 30 s.
 pub const RESCUE: &str = "rollout.rescue";
-/// Kind of the periodic job that issues new statements for targets whose statement ends soon.
+/// Kind of the periodic job that issues new statements for targets whose statement ends soon;
+/// every hour.
 pub const RENEW: &str = "statement.renew";
 
 /// The job that looks at a rollout at `at`; at most one waits per rollout.
@@ -31,10 +55,8 @@ pub fn tick_job(rollout: RolloutId, at: Timestamp) -> NewJob {
 pub struct EngineOptions {
     /// How long nodes accept a signed statement; 30 days.
     pub statement_validity: Duration,
-    /// When a rollout is first looked at after it started or resumed; 1 s.
-    pub first_tick: Duration,
-    /// How often it is looked at while nothing is reported; 5 s.
-    pub tick_interval: Duration,
+    /// How often nodes are told to report; a report older than three intervals opens no gate. 30 s.
+    pub poll_interval: Duration,
     /// How often a lost race is tried again; 10.
     pub max_retries: u32,
 }
@@ -43,8 +65,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             statement_validity: Duration::from_secs(30 * 24 * 3_600),
-            first_tick: Duration::from_secs(1),
-            tick_interval: Duration::from_secs(5),
+            poll_interval: Duration::from_secs(30),
             max_retries: 10,
         }
     }
@@ -92,67 +113,133 @@ pub struct Assignment {
     pub skipped: Vec<(NodeId, String)>,
 }
 
-/// What an operator may do with a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Start a pending one.
-    Start,
-    /// Hold a running one.
-    Pause,
-    /// Go on with a held one.
-    Resume,
-    /// End it; nodes that were not reached keep what they run.
-    Cancel,
-    /// End it and give every touched node back what it ran before.
-    Rollback,
-}
-
-/// Drives rollouts. Cheap to share; every replica has one.
+/// Drives rollouts. Share it through an [`Arc`]; every replica has one.
+///
+/// What it commits about nodes reaches a [`Fleet`](crate::fleet::Fleet) through the store's
+/// notices; a caller that must not wait for those calls
+/// [`Fleet::refresh`](crate::fleet::Fleet::refresh).
 pub struct Engine {
     store: Arc<dyn Store>,
     signer: Arc<dyn Signer>,
     clock: Arc<dyn Clock>,
+    strategies: Strategies,
     options: EngineOptions,
+    gates: Vec<Arc<dyn Gate>>,
+    /// Rollouts as of their last tick, so that an idle tick reads little. Only a hint: each is used
+    /// only while the store still has the same revision.
+    cache: Mutex<HashMap<RolloutId, Loaded>>,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("strategies", &self.strategies)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
-#[allow(clippy::unused_async, unused_variables, missing_docs, clippy::missing_errors_doc)]
 impl Engine {
-    pub async fn create(&self, scope: &Scope, actor: Actor, new: NewRollout) -> Result<Rollout> {
-        Err(Error::internal("pending"))
+    /// An engine over these ports.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        signer: Arc<dyn Signer>,
+        clock: Arc<dyn Clock>,
+        strategies: Strategies,
+        options: EngineOptions,
+    ) -> Self {
+        Self {
+            store,
+            signer,
+            clock,
+            strategies,
+            options,
+            gates: Vec::new(),
+            cache: Mutex::new(HashMap::new()),
+        }
     }
-    pub async fn preview(&self, scope: &Scope, new: &NewRollout) -> Result<Preview> {
-        Err(Error::internal("pending"))
+
+    /// Adds a gate that every step of every rollout must pass, beside those of its specification.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.gates.push(gate);
+        self
     }
-    pub async fn command(&self, scope: &Scope, actor: Actor, id: RolloutId, command: Command) -> Result<Rollout> {
-        Err(Error::internal("pending"))
+
+    /// The strategies that rollouts may ask for.
+    #[must_use]
+    pub fn strategies(&self) -> &Strategies {
+        &self.strategies
     }
-    pub async fn tick(&self, id: RolloutId) -> Result<Option<Timestamp>> {
-        Err(Error::internal("pending"))
-    }
+
+    /// A rollout with its steps and nodes.
+    ///
+    /// # Errors
+    /// `NotFound`: `Rollout not found`; those of the store.
     pub async fn detail(&self, scope: &Scope, id: RolloutId) -> Result<RolloutDetail> {
-        Err(Error::internal("pending"))
+        let loaded = self.load(self.store.fetch::<Rollout>(scope, id).await?).await?;
+        let (rollout, steps, mut nodes) = loaded.state.into_parts();
+        let mut ordered = Vec::with_capacity(nodes.len());
+        for id in steps.iter().flat_map(|step| &step.node_ids) {
+            ordered.extend(nodes.remove(id));
+        }
+        ordered.extend(nodes.into_values());
+        Ok(RolloutDetail {
+            rollout,
+            steps,
+            nodes: ordered,
+        })
     }
-    pub async fn assign(
+
+    fn gates_of(&self, rollout: &Rollout) -> Gates {
+        let gates = Gates::of(&rollout.spec.health_gates).polled_every(self.options.poll_interval);
+        self.gates.iter().cloned().fold(gates, Gates::with)
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::new(self.options.max_retries)
+    }
+
+    /// These nodes, with one query.
+    async fn nodes(
         &self,
         scope: &Scope,
-        actor: Actor,
-        bundle: BundleId,
-        nodes: &[NodeId],
-        force: bool,
-    ) -> Result<Assignment> {
-        Err(Error::internal("pending"))
+        ids: impl IntoIterator<Item = &NodeId>,
+    ) -> Result<BTreeMap<NodeId, Stored<Node>>> {
+        let query = Query::all(RecordKind::Node).with_ids(ids.into_iter().copied());
+        if query.ids.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(BTreeMap::new());
+        }
+        let nodes = self.store.list_all::<Node>(scope, query).await?;
+        Ok(nodes.into_iter().map(|node| (node.id, node)).collect())
     }
-    pub async fn revoke(&self, scope: &Scope, actor: Actor, bundle: BundleId) -> Result<Bundle> {
-        Err(Error::internal("pending"))
+
+    /// The last reports of these nodes, with one query.
+    async fn reports(
+        &self,
+        scope: &Scope,
+        ids: impl IntoIterator<Item = NodeId>,
+    ) -> Result<BTreeMap<NodeId, NodeReport>> {
+        let query = Query::all(RecordKind::NodeReport).with_ids(ids);
+        if query.ids.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(BTreeMap::new());
+        }
+        let reports = self.store.list_all::<NodeReport>(scope, query).await?;
+        Ok(reports.into_iter().map(|report| (report.value.node_id, report.value)).collect())
     }
-    #[must_use]
-    pub fn handlers(self: &Arc<Self>) -> Vec<Arc<dyn JobHandler>> {
-        Vec::new()
+
+    /// These bundles, with one query.
+    async fn bundles(
+        &self,
+        scope: &Scope,
+        ids: &BTreeSet<BundleId>,
+    ) -> Result<BTreeMap<BundleId, Stored<Bundle>>> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let query = Query::all(RecordKind::Bundle).with_ids(ids.iter().copied());
+        let bundles = self.store.list_all::<Bundle>(scope, query).await?;
+        Ok(bundles.into_iter().map(|bundle| (bundle.id, bundle)).collect())
     }
 }

@@ -171,17 +171,21 @@ impl Fleet {
     /// Drops a node after the commit of its deletion.
     pub fn forget(&self, id: NodeId) {
         if let Some((_, entry)) = self.nodes.remove(&id) {
-            self.credentials
-                .remove_if(&entry.node.key_hash, |_, owner| *owner == id);
+            for key in keys_of(&entry.node) {
+                self.credentials.remove_if(key, |_, owner| *owner == id);
+            }
         }
         self.pending.lock().remove(id);
         self.waiters.wake(id);
     }
 
-    /// The node with a static key.
+    /// The node with a static key: its current one, or the one before while that still works.
     #[must_use]
     pub fn authenticate(&self, key: &CredentialHash) -> Option<NodeId> {
-        self.credentials.get(key).map(|entry| *entry.value())
+        let id = self.credentials.get(key).map(|entry| *entry.value())?;
+        let node = self.nodes.get(&id).map(|entry| Arc::clone(&entry.node))?;
+        let accepted = node.key_hash == *key || node.accepts_retired_key(key, self.clock.now());
+        accepted.then_some(id)
     }
 
     /// What is known of a node; two reference counts, no copy.
@@ -283,21 +287,21 @@ impl Fleet {
 
     /// Takes in one node unless a newer revision is known, and a report unless a newer one is.
     fn install(&self, stored: Stored<Node>, report: Option<NodeReport>) {
-        let Stored { value: node, revision } = stored;
-        let (id, key) = (node.id, node.key_hash.clone());
-        let mut outdated_key = None;
+        let Stored { value, revision } = stored;
+        let id = value.id;
+        let node = Arc::new(value);
+        let mut replaced = None;
         let mut wake = false;
         match self.nodes.entry(id) {
             dashmap::Entry::Occupied(mut slot) => {
                 let entry = slot.get_mut();
                 let offered = entry.offer().etag;
+                if revision <= entry.revision && report.is_none() {
+                    return;
+                }
                 if revision > entry.revision {
-                    if entry.node.key_hash != key {
-                        outdated_key = Some(entry.node.key_hash.clone());
-                    }
-                    entry.node = Arc::new(node);
+                    replaced = Some(std::mem::replace(&mut entry.node, Arc::clone(&node)));
                     entry.revision = revision;
-                    self.credentials.insert(key, id);
                 }
                 if let Some(report) = report {
                     entry.take_newer(report);
@@ -307,17 +311,27 @@ impl Fleet {
             dashmap::Entry::Vacant(slot) => {
                 let report =
                     report.unwrap_or_else(|| NodeReport::registered(&node, &Registration::default()));
-                slot.insert(Entry::new(node, revision, report));
-                self.credentials.insert(key, id);
+                slot.insert(Entry::new(Arc::clone(&node), revision, report));
             }
         }
-        if let Some(key) = outdated_key {
-            self.credentials.remove_if(&key, |_, owner| *owner == id);
+        for key in keys_of(&node) {
+            self.credentials.insert(key.clone(), id);
+        }
+        for key in replaced.iter().flat_map(|old| keys_of(old)) {
+            if keys_of(&node).all(|kept| kept != key) {
+                self.credentials.remove_if(key, |_, owner| *owner == id);
+            }
         }
         if wake {
             self.waiters.wake(id);
         }
     }
+}
+
+/// The static keys that may still work.
+fn keys_of(node: &Node) -> impl Iterator<Item = &CredentialHash> {
+    let retired = node.retired_key.as_ref().map(|retired| &retired.hash);
+    std::iter::once(&node.key_hash).chain(retired)
 }
 
 /// Most ids of one set-based query.

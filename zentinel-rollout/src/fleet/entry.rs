@@ -49,9 +49,9 @@ pub(super) struct Merged {
 const GATE_STREAK: u32 = 2;
 
 impl Entry {
-    pub(super) fn new(node: Node, revision: Revision, report: NodeReport) -> Self {
+    pub(super) fn new(node: Arc<Node>, revision: Revision, report: NodeReport) -> Self {
         let mut entry = Self {
-            node: Arc::new(node),
+            node,
             revision,
             report: Arc::new(report),
             raw: Box::default(),

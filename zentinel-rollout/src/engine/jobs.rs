@@ -1,0 +1,93 @@
+//! The engine's background jobs.
+
+use super::{Engine, RENEW, RESCUE, TICK, tick_job};
+use async_trait::async_trait;
+use std::sync::Arc;
+use zentinel_core::entity::Rollout;
+use zentinel_core::id::RolloutId;
+use zentinel_core::port::{ClaimedJob, JobHandler, JobOutcome, Query, StoreExt as _};
+use zentinel_core::{Changes, Error, RecordKind, Result, Scope};
+
+impl Engine {
+    /// What runs the engine's jobs: [`TICK`] on demand; [`RESCUE`] and [`RENEW`] periodically.
+    #[must_use]
+    pub fn handlers(self: &Arc<Self>) -> Vec<Arc<dyn JobHandler>> {
+        vec![
+            Arc::new(TickHandler(Arc::clone(self))),
+            Arc::new(RescueHandler(Arc::clone(self))),
+            Arc::new(RenewHandler(Arc::clone(self))),
+        ]
+    }
+
+    /// Gives every rollout that is under way a tick, in case one was lost. Returns how many.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn rescue(&self) -> Result<usize> {
+        let open = Query::all(RecordKind::Rollout).in_states(&["running", "paused"]);
+        let rollouts = self.store.list_all::<Rollout>(&Scope::Instance, open).await?;
+        let now = self.clock.now();
+        let mut changes = Changes::new();
+        changes.jobs.extend(rollouts.iter().map(|rollout| tick_job(rollout.id, now)));
+        if !changes.is_empty() {
+            self.store.commit(changes).await?;
+        }
+        Ok(rollouts.len())
+    }
+}
+
+/// Runs [`TICK`] jobs.
+#[derive(Debug)]
+struct TickHandler(Arc<Engine>);
+
+#[async_trait]
+impl JobHandler for TickHandler {
+    fn kind(&self) -> &str {
+        TICK
+    }
+
+    async fn run(&self, job: &ClaimedJob) -> Result<JobOutcome> {
+        let id = job.job.payload.get("rollout_id").and_then(|id| id.as_str());
+        let id: RolloutId = id
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| Error::internal("a tick job does not name a rollout"))?;
+        // The next tick was enqueued in the same commit as what this one decided.
+        self.0.tick(id).await?;
+        Ok(JobOutcome::Done)
+    }
+}
+
+/// Runs [`RESCUE`] jobs.
+#[derive(Debug)]
+struct RescueHandler(Arc<Engine>);
+
+#[async_trait]
+impl JobHandler for RescueHandler {
+    fn kind(&self) -> &str {
+        RESCUE
+    }
+
+    async fn run(&self, _job: &ClaimedJob) -> Result<JobOutcome> {
+        self.0.rescue().await?;
+        Ok(JobOutcome::Done)
+    }
+}
+
+/// Runs [`RENEW`] jobs.
+#[derive(Debug)]
+struct RenewHandler(Arc<Engine>);
+
+#[async_trait]
+impl JobHandler for RenewHandler {
+    fn kind(&self) -> &str {
+        RENEW
+    }
+
+    async fn run(&self, _job: &ClaimedJob) -> Result<JobOutcome> {
+        let renewed = self.0.renew_statements().await?;
+        if renewed > 0 {
+            tracing::info!(renewed, "statements of open targets were renewed");
+        }
+        Ok(JobOutcome::Done)
+    }
+}

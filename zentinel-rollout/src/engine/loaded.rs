@@ -1,0 +1,141 @@
+//! A rollout as the store holds it, and writing back what a decision changed.
+
+use super::Engine;
+use super::work::Work;
+use crate::State;
+use crate::decision::Decision;
+use crate::observation::{NodeFacts, Observation};
+use std::collections::{BTreeMap, BTreeSet};
+use zentinel_core::entity::{Rollout, RolloutNode, RolloutStep};
+use zentinel_core::id::{NodeId, StepId, TypedId as _};
+use zentinel_core::port::{Order, Query, StoreExt as _};
+use zentinel_core::{Changes, Record, RecordKind, Result, Revision, Stored, Write};
+
+/// Most rollouts kept between ticks.
+const CACHED: usize = 1_000;
+
+/// A rollout with the revisions at which its records were read.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) state: State,
+    pub(super) revisions: Revisions,
+}
+
+/// The revisions of a rollout's records. Every commit about a rollout writes the rollout itself,
+/// so as long as its revision stands everything else does.
+#[derive(Debug)]
+pub(super) struct Revisions {
+    rollout: Revision,
+    steps: BTreeMap<StepId, Revision>,
+    nodes: BTreeMap<NodeId, Revision>,
+}
+
+impl Revisions {
+    /// Adds the writes that bring the store from what was read to what was decided, and becomes the
+    /// revisions that hold once they are committed.
+    pub(super) fn write(&mut self, decision: &Decision, mut changes: Changes) -> Result<Changes> {
+        let state = &decision.state;
+        changes = update(changes, state.rollout(), &mut self.rollout)?;
+        for step in decision.steps_to_update() {
+            changes = update(changes, step, self.steps.entry(step.id).or_insert(FIRST))?;
+        }
+        for id in &decision.removed_steps {
+            if let Some(expected) = self.steps.remove(id) {
+                changes.writes.push(Write::Delete {
+                    kind: RecordKind::RolloutStep,
+                    id: id.uuid(),
+                    expected,
+                });
+            }
+        }
+        for step in decision.steps_to_insert() {
+            changes = changes.insert(step)?;
+            self.steps.insert(step.id, FIRST);
+        }
+        for node in decision.nodes_to_update() {
+            changes = update(changes, node, self.nodes.entry(node.node_id).or_insert(FIRST))?;
+        }
+        Ok(changes)
+    }
+}
+
+/// The revision of a record that was inserted.
+const FIRST: Revision = Revision(1);
+
+fn update<T: Record>(mut changes: Changes, record: &T, revision: &mut Revision) -> Result<Changes> {
+    changes.writes.push(Write::Update {
+        row: record.to_row()?,
+        expected: *revision,
+    });
+    *revision = Revision(revision.0 + 1);
+    Ok(changes)
+}
+
+impl Engine {
+    /// The rollout with its parts, from memory if nothing changed since.
+    pub(super) async fn load(&self, rollout: Stored<Rollout>) -> Result<Loaded> {
+        let id = rollout.id;
+        let cached = self.cache.lock().remove(&id);
+        if let Some(loaded) = cached.filter(|loaded| loaded.revisions.rollout == rollout.revision) {
+            return Ok(loaded);
+        }
+        let scope = rollout.scope();
+        let steps = Query::all(RecordKind::RolloutStep).owned_by(id).ordered(Order::Name);
+        let nodes = Query::all(RecordKind::RolloutNode).owned_by(id).ordered(Order::Name);
+        let steps = self.store.list_all::<RolloutStep>(&scope, steps).await?;
+        let nodes = self.store.list_all::<RolloutNode>(&scope, nodes).await?;
+        // The parts may be from after a commit that the rollout was read before; the revisions
+        // then do not match and the commit fails, which is what reading again is for.
+        let revisions = Revisions {
+            rollout: rollout.revision,
+            steps: steps.iter().map(|step| (step.id, step.revision)).collect(),
+            nodes: nodes.iter().map(|node| (node.node_id, node.revision)).collect(),
+        };
+        let steps = steps.into_iter().map(|step| step.value).collect();
+        let nodes = nodes.into_iter().map(|node| node.value);
+        Ok(Loaded {
+            state: State::new(rollout.value, steps, nodes),
+            revisions,
+        })
+    }
+
+    /// Keeps a rollout for its next tick.
+    pub(super) fn keep(&self, loaded: Loaded) {
+        let mut cache = self.cache.lock();
+        if cache.len() >= CACHED {
+            cache.clear();
+        }
+        cache.insert(loaded.state.rollout().id, loaded);
+    }
+
+    /// What is known of these nodes and of the rollout's bundles: three queries, whatever their
+    /// number. What was read also goes into the unit of work.
+    pub(super) async fn observe(
+        &self,
+        work: &mut Work<'_>,
+        state: &State,
+        ids: &BTreeSet<NodeId>,
+    ) -> Result<Observation> {
+        let scope = state.rollout().scope();
+        let bundles = self.bundles(&scope, state.bundles()).await?;
+        let deployable = bundles.values().filter(|bundle| bundle.status.is_deployable());
+        let mut observation = Observation::new(deployable.map(|bundle| bundle.id));
+        let nodes = self.nodes(&scope, ids).await?;
+        let reports = self.reports(&scope, nodes.keys().copied()).await?;
+        for id in ids {
+            let facts = match (nodes.get(id), reports.get(id)) {
+                (Some(node), Some(report)) => NodeFacts::of(node, report),
+                (Some(node), None) => NodeFacts {
+                    exists: true,
+                    name: node.name.clone(),
+                    ..NodeFacts::default()
+                },
+                (None, _) => NodeFacts::deleted(),
+            };
+            observation.nodes.insert(*id, facts);
+        }
+        work.take_nodes(nodes);
+        work.take_bundles(bundles);
+        Ok(observation)
+    }
+}

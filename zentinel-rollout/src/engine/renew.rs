@@ -1,0 +1,111 @@
+//! Statements end; targets that nodes have not reached yet must not end with them.
+
+use super::Engine;
+use super::statements::{Issued, Issuer};
+use std::collections::{BTreeMap, BTreeSet};
+use zentinel_core::entity::{BundleStatement, Node, NodeTarget, Project};
+use zentinel_core::id::{BundleId, StatementId};
+use zentinel_core::port::{Query, StoreExt as _};
+use zentinel_core::{Changes, Error, RecordKind, Result, Scope, Stored};
+
+impl Engine {
+    /// Issues new statements for targets that are not reached yet and whose statement ends within
+    /// a third of its validity. Returns how many nodes got one. One project's failure does not
+    /// keep the others from theirs.
+    ///
+    /// # Errors
+    /// The first error, after every project was tried.
+    pub async fn renew_statements(&self) -> Result<usize> {
+        let projects = self.store.list_all::<Project>(&Scope::Instance, Query::all(RecordKind::Project));
+        let (mut renewed, mut failure): (usize, Option<Error>) = (0, None);
+        for project in projects.await? {
+            let mut retry = self.retry();
+            let outcome = loop {
+                if let Some(outcome) = retry.judge(self.try_renew(&project.scope()).await).await {
+                    break outcome;
+                }
+            };
+            match outcome {
+                Ok(count) => renewed += count,
+                Err(error) => {
+                    tracing::warn!(project = %project.id, %error, "statements were not renewed");
+                    failure = failure.or(Some(error));
+                }
+            }
+        }
+        failure.map_or(Ok(renewed), Err)
+    }
+
+    async fn try_renew(&self, scope: &Scope) -> Result<usize> {
+        let nodes = self.store.list_all::<Node>(scope, Query::all(RecordKind::Node)).await?;
+        let mut open: Vec<(Stored<Node>, NodeTarget)> = nodes
+            .into_iter()
+            .filter_map(|node| node.target.clone().map(|target| (node, target)))
+            .collect();
+        let reports = self.reports(scope, open.iter().map(|(node, _)| node.id)).await?;
+        open.retain(|(node, target)| {
+            reports.get(&node.id).is_none_or(|report| report.active_bundle_id != Some(target.bundle_id))
+        });
+        let ending = self.ending(scope, open.iter().map(|(_, target)| target.statement_id)).await?;
+        open.retain(|(_, target)| ending.contains_key(&target.statement_id));
+        let Scope::Project(_, project) = *scope else { return Ok(0) };
+        if open.is_empty() {
+            return Ok(0);
+        }
+        let bundles: BTreeSet<BundleId> = open.iter().map(|(_, target)| target.bundle_id).collect();
+        let bundles = self.bundles(scope, &bundles).await?;
+        let keys = self.signer.public_keys(scope).await?;
+        let mut issuer = Issuer::new(self.store.fetch::<Project>(scope, project).await?);
+        let mut changes = Changes::new();
+        let mut issued: BTreeMap<StatementId, Issued> = BTreeMap::new();
+        let mut count = 0;
+        for (read, target) in open {
+            let Some(bundle) = bundles.get(&target.bundle_id).filter(|bundle| bundle.status.is_deployable())
+            else {
+                continue;
+            };
+            let old = target.statement_id;
+            let statement = match issued.get(&old) {
+                Some(statement) => *statement,
+                None => {
+                    // What activating takes was decided for these nodes when the old one was issued.
+                    let stated = ending.get(&old).and_then(|old| old.envelope.open(&keys).ok());
+                    let activation = stated.map_or(bundle.activation, |stated| stated.activation);
+                    let statement = issuer.issue(self, StatementId::random(), bundle, activation).await?;
+                    issued.insert(old, statement);
+                    statement
+                }
+            };
+            let mut node = read.value.clone();
+            node.target = Some(NodeTarget {
+                statement_id: statement.statement_id,
+                sequence: statement.sequence,
+                ..target
+            });
+            changes = changes.update(&read, &node)?;
+            count += 1;
+        }
+        let changes = issuer.commit_with(changes)?;
+        if !changes.is_empty() {
+            self.store.commit(changes).await?;
+        }
+        Ok(count)
+    }
+
+    /// Those of the statements that end within a third of their validity.
+    async fn ending(
+        &self,
+        scope: &Scope,
+        ids: impl Iterator<Item = StatementId>,
+    ) -> Result<BTreeMap<StatementId, BundleStatement>> {
+        let ids: BTreeSet<StatementId> = ids.collect();
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let query = Query::all(RecordKind::BundleStatement).with_ids(ids);
+        let statements = self.store.list_all::<BundleStatement>(scope, query).await?;
+        let soon = self.clock.now() + self.options.statement_validity / 3;
+        let ending = statements.into_iter().map(|statement| statement.value);
+        Ok(ending.filter(|statement| statement.expires_at <= soon).map(|old| (old.id, old)).collect())
+    }
+}

@@ -1,0 +1,119 @@
+//! One look at a rollout.
+
+use super::{Engine, tick_job};
+use super::loaded::Loaded;
+use super::work::Work;
+use crate::State;
+use crate::decision::{Decision, Effect};
+use crate::step::step;
+use serde_json::json;
+use std::collections::BTreeSet;
+use zentinel_core::entity::{BundleStatus, Node, NodeReport, Rollout, RolloutState};
+use zentinel_core::id::{BundleId, RolloutId};
+use zentinel_core::port::{Query, StoreExt as _};
+use zentinel_core::{Actor, Changes, RecordKind, Result, Scope, Timestamp};
+
+impl Engine {
+    /// Looks at a rollout, commits what follows, and enqueues the next look in the same commit.
+    /// Returns when that is; `None` when only a command or a report can change anything. Safe to
+    /// call at any time, any number of times, by any number of engines.
+    ///
+    /// # Errors
+    /// Those of the store and the signer; nothing is lost, the next look decides again.
+    pub async fn tick(&self, id: RolloutId) -> Result<Option<Timestamp>> {
+        let mut retry = self.retry();
+        loop {
+            if let Some(outcome) = retry.judge(self.try_tick(id).await).await {
+                return outcome;
+            }
+        }
+    }
+
+    async fn try_tick(&self, id: RolloutId) -> Result<Option<Timestamp>> {
+        let Some(rollout) = self.store.find::<Rollout>(&Scope::Instance, id).await? else {
+            self.cache.lock().remove(&id);
+            return Ok(None);
+        };
+        let Loaded { state, mut revisions } = self.load(rollout).await?;
+        let before = state.rollout().state;
+        let mut work = Work::new(self, state.rollout().scope());
+        let watched = state.watched();
+        let observation = self.observe(&mut work, &state, &watched).await?;
+        let strategy = self.strategies.get(&state.rollout().spec.strategy)?;
+        let gates = self.gates_of(state.rollout());
+        let now = self.clock.now();
+        let decision = step(state, strategy.as_ref(), &gates, &observation, now);
+        if decision.is_idle() {
+            let mut changes = Changes::new();
+            changes.jobs.extend(decision.next_wake.map(|at| tick_job(id, at)));
+            if !changes.is_empty() {
+                self.store.commit(changes).await?;
+            }
+        } else {
+            work.carry_out(&decision.state, &decision.effects).await?;
+            work.record(&mut revisions, &decision)?;
+            audit(&mut work, &decision);
+            if before != RolloutState::Completed && decision.state.rollout().state == RolloutState::Completed {
+                self.settle_bundles(&mut work, &decision.state).await?;
+            }
+            self.store.commit(work.finish()?).await?;
+        }
+        let next = decision.next_wake;
+        if next.is_some() {
+            self.keep(Loaded {
+                state: decision.state,
+                revisions,
+            });
+        }
+        Ok(next)
+    }
+
+    /// A completed rollout covered every node that ran an older bundle: that one is superseded. A
+    /// superseded bundle that was rolled out again is not any more.
+    async fn settle_bundles(&self, work: &mut Work<'_>, state: &State) -> Result<()> {
+        let rollout = state.rollout();
+        if rollout.rollback_of.is_some() {
+            return Ok(());
+        }
+        if work.status_of(rollout.bundle_id) == Some(BundleStatus::Superseded) {
+            work.set_status(rollout.bundle_id, BundleStatus::Compiled)?;
+        }
+        let previous = state.nodes().values().filter_map(|node| node.previous_bundle_id);
+        let mut left: BTreeSet<BundleId> = previous.filter(|id| *id != rollout.bundle_id).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let scope = rollout.scope();
+        for report in self.store.list_all::<NodeReport>(&scope, Query::all(RecordKind::NodeReport)).await? {
+            left.retain(|id| report.active_bundle_id != Some(*id));
+        }
+        for node in self.store.list_all::<Node>(&scope, Query::all(RecordKind::Node)).await? {
+            let told = node.target.as_ref().map(|target| target.bundle_id);
+            left.retain(|id| told != Some(*id) && node.pinned_bundle_id != Some(*id));
+        }
+        for id in left {
+            if work.status_of(id) == Some(BundleStatus::Compiled) {
+                work.set_status(id, BundleStatus::Superseded)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One entry for each thing that the control plane did to the rollout by itself.
+fn audit(work: &mut Work<'_>, decision: &Decision) {
+    for event in &decision.events {
+        work.audit(&decision.state, Actor::System, event.kind, event.payload.clone());
+    }
+    for effect in &decision.effects {
+        if let Effect::RollBack(rollback) = effect {
+            let metadata = json!({
+                "rolled_back_by": rollback.rollout_id,
+                "reason": rollback.reason,
+                "nodes": rollback.nodes.len(),
+                "unrestorable": rollback.unrestorable.len(),
+            });
+            work.audit(&decision.state, Actor::System, "rollout.rolled_back", metadata);
+        }
+    }
+}
