@@ -127,7 +127,10 @@ fn reason(status: StatusCode) -> &'static str {
 fn answer(status: StatusCode, body: &Value, retry_after: Option<u64>) -> Response {
     let mut response = (status, body.to_string()).into_response();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
+    );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     match status {
         StatusCode::UNAUTHORIZED => {
@@ -164,7 +167,11 @@ mod tests {
         let response = error.into().into_response();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        (parts.status.as_u16(), parts.headers, serde_json::from_slice(&bytes).unwrap())
+        (
+            parts.status.as_u16(),
+            parts.headers,
+            serde_json::from_slice(&bytes).unwrap(),
+        )
     }
 
     #[tokio::test]
@@ -172,28 +179,41 @@ mod tests {
         let error = Error::conflict("Freeze window active").with_details(json!({"freeze_window": {"id": 1}}));
         let (status, _, body) = parts(error).await;
         assert_eq!(status, 409);
-        assert_eq!(body, json!({"error": "Freeze window active", "freeze_window": {"id": 1}}));
+        assert_eq!(
+            body,
+            json!({"error": "Freeze window active", "freeze_window": {"id": 1}})
+        );
     }
 
     #[tokio::test]
     async fn field_errors_are_an_object() {
         let (status, _, body) = parts(Error::invalid_field("name", "can't be blank")).await;
-        assert_eq!((status, body), (422, json!({"error": {"name": ["can't be blank"]}})));
+        assert_eq!(
+            (status, body),
+            (422, json!({"error": {"name": ["can't be blank"]}}))
+        );
     }
 
     #[tokio::test]
     async fn a_defect_says_nothing_about_itself() {
         let (status, _, body) = parts(Error::internal("secret table is broken")).await;
-        assert_eq!((status, body), (500, json!({"errors": {"detail": "Internal Server Error"}})));
+        assert_eq!(
+            (status, body),
+            (500, json!({"errors": {"detail": "Internal Server Error"}}))
+        );
     }
 
     #[tokio::test]
     async fn retries_and_challenges_have_headers() {
         let (_, headers, _) = parts(Error::unavailable("The database is away")).await;
         assert_eq!(headers[RETRY_AFTER], "5");
-        let limited = Error::new(Kind::RateLimited, "rate_limit_exceeded").with_details(json!({"retry_after": 42}));
+        let limited =
+            Error::new(Kind::RateLimited, "rate_limit_exceeded").with_details(json!({"retry_after": 42}));
         let (status, headers, _) = parts(limited).await;
-        assert_eq!((status, &headers[RETRY_AFTER]), (429, &HeaderValue::from_static("42")));
+        assert_eq!(
+            (status, &headers[RETRY_AFTER]),
+            (429, &HeaderValue::from_static("42"))
+        );
         let (_, headers, _) = parts(Error::unauthenticated("Missing Authorization header")).await;
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer");
     }

@@ -5,4 +5,4 @@ mod guard;
 mod trace;
 
 pub(crate) use guard::{accepts_json, guard, security_headers};
-pub(crate) use trace::{RequestId, trace};
+pub(crate) use trace::trace;

@@ -3,9 +3,9 @@
 //! One file per resource. Each handler reads, decides, and commits one unit of work that holds
 //! its audit entry.
 
-pub(crate) mod auth;
 mod api_keys;
 mod audit;
+pub(crate) mod auth;
 mod bundles;
 mod credentials;
 mod events;

@@ -9,9 +9,13 @@ mod node;
 mod project;
 mod rollout;
 
-pub(crate) use bundle::{BundleBody, BundleList, BundleOne, Diagnostics, SourceBody};
-pub(crate) use key::{ApiKeyBody, ApiKeyCreated, ApiKeyList, ApiKeyOne, TokenBody, TokenCreated, TokenList, TokenOne};
-pub(crate) use log::{AuditBody, AuditList, EventBody, EventList, HeartbeatBody, HeartbeatList, NodeEventList};
+pub(crate) use bundle::{BundleBody, BundleList, BundleOne, Diagnostics, SourceBody, SourceOne};
+pub(crate) use key::{
+    ApiKeyBody, ApiKeyCreated, ApiKeyList, ApiKeyOne, TokenBody, TokenCreated, TokenList, TokenOne,
+};
+pub(crate) use log::{
+    AuditBody, AuditList, EventBody, EventList, HeartbeatList, NodeEventList, ReportedBody,
+};
 pub(crate) use node::{GroupBody, GroupList, GroupOne, NodeBody, NodeList, NodeOne, NodeStats};
 pub(crate) use project::{ProjectBody, ProjectList, ProjectOne};
 pub(crate) use rollout::{PreviewOne, RolloutBody, RolloutDetailBody, RolloutList};
@@ -79,9 +83,9 @@ fn refusals(wanted: &[(u16, &str)]) -> BTreeMap<String, RefOr<Documented>> {
     wanted
         .iter()
         .map(|(status, description)| {
-            let content = Content::new(Some(RefOr::<utoipa::openapi::schema::Schema>::Ref(Ref::from_schema_name(
-                "Failure",
-            ))));
+            let content = Content::new(Some(RefOr::<utoipa::openapi::schema::Schema>::Ref(
+                Ref::from_schema_name("Failure"),
+            )));
             let response = ResponseBuilder::new()
                 .description(*description)
                 .content("application/json", content)

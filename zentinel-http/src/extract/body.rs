@@ -43,7 +43,9 @@ impl<T: DeserializeOwned> FromRequest<Api> for Input<T> {
 pub(crate) async fn read_body(body: Body, limit: usize) -> ApiResult<Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE)),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE))
+        }
         Err(_) => Err(ApiError::bad_request("the request body ended early")),
     }
 }
@@ -74,7 +76,9 @@ fn json(bytes: &[u8]) -> ApiResult<Map<String, Value>> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(ApiError::bad_request("the request body must be a JSON object")),
-        Err(error) => Err(ApiError::bad_request(format!("the request body is not JSON: {error}"))),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "the request body is not JSON: {error}"
+        ))),
     }
 }
 
@@ -87,7 +91,9 @@ fn refuse_nul(object: &Map<String, Value>) -> ApiResult<()> {
     match bad.next() {
         None => Ok(()),
         Some(first) => Err(bad
-            .fold(Error::invalid_field(first, "is invalid"), |error, key| error.with_field(key, "is invalid"))
+            .fold(Error::invalid_field(first, "is invalid"), |error, key| {
+                error.with_field(key, "is invalid")
+            })
             .into()),
     }
 }
@@ -96,7 +102,9 @@ fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(object) => object.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Object(object) => object
+            .iter()
+            .any(|(key, value)| key.contains('\0') || holds_nul(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
@@ -110,10 +118,19 @@ mod tests {
     #[test]
     fn reads_json_forms_and_nothing_else() {
         let read = |mime, text: &str| Value::Object(object(mime, text.as_bytes()).unwrap());
-        assert_eq!(read("application/json; charset=utf-8", r#"{"a":1}"#), json!({"a": 1}));
+        assert_eq!(
+            read("application/json; charset=utf-8", r#"{"a":1}"#),
+            json!({"a": 1})
+        );
         assert_eq!(read("", r#" {"a":1}"#), json!({"a": 1}));
-        assert_eq!(read("application/x-www-form-urlencoded", "a=1&b=x+y"), json!({"a": "1", "b": "x y"}));
-        assert_eq!(read("application/x-www-form-urlencoded", r#"{"a":1}"#), json!({"a": 1}));
+        assert_eq!(
+            read("application/x-www-form-urlencoded", "a=1&b=x+y"),
+            json!({"a": "1", "b": "x y"})
+        );
+        assert_eq!(
+            read("application/x-www-form-urlencoded", r#"{"a":1}"#),
+            json!({"a": 1})
+        );
         assert_eq!(read("text/plain", r#"{"a":1}"#), json!({}));
         assert_eq!(read("application/json", "  "), json!({}));
     }
@@ -122,7 +139,10 @@ mod tests {
     fn refuses_what_is_no_object() {
         for text in ["[]", "1", "{", "{\"a\":}", "\u{feff}{}"] {
             let error = object("application/json", text.as_bytes()).unwrap_err();
-            assert!(matches!(error, ApiError::Framework(StatusCode::BAD_REQUEST, _)), "{text}");
+            assert!(
+                matches!(error, ApiError::Framework(StatusCode::BAD_REQUEST, _)),
+                "{text}"
+            );
         }
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
         assert!(object("application/json", deep.as_bytes()).is_err());
@@ -131,7 +151,9 @@ mod tests {
     #[test]
     fn nul_is_named_by_its_field() {
         let error = object("application/json", br#"{"a":{"b":["x\u0000"]},"c":"ok"}"#).unwrap_err();
-        let ApiError::Domain(error) = error else { panic!("{error:?}") };
+        let ApiError::Domain(error) = error else {
+            panic!("{error:?}")
+        };
         assert_eq!(error.fields().keys().collect::<Vec<_>>(), ["a"]);
     }
 

@@ -84,7 +84,8 @@ impl ClientIp {
 
     /// For keys of limits and logs.
     pub(crate) fn text(self) -> String {
-        self.0.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+        self.0
+            .map_or_else(|| "unknown".to_owned(), |address| address.to_string())
     }
 }
 
@@ -138,7 +139,9 @@ mod tests {
         let all: Network = "0.0.0.0/0".parse().unwrap();
         assert!(all.contains("8.8.8.8".parse().unwrap()) && !all.contains("2001:db8::1".parse().unwrap()));
         let v6: Network = "2001:db8::/32".parse().unwrap();
-        assert!(v6.contains("2001:db8:1::1".parse().unwrap()) && !v6.contains("2001:db9::1".parse().unwrap()));
+        assert!(
+            v6.contains("2001:db8:1::1".parse().unwrap()) && !v6.contains("2001:db9::1".parse().unwrap())
+        );
         let mapped: IpAddr = "::ffff:10.1.1.1".parse().unwrap();
         assert!("10.0.0.0/8".parse::<Network>().unwrap().contains(mapped));
         for bad in ["", "10.0.0.0/33", "::/129", "x/8", "10.0.0.0/-1"] {

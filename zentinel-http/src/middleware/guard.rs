@@ -56,7 +56,11 @@ fn patience(api: &Api, request: &Request) -> Duration {
             .uri()
             .query()
             .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("wait=")));
-    let extra = if waits { api.options.max_long_poll } else { Duration::ZERO };
+    let extra = if waits {
+        api.options.max_long_poll
+    } else {
+        Duration::ZERO
+    };
     api.options.request_timeout + extra
 }
 
@@ -93,7 +97,8 @@ fn is_json_range(range: &str) -> bool {
     let mut parts = range.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default().to_ascii_lowercase();
     let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-    let json = matches!(media.as_str(), "*/*" | "application/*" | "application/json") || media.ends_with("+json");
+    let json =
+        matches!(media.as_str(), "*/*" | "application/*" | "application/json") || media.ends_with("+json");
     json && !refused
 }
 
@@ -105,7 +110,10 @@ pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
         (CACHE_CONTROL, "no-store"),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -135,7 +143,11 @@ mod tests {
         ] {
             assert!(wants(accept), "{accept:?}");
         }
-        for accept in [Some("text/html"), Some("application/xml"), Some("application/json;q=0")] {
+        for accept in [
+            Some("text/html"),
+            Some("application/xml"),
+            Some("application/json;q=0"),
+        ] {
             assert!(!wants(accept), "{accept:?}");
         }
     }

@@ -12,10 +12,6 @@ use uuid::Uuid;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id of a request, in its extensions, its log lines and its response.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) HeaderValue);
-
 /// Takes over an id of 20 to 200 visible ASCII characters, or makes one.
 fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
     let usable = |value: &&HeaderValue| {
@@ -27,9 +23,8 @@ fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
 }
 
 /// Logs each request once, without query strings, headers and bodies: they hold secrets.
-pub(crate) async fn trace(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn trace(State(api): State<Api>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers().get(REQUEST_ID));
-    request.extensions_mut().insert(RequestId(id.clone()));
     let route = request
         .extensions()
         .get::<MatchedPath>()

@@ -76,9 +76,17 @@ impl Metrics {
             durations.clone(),
         );
         registry.register("zentinel_cp_nodes_total", "Nodes by status", nodes.clone());
-        registry.register("zentinel_cp_rollouts_active", "Running rollouts", rollouts_active.clone());
+        registry.register(
+            "zentinel_cp_rollouts_active",
+            "Running rollouts",
+            rollouts_active.clone(),
+        );
         registry.register("zentinel_cp_bundles_total", "Bundles by status", bundles.clone());
-        registry.register("zentinel_cp_jobs", "Background jobs by queue and state", jobs.clone());
+        registry.register(
+            "zentinel_cp_jobs",
+            "Background jobs by queue and state",
+            jobs.clone(),
+        );
         Self {
             registry,
             requests,
@@ -95,9 +103,19 @@ impl Metrics {
     pub(crate) fn request(&self, method: &Method, route: &str, status: u16, took: Duration) {
         // Anybody can invent methods.
         let known = [
-            Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS,
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::OPTIONS,
         ];
-        let method = if known.contains(method) { method.as_str() } else { "OTHER" };
+        let method = if known.contains(method) {
+            method.as_str()
+        } else {
+            "OTHER"
+        };
         let (method, path) = (method.to_owned(), route.to_owned());
         let answer = Answer {
             method: method.clone(),
@@ -135,14 +153,28 @@ impl Metrics {
         let counts = api.fleet.counts(None);
         for status in [NodeStatus::Unknown, NodeStatus::Online, NodeStatus::Offline] {
             let count = counts.get(&status).copied().unwrap_or(0);
-            set(&self.nodes.get_or_create(&Status { status: status.as_str() }), count);
+            set(
+                &self.nodes.get_or_create(&Status {
+                    status: status.as_str(),
+                }),
+                count,
+            );
         }
     }
 
     async fn count_records(&self, api: &Api) -> Result<()> {
-        let rollouts = api.store.count_by_state(&Scope::Instance, RecordKind::Rollout).await?;
-        set(&self.rollouts_active, rollouts.get("running").copied().unwrap_or(0));
-        let bundles = api.store.count_by_state(&Scope::Instance, RecordKind::Bundle).await?;
+        let rollouts = api
+            .store
+            .count_by_state(&Scope::Instance, RecordKind::Rollout)
+            .await?;
+        set(
+            &self.rollouts_active,
+            rollouts.get("running").copied().unwrap_or(0),
+        );
+        let bundles = api
+            .store
+            .count_by_state(&Scope::Instance, RecordKind::Bundle)
+            .await?;
         for status in [
             BundleStatus::Pending,
             BundleStatus::Compiling,
@@ -206,12 +238,22 @@ mod tests {
     fn counters_have_one_name_in_the_classic_format() {
         let metrics = Metrics::new();
         metrics.request(&Method::GET, "/health", 200, Duration::from_millis(3));
-        metrics.request(&Method::from_bytes(b"BREW").unwrap(), "/health", 405, Duration::ZERO);
+        metrics.request(
+            &Method::from_bytes(b"BREW").unwrap(),
+            "/health",
+            405,
+            Duration::ZERO,
+        );
         let mut open = String::new();
         text::encode(&mut open, &metrics.registry).unwrap();
         let text = classic(&open);
-        assert!(text.contains("# TYPE zentinel_cp_http_requests_total counter\n"), "{text}");
-        assert!(text.contains(r#"zentinel_cp_http_requests_total{method="GET",path="/health",status="200"} 1"#));
+        assert!(
+            text.contains("# TYPE zentinel_cp_http_requests_total counter\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"zentinel_cp_http_requests_total{method="GET",path="/health",status="200"} 1"#)
+        );
         assert!(text.contains(r#"method="OTHER""#) && !text.contains("BREW") && !text.contains("# EOF"));
     }
 }

@@ -81,12 +81,18 @@ async fn list(
     Operator { caller, .. }: Operator<KeysAdmin>,
     params: Params,
 ) -> ApiResult<Json<ApiKeyList>> {
-    let all = api.store.list_all::<ApiKey>(&caller.scope(), Query::all(RecordKind::ApiKey));
+    let all = api
+        .store
+        .list_all::<ApiKey>(&caller.scope(), Query::all(RecordKind::ApiKey));
     let mut all = all.await?;
     all.retain(|key| visible(&caller, key));
     let page = slice(all, &params.page(DEFAULT_LIMIT))?;
     Ok(Json(ApiKeyList {
-        api_keys: page.items.iter().map(|key| ApiKeyBody::from(&key.value)).collect(),
+        api_keys: page
+            .items
+            .iter()
+            .map(|key| ApiKeyBody::from(&key.value))
+            .collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))
@@ -116,18 +122,26 @@ async fn create(
         caller.require(*scope)?;
     }
     let mine = caller.key();
-    let (key, raw) =
-        ApiKey::issue(mine.organisation_id, project_id, mine.user_id, &name, scopes, expires_at, now)?;
+    let (key, raw) = ApiKey::issue(
+        mine.organisation_id,
+        project_id,
+        mine.user_id,
+        &name,
+        scopes,
+        expires_at,
+        now,
+    )?;
     let body = ApiKeyCreated::new(&key, &raw);
-    let entry = AuditEntry::new(&audit_scope(&key), caller.actor(), "api_key.created", key.id, now).with_changes(
-        json!({
+    let entry = AuditEntry::new(&audit_scope(&key), caller.actor(), "api_key.created", key.id, now)
+        .with_changes(json!({
             "name": key.name,
             "scopes": key.scopes,
             "project_id": key.project_id,
             "expires_at": key.expires_at,
-        }),
-    );
-    api.store.commit(Changes::new().insert(&key)?.audit(entry)).await?;
+        }));
+    api.store
+        .commit(Changes::new().insert(&key)?.audit(entry))
+        .await?;
     Ok((StatusCode::CREATED, Json(body)))
 }
 
@@ -224,9 +238,17 @@ async fn delete(
     super::retrying(|| async {
         let now = api.now();
         let read = find(&api, &caller, id.0).await?;
-        let entry = AuditEntry::new(&audit_scope(&read), caller.actor(), "api_key.deleted", read.id, now)
-            .with_changes(json!({"name": read.name}));
-        api.store.commit(Changes::new().delete(&read).audit(entry)).await?;
+        let entry = AuditEntry::new(
+            &audit_scope(&read),
+            caller.actor(),
+            "api_key.deleted",
+            read.id,
+            now,
+        )
+        .with_changes(json!({"name": read.name}));
+        api.store
+            .commit(Changes::new().delete(&read).audit(entry))
+            .await?;
         Ok(())
     })
     .await?;

@@ -207,8 +207,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// # Errors
 /// 401 with the contract's texts; 429 for an address that keeps guessing.
 pub(crate) async fn authenticate(parts: &Parts, api: &Api) -> ApiResult<Caller> {
-    let token = bearer(&parts.headers)
-        .ok_or_else(|| Error::unauthenticated("Missing Authorization header"))?;
+    let token =
+        bearer(&parts.headers).ok_or_else(|| Error::unauthenticated("Missing Authorization header"))?;
     let hash = CredentialHash::of(token);
     match api.credentials().api_key(api, &hash).await? {
         Some(key) => {

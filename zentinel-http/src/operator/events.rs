@@ -27,7 +27,11 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
     ),
     responses((status = 200, body = EventList), Refusals), security(("api_key" = ["audit:read"])),
 )]
-async fn list(State(api): State<Api>, at: InProject<AuditRead>, params: Params) -> ApiResult<Json<EventList>> {
+async fn list(
+    State(api): State<Api>,
+    at: InProject<AuditRead>,
+    params: Params,
+) -> ApiResult<Json<EventList>> {
     let page = log_page(&api, &at.scope(), LogKind::Event, None, &params).await?;
     let Page {
         items,

@@ -105,7 +105,14 @@ mod tests {
     #[test]
     fn cursors_of_logs_are_opaque_and_checked() {
         assert_eq!(place(&encode("42")).unwrap(), 42);
-        for bad in ["42", "!", "", &encode("-1"), &encode("x"), &encode("18446744073709551615")] {
+        for bad in [
+            "42",
+            "!",
+            "",
+            &encode("-1"),
+            &encode("x"),
+            &encode("18446744073709551615"),
+        ] {
             let error = place(bad).unwrap_err();
             assert_eq!(error.fields()["cursor"], ["is invalid"], "{bad}");
         }

@@ -53,7 +53,9 @@ struct MembersInput {
 
 fn description(field: Field<String>, checks: &mut Checks) -> Option<Option<String>> {
     let description = field.change("description", checks)?;
-    let fits = description.as_ref().is_none_or(|text| text.chars().count() <= 500);
+    let fits = description
+        .as_ref()
+        .is_none_or(|text| text.chars().count() <= 500);
     checks.that("description", fits, "should be at most 500 character(s)");
     Some(description)
 }
@@ -69,13 +71,21 @@ fn description(field: Field<String>, checks: &mut Checks) -> Option<Option<Strin
     ),
     responses((status = 200, body = GroupList), Refusals), security(("api_key" = ["nodes:read"])),
 )]
-async fn list(State(api): State<Api>, at: InProject<NodesRead>, params: Params) -> ApiResult<Json<GroupList>> {
+async fn list(
+    State(api): State<Api>,
+    at: InProject<NodesRead>,
+    params: Params,
+) -> ApiResult<Json<GroupList>> {
     let query = Query::all(RecordKind::NodeGroup)
         .ordered(Order::Name)
         .page(params.page(DEFAULT_LIMIT));
     let page = page_of::<NodeGroup>(&api, &at.scope(), query).await?;
     Ok(Json(GroupList {
-        node_groups: page.items.iter().map(|group| GroupBody::from(&group.value)).collect(),
+        node_groups: page
+            .items
+            .iter()
+            .map(|group| GroupBody::from(&group.value))
+            .collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))
@@ -104,9 +114,18 @@ async fn create(
         return Err(zentinel_core::Error::internal("a group was refused without a reason").into());
     };
     group.description = description;
-    let entry = AuditEntry::new(&at.scope(), at.caller.actor(), "node_group.created", group.id, now)
-        .with_changes(json!({"name": group.name}));
-    let committed = api.store.commit(Changes::new().insert(&group)?.audit(entry)).await;
+    let entry = AuditEntry::new(
+        &at.scope(),
+        at.caller.actor(),
+        "node_group.created",
+        group.id,
+        now,
+    )
+    .with_changes(json!({"name": group.name}));
+    let committed = api
+        .store
+        .commit(Changes::new().insert(&group)?.audit(entry))
+        .await;
     committed.map_err(|error| taken_also_on(error, "project_id"))?;
     let node_group = GroupBody::from(&group);
     Ok((StatusCode::CREATED, Json(GroupOne { node_group })))
@@ -118,7 +137,11 @@ async fn create(
     params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)),
     responses((status = 200, body = GroupOne), Refusals), security(("api_key" = ["nodes:read"])),
 )]
-async fn show(State(api): State<Api>, at: InProject<NodesRead>, id: PathId<NodeGroup>) -> ApiResult<Json<GroupOne>> {
+async fn show(
+    State(api): State<Api>,
+    at: InProject<NodesRead>,
+    id: PathId<NodeGroup>,
+) -> ApiResult<Json<GroupOne>> {
     let group = api.store.fetch::<NodeGroup>(&at.scope(), id.0).await?;
     let node_group = GroupBody::from(&group.value);
     Ok(Json(GroupOne { node_group }))
@@ -184,7 +207,11 @@ async fn set_nodes(
 async fn members(api: &Api, scope: &Scope, field: Field<Vec<String>>) -> Result<BTreeSet<NodeId>> {
     let mut checks = Checks::new();
     let texts = field.required("node_ids", &mut checks).unwrap_or_default();
-    checks.that("node_ids", texts.len() <= MAX_MEMBERS, "should have at most 10000 item(s)");
+    checks.that(
+        "node_ids",
+        texts.len() <= MAX_MEMBERS,
+        "should have at most 10000 item(s)",
+    );
     let ids: BTreeSet<NodeId> = texts.iter().filter_map(|text| parse_id(text)).collect();
     let well_formed = texts.iter().all(|text| parse_id::<NodeId>(text).is_some());
     checks.that("node_ids", well_formed, "is invalid");
@@ -214,13 +241,17 @@ where
         let now = api.now();
         let read = api.store.fetch::<NodeGroup>(&at.scope(), id.0).await?;
         let group = change(read.value.clone()).await?;
-        let entry = AuditEntry::new(&at.scope(), at.caller.actor(), action, group.id, now).with_changes(json!({
-            "name": group.name,
-            "description": group.description,
-            "color": group.color,
-            "nodes": group.node_ids.len(),
-        }));
-        let committed = api.store.commit(Changes::new().update(&read, &group)?.audit(entry)).await;
+        let entry =
+            AuditEntry::new(&at.scope(), at.caller.actor(), action, group.id, now).with_changes(json!({
+                "name": group.name,
+                "description": group.description,
+                "color": group.color,
+                "nodes": group.node_ids.len(),
+            }));
+        let committed = api
+            .store
+            .commit(Changes::new().update(&read, &group)?.audit(entry))
+            .await;
         committed.map_err(|error| taken_also_on(error, "project_id"))?;
         Ok(group)
     })
@@ -237,13 +268,19 @@ where
     params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)),
     responses((status = 204, description = "Deleted"), ChangeRefusals), security(("api_key" = ["nodes:write"])),
 )]
-async fn delete(State(api): State<Api>, at: InProject<NodesWrite>, id: PathId<NodeGroup>) -> ApiResult<StatusCode> {
+async fn delete(
+    State(api): State<Api>,
+    at: InProject<NodesWrite>,
+    id: PathId<NodeGroup>,
+) -> ApiResult<StatusCode> {
     super::retrying(|| async {
         let now = api.now();
         let read = api.store.fetch::<NodeGroup>(&at.scope(), id.0).await?;
         let entry = AuditEntry::new(&at.scope(), at.caller.actor(), "node_group.deleted", read.id, now)
             .with_changes(json!({"name": read.name}));
-        api.store.commit(Changes::new().delete(&read).audit(entry)).await?;
+        api.store
+            .commit(Changes::new().delete(&read).audit(entry))
+            .await?;
         Ok(())
     })
     .await?;

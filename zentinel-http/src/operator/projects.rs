@@ -53,14 +53,19 @@ impl ProjectInput {
     /// Applies everything but the name.
     fn apply(self, project: &mut Project, checks: &mut Checks) {
         if let Some(description) = self.description.change("description", checks) {
-            let fits = description.as_ref().is_none_or(|text| text.chars().count() <= 500);
+            let fits = description
+                .as_ref()
+                .is_none_or(|text| text.chars().count() <= 500);
             checks.that("description", fits, "should be at most 500 character(s)");
             project.description = description;
         }
         let Some(settings) = self.settings.optional("settings", checks) else {
             return;
         };
-        if let Some(open) = settings.open_registration.optional("settings.open_registration", checks) {
+        if let Some(open) = settings
+            .open_registration
+            .optional("settings.open_registration", checks)
+        {
             project.settings.open_registration = open;
         }
         let field = "settings.max_concurrent_rollouts";
@@ -79,13 +84,21 @@ impl ProjectInput {
     params(("limit" = Option<u32>, Query, description = "1 to 500; 100 by default"), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = ProjectList), Refusals), security(("api_key" = [])),
 )]
-async fn list(State(api): State<Api>, operator: Operator<AnyKey>, params: Params) -> ApiResult<Json<ProjectList>> {
+async fn list(
+    State(api): State<Api>,
+    operator: Operator<AnyKey>,
+    params: Params,
+) -> ApiResult<Json<ProjectList>> {
     let query = Query::all(RecordKind::Project)
         .ordered(Order::Name)
         .page(params.page(DEFAULT_LIMIT));
     let page = page_of::<Project>(&api, &operator.caller.scope(), query).await?;
     Ok(Json(ProjectList {
-        projects: page.items.iter().map(|project| ProjectBody::from(&project.value)).collect(),
+        projects: page
+            .items
+            .iter()
+            .map(|project| ProjectBody::from(&project.value))
+            .collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))

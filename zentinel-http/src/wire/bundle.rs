@@ -52,7 +52,11 @@ pub(crate) struct BundleBody {
 impl From<&Bundle> for BundleBody {
     fn from(bundle: &Bundle) -> Self {
         let origin = &bundle.origin;
-        let mut risk_reasons: Vec<_> = bundle.risk_findings.iter().map(|found| found.code.clone()).collect();
+        let mut risk_reasons: Vec<_> = bundle
+            .risk_findings
+            .iter()
+            .map(|found| found.code.clone())
+            .collect();
         risk_reasons.dedup();
         Self {
             id: bundle.id.uuid(),
@@ -102,8 +106,14 @@ fn line(found: &Diagnostic) -> String {
         (Some(line), None) => format!(":{line}"),
         _ => String::new(),
     };
-    let help = found.help.as_ref().map_or_else(String::new, |help| format!(" ({help})"));
-    format!("{}{place}: {severity}[{}]: {}{help}", found.file, found.code, found.message)
+    let help = found
+        .help
+        .as_ref()
+        .map_or_else(String::new, |help| format!(" ({help})"));
+    format!(
+        "{}{place}: {severity}[{}]: {}{help}",
+        found.file, found.code, found.message
+    )
 }
 
 /// One bundle.
@@ -139,6 +149,12 @@ pub(crate) struct SourceBody {
     config_source: String,
     files: Vec<FileBody>,
     inserted_at: Time,
+}
+
+/// A source.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SourceOne {
+    pub(crate) source: SourceBody,
 }
 
 impl From<BundleSource> for SourceBody {
@@ -204,7 +220,10 @@ mod tests {
             message: "no upstream `api`".to_owned(),
             help: None,
         };
-        assert_eq!(line(&found), "zentinel.kdl:3:7: error[unknown-upstream]: no upstream `api`");
+        assert_eq!(
+            line(&found),
+            "zentinel.kdl:3:7: error[unknown-upstream]: no upstream `api`"
+        );
         assert!(!Diagnostics::new(&[found.clone()]).valid);
         found.severity = Severity::Warning;
         assert!(Diagnostics::new(&[found]).valid);

@@ -108,7 +108,7 @@ pub(crate) struct EventList {
 
 /// What a node reported, with the fields of its report.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct HeartbeatBody {
+pub(crate) struct ReportedBody {
     id: Uuid,
     node_id: Uuid,
     inserted_at: Time,
@@ -116,7 +116,7 @@ pub(crate) struct HeartbeatBody {
     reported: Map<String, Value>,
 }
 
-impl From<LogEntry> for HeartbeatBody {
+impl From<LogEntry> for ReportedBody {
     fn from(entry: LogEntry) -> Self {
         let mut reported = match entry.row.body {
             Value::Object(reported) => reported,
@@ -137,7 +137,7 @@ impl From<LogEntry> for HeartbeatBody {
 /// A page of heartbeats, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct HeartbeatList {
-    pub(crate) heartbeats: Vec<HeartbeatBody>,
+    pub(crate) heartbeats: Vec<ReportedBody>,
     /// How many are kept in all.
     pub(crate) total: u64,
     /// Where the next page begins.
@@ -147,7 +147,7 @@ pub(crate) struct HeartbeatList {
 /// A page of events that a node reported, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NodeEventList {
-    pub(crate) events: Vec<HeartbeatBody>,
+    pub(crate) events: Vec<ReportedBody>,
     /// How many are kept in all.
     pub(crate) total: u64,
     /// Where the next page begins.

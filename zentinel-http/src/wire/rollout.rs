@@ -66,7 +66,8 @@ impl From<&Rollout> for RolloutBody {
     fn from(rollout: &Rollout) -> Self {
         let spec = &rollout.spec;
         let config = |strategy: &str| {
-            (spec.strategy == strategy && !spec.strategy_config.is_null()).then(|| spec.strategy_config.clone())
+            (spec.strategy == strategy && !spec.strategy_config.is_null())
+                .then(|| spec.strategy_config.clone())
         };
         Self {
             id: rollout.id.uuid(),
@@ -263,10 +264,14 @@ pub(crate) struct PreviewOne {
 
 impl From<&Preview> for PreviewOne {
     fn from(preview: &Preview) -> Self {
-        let steps = preview.steps.iter().enumerate().map(|(step_index, nodes)| PlannedStep {
-            step_index,
-            node_ids: nodes.iter().map(|id| id.uuid()).collect(),
-        });
+        let steps = preview
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(step_index, nodes)| PlannedStep {
+                step_index,
+                node_ids: nodes.iter().map(|id| id.uuid()).collect(),
+            });
         Self {
             preview: PreviewBody {
                 steps: steps.collect(),

@@ -1,0 +1,119 @@
+//! The router, and the document that is made from it.
+
+use crate::error::ApiError;
+use crate::middleware::{accepts_json, guard, security_headers, trace};
+use crate::services::{Api, Services};
+use crate::{observe, operator};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{from_fn, from_fn_with_state};
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use std::sync::Arc;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{ServerBuilder, server::Server};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Zentinel control plane",
+        description = "Operator and node API of the control plane for fleets of Zentinel reverse proxies.\n\n\
+            Every list takes `limit` and `cursor` and returns `total` and `next_cursor`. Errors are \
+            `{\"error\": \"<text>\"}`, or `{\"error\": {\"<field>\": [\"<message>\"]}}` with status 422.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    components(schemas(crate::wire::Failure)),
+    modifiers(&Schemes),
+    tags(
+        (name = "Projects", description = "Fleets with their configuration"),
+        (name = "Bundles", description = "Compiled, signed configuration"),
+        (name = "Rollouts", description = "Bringing a bundle to nodes, step by step, behind health gates"),
+        (name = "Nodes", description = "Reverse proxies, as operators see them"),
+        (name = "Node groups", description = "Named sets of nodes"),
+        (name = "Registration tokens", description = "What lets nodes register"),
+        (name = "API keys", description = "What lets operators in"),
+        (name = "Signing keys", description = "Public keys"),
+        (name = "Audit", description = "Who did what"),
+        (name = "Events", description = "What happened"),
+        (name = "Node API", description = "What nodes call"),
+        (name = "Operations", description = "The control plane itself"),
+    ),
+)]
+struct ApiDoc;
+
+/// How callers say who they are.
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let mut key = Http::new(HttpAuthScheme::Bearer);
+        key.description = Some("An operator's API key; each operation names the scope it needs".to_owned());
+        let mut token = Http::new(HttpAuthScheme::Bearer);
+        token.bearer_format = Some("JWT".to_owned());
+        token.description = Some("A node's token".to_owned());
+        let node = ApiKeyValue::with_description("X-Zentinel-Node-Key", "A node's static key");
+        components.add_security_scheme("api_key", SecurityScheme::Http(key));
+        components.add_security_scheme("node_token", SecurityScheme::Http(token));
+        components.add_security_scheme("node_key", SecurityScheme::ApiKey(ApiKey::Header(node)));
+    }
+}
+
+/// The whole HTTP interface. Serve it as it is, nest it, or call it without a socket.
+///
+/// The connection should put `axum::extract::ConnectInfo<SocketAddr>` into the extensions of
+/// requests; without it all callers count as one address.
+pub fn router(services: Arc<Services>) -> Router {
+    let api = Api::new(services);
+    let mut document = ApiDoc::openapi();
+    document.servers = Some(vec![server(&api)]);
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    let json = OpenApiRouter::new()
+        .merge(operator::routes())
+        .route_layer(from_fn(accepts_json));
+    let (router, document) = OpenApiRouter::with_openapi(document)
+        .merge(json)
+        .merge(observe::routes())
+        .split_for_parts();
+    let text = match document.to_json() {
+        Ok(text) => Bytes::from(text),
+        Err(error) => {
+            tracing::error!(%error, "the OpenAPI document could not be written");
+            Bytes::from_static(b"{}")
+        }
+    };
+    router
+        .route(
+            "/api/openapi.json",
+            axum::routing::get(move || {
+                let text = text.clone();
+                async move { ([(CONTENT_TYPE, "application/json; charset=utf-8")], text) }
+            }),
+        )
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        // The guard counts bytes itself.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(api.clone(), guard))
+        .layer(from_fn(security_headers))
+        .layer(from_fn_with_state(api.clone(), trace))
+        .with_state(api)
+}
+
+fn server(api: &Api) -> Server {
+    let url = api.options.public_url.as_str();
+    ServerBuilder::new()
+        .url(url.strip_suffix('/').unwrap_or(url))
+        .build()
+}
+
+async fn no_route() -> ApiError {
+    ApiError::framework(StatusCode::NOT_FOUND)
+}
+
+async fn wrong_method(_: Request) -> ApiError {
+    ApiError::framework(StatusCode::METHOD_NOT_ALLOWED)
+}

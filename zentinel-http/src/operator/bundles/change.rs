@@ -1,0 +1,295 @@
+//! Creating bundles, handing them out, withdrawing them.
+
+use crate::error::{ApiResult, taken_also_on};
+use crate::extract::{Field, Input, PathId, parse_id};
+use crate::operator::auth::{BundlesCreate, BundlesWrite, InProject};
+use crate::operator::retrying;
+use crate::services::Api;
+use crate::wire::{BundleBody, BundleOne, ChangeRefusals, Diagnostics, Json};
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeSet;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use zentinel_compiler::bundle::{NewBundle, create as new_bundle};
+use zentinel_core::entity::{
+    ApiScope, AuditEntry, Bundle, BundleOrigin, BundleSbom, BundleSource, BundleStatus, ExtraFile, RiskLevel,
+};
+use zentinel_core::error::Checks;
+use zentinel_core::id::{NodeId, TypedId};
+use zentinel_core::port::StoreExt;
+use zentinel_core::{Changes, Error};
+
+/// Most nodes that one assignment may name.
+const MAX_NODES: usize = 10_000;
+
+/// A bundle to compile.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct BundleInput {
+    /// Unique in the project.
+    #[schema(value_type = String, min_length = 1, max_length = 100, example = "1.4.0")]
+    version: Field<String>,
+    /// KDL text, at most 4 MiB.
+    #[schema(value_type = String, example = "listeners { }")]
+    config_source: Field<String>,
+    /// Files beside it.
+    #[schema(value_type = Option<Vec<FileInput>>)]
+    files: Field<Vec<FileInput>>,
+    /// The author's own judgement; the compiler only raises it.
+    #[schema(value_type = Option<String>, example = "low")]
+    risk_level: Field<RiskLevel>,
+    /// A commit or another reference, for the record.
+    #[schema(value_type = Option<String>, max_length = 255)]
+    source_ref: Field<String>,
+    #[schema(value_type = Option<String>, max_length = 255)]
+    source_branch: Field<String>,
+    #[schema(value_type = Option<String>, max_length = 255)]
+    source_repo: Field<String>,
+}
+
+/// A file beside the configuration.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(super) struct FileInput {
+    /// Relative, with `/`.
+    #[schema(example = "ca/root.pem")]
+    path: String,
+    /// Standard base64.
+    content: String,
+}
+
+/// A new bundle.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BundleCreated {
+    id: Uuid,
+    version: String,
+    #[schema(example = "pending")]
+    status: &'static str,
+    project_id: Uuid,
+}
+
+fn reference(name: &str, field: Field<String>, checks: &mut Checks) -> Option<String> {
+    let text = field.optional(name, checks)?;
+    let fits = text.chars().count() <= 255;
+    checks.that(name, fits, "should be at most 255 character(s)");
+    Some(text)
+}
+
+/// Create a bundle
+///
+/// It is compiled in the background; see its `status` and `diagnostics`.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project_slug}/bundles", tag = "Bundles",
+    params(("project_slug" = String, Path)), request_body = BundleInput,
+    responses((status = 201, body = BundleCreated), ChangeRefusals), security(("api_key" = ["bundles:write"])),
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    at: InProject<BundlesCreate>,
+    Input(input): Input<BundleInput>,
+) -> ApiResult<(StatusCode, Json<BundleCreated>)> {
+    let mut checks = Checks::new();
+    let version = input.version.required("version", &mut checks);
+    let config_source = input.config_source.required("config_source", &mut checks);
+    let risk_level = input.risk_level.optional("risk_level", &mut checks);
+    let files = input.files.optional("files", &mut checks).unwrap_or_default();
+    let origin = BundleOrigin {
+        source_type: "api".to_owned(),
+        source_ref: reference("source_ref", input.source_ref, &mut checks),
+        source_branch: reference("source_branch", input.source_branch, &mut checks),
+        source_repo: reference("source_repo", input.source_repo, &mut checks),
+    };
+    checks.finish()?;
+    let new = NewBundle {
+        version: version.unwrap_or_default(),
+        config_source: config_source.unwrap_or_default(),
+        files: files.into_iter().map(file).collect(),
+        risk_level: risk_level.unwrap_or_default(),
+        generated: false,
+        origin,
+    };
+    let (bundle, changes) = new_bundle(at.ids(), at.caller.actor(), new, api.now())?;
+    let committed = api.store.commit(changes).await;
+    committed.map_err(|error| taken_also_on(error, "project_id"))?;
+    let created = BundleCreated {
+        id: bundle.id.uuid(),
+        version: bundle.version,
+        status: bundle.status.as_str(),
+        project_id: bundle.project_id.uuid(),
+    };
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+fn file(input: FileInput) -> ExtraFile {
+    ExtraFile {
+        path: input.path,
+        content: input.content,
+    }
+}
+
+/// A configuration to look at.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct ValidateInput {
+    /// KDL text, at most 4 MiB.
+    #[schema(value_type = String)]
+    config_source: Field<String>,
+}
+
+/// Validate a configuration
+///
+/// Says what a bundle of it would be refused or warned for. Stores nothing.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project_slug}/bundles/validate", tag = "Bundles",
+    params(("project_slug" = String, Path)), request_body = ValidateInput,
+    responses((status = 200, body = Diagnostics), ChangeRefusals), security(("api_key" = ["bundles:write"])),
+)]
+pub(super) async fn validate(
+    State(api): State<Api>,
+    _at: InProject<BundlesWrite>,
+    Input(input): Input<ValidateInput>,
+) -> ApiResult<Json<Diagnostics>> {
+    let mut checks = Checks::new();
+    let text = input.config_source.required("config_source", &mut checks);
+    let text = text.unwrap_or_default();
+    let most = zentinel_compiler::source::SourceLimits::default().config_bytes;
+    checks.that(
+        "config_source",
+        text.len() <= most,
+        format!("should be at most {most} byte(s)"),
+    );
+    checks.finish()?;
+    let found = api.validator.validate(&text, false).await?;
+    Ok(Json(Diagnostics::new(&found)))
+}
+
+/// Delete a bundle
+///
+/// Only one that is pending or failed.
+#[utoipa::path(
+    delete, path = "/api/v1/projects/{project_slug}/bundles/{id}", tag = "Bundles",
+    params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)),
+    responses((status = 204, description = "Deleted"), ChangeRefusals), security(("api_key" = ["bundles:write"])),
+)]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    at: InProject<BundlesWrite>,
+    id: PathId<Bundle>,
+) -> ApiResult<StatusCode> {
+    let (api, at) = (&api, &at);
+    retrying(|| async move {
+        let (scope, now) = (at.scope(), api.now());
+        let bundle = api.store.fetch::<Bundle>(&scope, id.0).await?;
+        if !matches!(bundle.status, BundleStatus::Pending | BundleStatus::Failed) {
+            return Err(Error::conflict("Only pending or failed bundles can be deleted"));
+        }
+        let mut changes = Changes::new().delete(&bundle);
+        if let Some(source) = api.store.find::<BundleSource>(&scope, id.0).await? {
+            changes = changes.delete(&source);
+        }
+        if let Some(sbom) = api.store.find::<BundleSbom>(&scope, id.0).await? {
+            changes = changes.delete(&sbom);
+        }
+        let entry = AuditEntry::new(&scope, at.caller.actor(), "bundle.deleted", bundle.id, now)
+            .with_changes(json!({"version": bundle.version, "status": bundle.status}));
+        api.store.commit(changes.audit(entry)).await.map(drop)
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Nodes to give a bundle to.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct AssignInput {
+    #[schema(value_type = Option<Vec<Uuid>>, max_items = 10_000)]
+    node_ids: Field<Vec<String>>,
+    /// Whether pins are overridden; needs the scope `rollouts:write` too.
+    #[schema(value_type = Option<bool>)]
+    force: Field<bool>,
+}
+
+/// A node that was not given the bundle.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SkippedBody {
+    node_id: Uuid,
+    /// `not_found`, `pending_approval`, `pinned` or `in_rollout`.
+    reason: String,
+}
+
+/// What an assignment did.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AssignedBody {
+    /// How many nodes were given the bundle.
+    assigned: usize,
+    skipped: Vec<SkippedBody>,
+}
+
+/// Assign a bundle to nodes
+///
+/// Without a rollout: no steps, no gates.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project_slug}/bundles/{id}/assign", tag = "Bundles",
+    params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)), request_body = AssignInput,
+    responses((status = 200, body = AssignedBody), ChangeRefusals), security(("api_key" = ["bundles:write"])),
+)]
+pub(super) async fn assign(
+    State(api): State<Api>,
+    at: InProject<BundlesWrite>,
+    id: PathId<Bundle>,
+    Input(input): Input<AssignInput>,
+) -> ApiResult<Json<AssignedBody>> {
+    api.store.fetch::<Bundle>(&at.scope(), id.0).await?;
+    let mut checks = Checks::new();
+    let texts = input
+        .node_ids
+        .optional("node_ids", &mut checks)
+        .unwrap_or_default();
+    let force = input.force.optional("force", &mut checks).unwrap_or_default();
+    checks.that(
+        "node_ids",
+        texts.len() <= MAX_NODES,
+        "should have at most 10000 item(s)",
+    );
+    let well_formed = texts.iter().all(|text| parse_id::<NodeId>(text).is_some());
+    checks.that("node_ids", well_formed, "is invalid");
+    checks.finish()?;
+    if force {
+        at.caller.require(ApiScope::RolloutsWrite)?;
+    }
+    let nodes: BTreeSet<NodeId> = texts.iter().filter_map(|text| parse_id(text)).collect();
+    let nodes: Vec<NodeId> = nodes.into_iter().collect();
+    let done = api
+        .engine
+        .assign(&at.scope(), at.caller.actor(), id.0, &nodes, force)
+        .await?;
+    api.fleet.refresh(&done.assigned).await?;
+    let skipped = done.skipped.into_iter().map(|(node_id, reason)| SkippedBody {
+        node_id: node_id.uuid(),
+        reason,
+    });
+    Ok(Json(AssignedBody {
+        assigned: done.assigned.len(),
+        skipped: skipped.collect(),
+    }))
+}
+
+/// Revoke a bundle
+///
+/// Nodes that were told to fetch it are told no longer; running rollouts of it fail.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project_slug}/bundles/{id}/revoke", tag = "Bundles",
+    params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = BundleOne), ChangeRefusals), security(("api_key" = ["bundles:write"])),
+)]
+pub(super) async fn revoke(
+    State(api): State<Api>,
+    at: InProject<BundlesWrite>,
+    id: PathId<Bundle>,
+) -> ApiResult<Json<BundleOne>> {
+    let bundle = api.engine.revoke(&at.scope(), at.caller.actor(), id.0).await?;
+    let bundle = BundleBody::from(&bundle);
+    Ok(Json(BundleOne { bundle }))
+}

@@ -1,0 +1,73 @@
+//! The nodes of a project.
+
+mod change;
+mod history;
+mod read;
+
+use crate::services::Api;
+use crate::wire::NodeBody;
+use std::collections::{BTreeMap, HashMap};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+use zentinel_core::entity::{Node, NodeGroup, NodeReport};
+use zentinel_core::id::{NodeId, TypedId};
+use zentinel_core::port::{Query, StoreExt};
+use zentinel_core::{RecordKind, Result, Scope, Stored};
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(read::list))
+        .routes(routes!(read::stats))
+        .routes(routes!(read::show, change::update, change::delete))
+        .routes(routes!(change::pin))
+        .routes(routes!(change::revoke_key))
+        .routes(routes!(history::events))
+        .routes(routes!(history::heartbeats))
+}
+
+/// Joins nodes with what they last said and with their groups.
+async fn bodies(api: &Api, scope: &Scope, nodes: &[Stored<Node>]) -> Result<Vec<NodeBody>> {
+    let mut groups: HashMap<NodeId, Vec<Uuid>> = HashMap::new();
+    let all = Query::all(RecordKind::NodeGroup);
+    for group in api.store.list_all::<NodeGroup>(scope, all).await? {
+        for node in &group.node_ids {
+            groups.entry(*node).or_default().push(group.id.uuid());
+        }
+    }
+    let reports = reports(api, scope, nodes).await?;
+    let body = |node: &Stored<Node>| {
+        let groups = groups.get(&node.id).cloned().unwrap_or_default();
+        NodeBody::new(node, reports.get(&node.id), groups)
+    };
+    Ok(nodes.iter().map(body).collect())
+}
+
+/// What nodes last said: from memory, and from the store for nodes that are not there yet.
+async fn reports(api: &Api, scope: &Scope, nodes: &[Stored<Node>]) -> Result<BTreeMap<NodeId, NodeReport>> {
+    let mut reports: BTreeMap<NodeId, NodeReport> = nodes
+        .iter()
+        .filter_map(|node| Some((node.id, api.fleet.report(node.id)?)))
+        .collect();
+    let missing: Vec<NodeId> = nodes
+        .iter()
+        .map(|node| node.id)
+        .filter(|id| !reports.contains_key(id))
+        .collect();
+    if !missing.is_empty() {
+        let query = Query::all(RecordKind::NodeReport).with_ids(missing);
+        for report in api.store.list_all::<NodeReport>(scope, query).await? {
+            reports.insert(report.node_id, report.value);
+        }
+    }
+    Ok(reports)
+}
+
+/// One node, joined.
+async fn body(api: &Api, scope: &Scope, id: NodeId) -> Result<NodeBody> {
+    let node = api.store.fetch::<Node>(scope, id).await?;
+    let mut bodies = bodies(api, scope, &[node]).await?;
+    bodies
+        .pop()
+        .ok_or_else(|| zentinel_core::Error::not_found("Node not found"))
+}

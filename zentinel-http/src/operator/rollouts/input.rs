@@ -1,0 +1,367 @@
+//! What an operator asks for.
+
+use crate::extract::{Field, parse_id};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use utoipa::ToSchema;
+use zentinel_core::entity::{HealthGates, RolloutSpec, TargetSelector};
+use zentinel_core::error::Checks;
+use zentinel_core::id::{BundleId, TypedId};
+use zentinel_core::{Percent, Result};
+use zentinel_rollout::engine::NewRollout;
+
+/// The message for every selector that is none of the four.
+const SELECTORS: &str = "must be {type: all}, {type: labels, labels: {...}}, \
+     {type: node_ids, node_ids: [...]} or {type: groups, group_ids: [...]}";
+
+/// Most labels, nodes or groups of a selector.
+const MAX_SELECTED: usize = 10_000;
+
+/// Most labels of a selector.
+const MAX_LABELS: usize = 64;
+
+const GATES: [&str; 5] = [
+    "heartbeat_healthy",
+    "max_error_rate",
+    "max_latency_ms",
+    "max_cpu_percent",
+    "max_memory_percent",
+];
+
+/// A rollout to create.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct RolloutInput {
+    #[schema(value_type = uuid::Uuid)]
+    bundle_id: Field<String>,
+    /// One of `{"type":"all"}`, `{"type":"labels","labels":{…}}`, `{"type":"node_ids","node_ids":[…]}`,
+    /// `{"type":"groups","group_ids":[…]}`; all nodes by default.
+    #[schema(value_type = Option<Object>, example = json!({"type": "labels", "labels": {"region": "eu"}}))]
+    target_selector: Field<Value>,
+    /// `rolling` by default.
+    #[schema(value_type = Option<String>, example = "rolling")]
+    strategy: Field<String>,
+    /// Nodes per step; 1 by default.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    batch_size: Field<i64>,
+    /// Instead of `batch_size`: share of the targets per step.
+    #[schema(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    batch_percentage: Field<i64>,
+    /// How many nodes of a step may be offline without stopping it; 0 by default.
+    #[schema(value_type = Option<u32>)]
+    max_unavailable: Field<i64>,
+    /// How long a step may take; 600 by default.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    progress_deadline_seconds: Field<i64>,
+    /// What must hold before a step is done; `{"heartbeat_healthy": true}` by default.
+    #[schema(value_type = Option<Object>, example = json!({"heartbeat_healthy": true, "max_error_rate": 5.0}))]
+    health_gates: Field<Map<String, Value>>,
+    /// Whether failure rolls back by itself.
+    #[schema(value_type = Option<bool>)]
+    auto_rollback: Field<bool>,
+    /// Share of a step's nodes that must fail before the step does; 50 by default.
+    #[schema(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    rollback_threshold: Field<i64>,
+    /// Whether it starts at once; true by default.
+    #[schema(value_type = Option<bool>)]
+    auto_start: Field<bool>,
+    /// Whether open rollouts on the same nodes are cancelled instead of being in the way.
+    #[schema(value_type = Option<bool>)]
+    supersede: Field<bool>,
+    /// What the strategy `blue_green` needs.
+    #[schema(value_type = Option<Object>)]
+    blue_green_config: Field<Map<String, Value>>,
+    /// What the strategy `canary` needs.
+    #[schema(value_type = Option<Object>)]
+    canary_analysis_config: Field<Map<String, Value>>,
+    /// What any other strategy needs.
+    #[schema(value_type = Option<Object>)]
+    strategy_config: Field<Map<String, Value>>,
+    #[schema(ignore)]
+    scheduled_at: Field<Value>,
+    #[schema(ignore)]
+    environment_id: Field<Value>,
+    #[schema(ignore)]
+    template_id: Field<Value>,
+    #[schema(ignore)]
+    custom_health_checks: Field<Vec<Value>>,
+}
+
+impl RolloutInput {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// `Invalid` with every complaint.
+    pub(super) fn check(self) -> Result<NewRollout> {
+        let mut checks = Checks::new();
+        self.refuse_unsupported(&mut checks);
+        let default = RolloutSpec::default();
+        let bundle_id = self.bundle_id.required("bundle_id", &mut checks);
+        let bundle_id = bundle_id.and_then(|text| {
+            let id = parse_id::<BundleId>(&text);
+            checks.that("bundle_id", id.is_some(), "is invalid");
+            id
+        });
+        let selector = self.target_selector.optional("target_selector", &mut checks);
+        let strategy = self.strategy.optional("strategy", &mut checks);
+        let strategy = strategy.unwrap_or(default.strategy);
+        let config = match strategy.as_str() {
+            "blue_green" => self.blue_green_config.optional("blue_green_config", &mut checks),
+            "canary" => self
+                .canary_analysis_config
+                .optional("canary_analysis_config", &mut checks),
+            _ => self.strategy_config.optional("strategy_config", &mut checks),
+        };
+        let batch_size = whole(self.batch_size, "batch_size", 1, &mut checks);
+        let batch_percentage = percent(self.batch_percentage, "batch_percentage", &mut checks);
+        let both = batch_percentage.is_some() && batch_size.is_some_and(|size| size != 1);
+        checks.that(
+            "batch_percentage",
+            !both,
+            "cannot set both batch_size and batch_percentage",
+        );
+        let deadline = whole(
+            self.progress_deadline_seconds,
+            "progress_deadline_seconds",
+            1,
+            &mut checks,
+        );
+        let spec = RolloutSpec {
+            target_selector: selector.map_or(TargetSelector::All, |value| target(&value, &mut checks)),
+            strategy,
+            strategy_config: config.map_or(Value::Null, Value::Object),
+            batch_size: batch_size.unwrap_or(default.batch_size),
+            batch_percentage,
+            max_unavailable: whole(self.max_unavailable, "max_unavailable", 0, &mut checks).unwrap_or(0),
+            progress_deadline_seconds: deadline.unwrap_or(default.progress_deadline_seconds),
+            health_gates: match self.health_gates.optional("health_gates", &mut checks) {
+                Some(given) => gates(&given, &mut checks),
+                None => HealthGates::heartbeat(),
+            },
+            auto_rollback: self
+                .auto_rollback
+                .optional("auto_rollback", &mut checks)
+                .unwrap_or(false),
+            rollback_threshold: percent(self.rollback_threshold, "rollback_threshold", &mut checks)
+                .unwrap_or(default.rollback_threshold),
+        };
+        let auto_start = self
+            .auto_start
+            .optional("auto_start", &mut checks)
+            .unwrap_or(true);
+        let supersede = self.supersede.optional("supersede", &mut checks).unwrap_or(false);
+        checks.finish()?;
+        Ok(NewRollout {
+            bundle_id: bundle_id.unwrap_or_else(|| BundleId::from_uuid(uuid::Uuid::nil())),
+            spec,
+            auto_start,
+            supersede,
+        })
+    }
+
+    /// A rollout that ignored one of these would do what nobody asked for.
+    fn refuse_unsupported(&self, checks: &mut Checks) {
+        let message = "is not supported by this server";
+        checks.that("scheduled_at", !self.scheduled_at.is_given(), message);
+        checks.that("environment_id", !self.environment_id.is_given(), message);
+        checks.that("template_id", !self.template_id.is_given(), message);
+        let given = match &self.custom_health_checks {
+            Field::Given(items) => !items.is_empty(),
+            other => other.is_given(),
+        };
+        checks.that("custom_health_checks", !given, message);
+    }
+}
+
+/// A whole number of at least `least`.
+fn whole(field: Field<i64>, name: &str, least: i64, checks: &mut Checks) -> Option<u32> {
+    let number = field.optional(name, checks)?;
+    let message = if least > 0 {
+        format!("must be greater than {}", least - 1)
+    } else {
+        format!("must be greater than or equal to {least}")
+    };
+    checks.that(name, number >= least, message);
+    let most = i64::from(i32::MAX);
+    checks.that(
+        name,
+        number <= most,
+        format!("must be less than or equal to {most}"),
+    );
+    u32::try_from(number).ok()
+}
+
+fn percent(field: Field<i64>, name: &str, checks: &mut Checks) -> Option<Percent> {
+    let number = field.optional(name, checks)?;
+    checks.that(name, number >= 1, "must be greater than or equal to 1");
+    checks.that(name, number <= 100, "must be less than or equal to 100");
+    u8::try_from(number)
+        .ok()
+        .and_then(|number| Percent::new(number).ok())
+}
+
+fn target(value: &Value, checks: &mut Checks) -> TargetSelector {
+    match selector(value) {
+        Some(selector) => selector,
+        None => {
+            checks.that("target_selector", false, SELECTORS);
+            TargetSelector::All
+        }
+    }
+}
+
+fn selector(value: &Value) -> Option<TargetSelector> {
+    let object = value.as_object()?;
+    match object.get("type")?.as_str()? {
+        "all" => Some(TargetSelector::All),
+        "labels" => {
+            let labels: BTreeMap<String, String> =
+                serde_json::from_value(object.get("labels")?.clone()).ok()?;
+            let fits = |text: &String| text.chars().count() <= 253;
+            let ok = (1..=MAX_LABELS).contains(&labels.len())
+                && labels
+                    .iter()
+                    .all(|(key, value)| !key.is_empty() && fits(key) && fits(value));
+            ok.then_some(TargetSelector::Labels { labels })
+        }
+        "node_ids" => Some(TargetSelector::NodeIds {
+            node_ids: ids(object.get("node_ids")?)?,
+        }),
+        "groups" => Some(TargetSelector::Groups {
+            group_ids: ids(object.get("group_ids")?)?,
+        }),
+        _ => None,
+    }
+}
+
+fn ids<I: TypedId>(value: &Value) -> Option<BTreeSet<I>> {
+    let items = value.as_array()?;
+    let ids = items.iter().map(|item| parse_id(item.as_str()?));
+    let ids: BTreeSet<I> = ids.collect::<Option<_>>()?;
+    (1..=MAX_SELECTED).contains(&items.len()).then_some(ids)
+}
+
+fn gates(given: &Map<String, Value>, checks: &mut Checks) -> HealthGates {
+    let unknown: Vec<&str> = given
+        .keys()
+        .map(String::as_str)
+        .filter(|key| !GATES.contains(key))
+        .take(20)
+        .collect();
+    checks.that(
+        "health_gates",
+        unknown.is_empty(),
+        format!("unknown keys: {}", unknown.join(", ")),
+    );
+    let mut limit = |key: &str| {
+        let value = given.get(key).filter(|value| !value.is_null())?;
+        let number = value
+            .as_f64()
+            .filter(|number| number.is_finite() && *number >= 0.0);
+        checks.that(
+            "health_gates",
+            number.is_some(),
+            format!("{key} must be a number of at least 0"),
+        );
+        number
+    };
+    let mut gates = HealthGates {
+        heartbeat_healthy: None,
+        max_error_rate: limit("max_error_rate"),
+        max_latency_ms: limit("max_latency_ms"),
+        max_cpu_percent: limit("max_cpu_percent"),
+        max_memory_percent: limit("max_memory_percent"),
+    };
+    if let Some(value) = given.get("heartbeat_healthy").filter(|value| !value.is_null()) {
+        gates.heartbeat_healthy = value.as_bool();
+        checks.that(
+            "health_gates",
+            value.is_boolean(),
+            "heartbeat_healthy must be true or false",
+        );
+    }
+    gates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn complaints(body: Value) -> BTreeMap<String, Vec<String>> {
+        let input: RolloutInput = serde_json::from_value(body).unwrap();
+        input
+            .check()
+            .map_or_else(|error| error.fields().clone(), |_| BTreeMap::new())
+    }
+
+    #[test]
+    fn defaults_are_the_contracts() {
+        let id = BundleId::random();
+        let input: RolloutInput = serde_json::from_value(json!({"bundle_id": id})).unwrap();
+        let new = input.check().unwrap();
+        assert_eq!((new.bundle_id, &new.spec), (id, &RolloutSpec::default()));
+        assert!(new.auto_start && !new.supersede);
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let found = complaints(json!({
+            "bundle_id": "x", "batch_size": 0, "max_unavailable": -1, "progress_deadline_seconds": "soon",
+            "rollback_threshold": 101, "health_gates": {"foo": 1, "bar": 2}, "target_selector": {"type": "some"},
+            "auto_start": "yes", "scheduled_at": "2030-01-01T00:00:00Z",
+        }));
+        let expected = [
+            ("auto_start", "is invalid"),
+            ("batch_size", "must be greater than 0"),
+            ("bundle_id", "is invalid"),
+            ("health_gates", "unknown keys: bar, foo"),
+            ("max_unavailable", "must be greater than or equal to 0"),
+            ("progress_deadline_seconds", "is invalid"),
+            ("rollback_threshold", "must be less than or equal to 100"),
+            ("scheduled_at", "is not supported by this server"),
+            ("target_selector", SELECTORS),
+        ];
+        let expected = expected.map(|(field, message)| (field.to_owned(), vec![message.to_owned()]));
+        assert_eq!(found, expected.into());
+    }
+
+    #[test]
+    fn selectors_are_exactly_the_four() {
+        let id = BundleId::random();
+        for good in [
+            json!({"type": "all"}),
+            json!({"type": "labels", "labels": {"a": "b"}}),
+            json!({"type": "node_ids", "node_ids": [id]}),
+            json!({"type": "groups", "group_ids": [id]}),
+        ] {
+            assert!(selector(&good).is_some(), "{good}");
+        }
+        let many: BTreeMap<_, _> = (0..1_000).map(|n| (format!("k{n}"), "v")).collect();
+        for bad in [
+            json!("all"),
+            json!({}),
+            json!({"type": "labels", "labels": {}}),
+            json!({"type": "labels", "labels": {"a": 1}}),
+            json!({"type": "labels", "labels": many}),
+            json!({"type": "node_ids", "node_ids": []}),
+            json!({"type": "node_ids", "node_ids": ["x"]}),
+            json!({"type": "groups", "node_ids": [id]}),
+            json!({"type": ["all"]}),
+        ] {
+            assert!(selector(&bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_way_to_size_a_batch() {
+        let id = BundleId::random();
+        assert!(complaints(json!({"bundle_id": id, "batch_size": 1, "batch_percentage": 20})).is_empty());
+        let found = complaints(json!({"bundle_id": id, "batch_size": 2, "batch_percentage": 20}));
+        assert_eq!(
+            found["batch_percentage"],
+            ["cannot set both batch_size and batch_percentage"]
+        );
+    }
+}
