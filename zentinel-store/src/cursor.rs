@@ -52,7 +52,11 @@ impl Cursor {
     /// The opaque text for callers.
     pub(crate) fn encode(&self, kind: RecordKind, order: Order) -> String {
         let table = kind.table().as_bytes();
-        let mut bytes = vec![VERSION, order_code(order), u8::try_from(table.len()).unwrap_or(u8::MAX)];
+        let mut bytes = vec![
+            VERSION,
+            order_code(order),
+            u8::try_from(table.len()).unwrap_or(u8::MAX),
+        ];
         bytes.extend_from_slice(table);
         bytes.extend_from_slice(self.id.as_bytes());
         match &self.key {
@@ -88,16 +92,17 @@ fn read(bytes: &[u8], kind: RecordKind, order: Order) -> Option<Cursor> {
     }
     let (id, key) = rest.split_first_chunk::<16>()?;
     let key = match order {
-        Order::NewestFirst | Order::OldestFirst => {
-            SortKey::Created(i64::from_be_bytes(key.try_into().ok()?))
-        }
+        Order::NewestFirst | Order::OldestFirst => SortKey::Created(i64::from_be_bytes(key.try_into().ok()?)),
         Order::Name => match key.split_first()? {
             (0, []) => SortKey::Name(None),
             (1, name) => SortKey::Name(Some(String::from_utf8(name.to_vec()).ok()?)),
             _ => return None,
         },
     };
-    Some(Cursor { key, id: Uuid::from_bytes(*id) })
+    Some(Cursor {
+        key,
+        id: Uuid::from_bytes(*id),
+    })
 }
 
 fn order_code(order: Order) -> u8 {
@@ -142,7 +147,10 @@ mod tests {
 
     #[test]
     fn an_order_refuses_the_cursor_of_another() {
-        let cursor = Cursor { key: SortKey::Created(7), id: Uuid::nil() };
+        let cursor = Cursor {
+            key: SortKey::Created(7),
+            id: Uuid::nil(),
+        };
         let text = cursor.encode(RecordKind::Node, Order::OldestFirst);
         assert!(Cursor::decode(&text, RecordKind::Node, Order::NewestFirst).is_err());
     }

@@ -55,4 +55,8 @@ mod sql;
 
 pub use memory::MemoryStore;
 pub use notifier::RecordingNotifier;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteOptions, SqliteStore};
 

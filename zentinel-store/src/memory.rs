@@ -278,3 +278,69 @@ impl Scheduler for MemoryStore {
         Ok(self.inner.state.lock().jobs.prune(before))
     }
 }
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::MemoryStore;
+    use crate::conformance::{self, Backend, Guard};
+    use async_trait::async_trait;
+    use futures_util::StreamExt as _;
+    use std::sync::Arc;
+    use zentinel_core::entity::Organisation;
+    use zentinel_core::port::{Notice, Scheduler, Store};
+    use zentinel_core::{Changes, Timestamp};
+
+    struct Memory;
+
+    #[async_trait]
+    impl Backend for Memory {
+        async fn fresh(&self) -> (Guard, Arc<dyn Store>, Arc<dyn Scheduler>) {
+            let store = MemoryStore::new();
+            (Guard::new(()), Arc::new(store.clone()), Arc::new(store))
+        }
+    }
+
+    mod store {
+        crate::conformance::store_suite!(super::Memory);
+    }
+
+    mod scheduler {
+        crate::conformance::scheduler_suite!(super::Memory);
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_falls_behind_is_told() {
+        let store = MemoryStore::new();
+        let mut notices = store.watch();
+        for number in 0..=super::NOTICE_BACKLOG {
+            let organisation = Organisation::new(&format!("n{number}"), Timestamp::UNIX_EPOCH).unwrap();
+            store
+                .commit(Changes::new().insert(&organisation).unwrap())
+                .await
+                .unwrap();
+        }
+        assert_eq!(notices.next().await, Some(Notice::Lagged));
+        assert!(matches!(notices.next().await, Some(Notice::Records { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_stream_ends_with_the_store() {
+        let store = MemoryStore::new();
+        let mut notices = store.watch();
+        drop(store);
+        assert_eq!(notices.next().await, None);
+    }
+
+    #[test]
+    fn debug_shows_no_records() {
+        assert_eq!(format!("{:?}", MemoryStore::new()), "MemoryStore { .. }");
+    }
+
+    #[tokio::test]
+    async fn clocks_keep_the_contract() {
+        use zentinel_core::port::{ManualClock, SystemClock};
+        conformance::clock::suite(Arc::new(SystemClock), |_| ()).await;
+        let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+        conformance::clock::suite(clock.clone(), |by| clock.advance(by)).await;
+    }
+}

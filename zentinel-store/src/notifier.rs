@@ -67,7 +67,10 @@ impl RecordingNotifier {
     #[must_use]
     pub fn delivered(&self) -> Vec<Event> {
         let state = self.state.lock();
-        let accepted = state.calls.iter().filter(|call| call.answer == Delivery::Delivered);
+        let accepted = state
+            .calls
+            .iter()
+            .filter(|call| call.answer == Delivery::Delivered);
         accepted.map(|call| call.event.clone()).collect()
     }
 }
@@ -77,7 +80,46 @@ impl Notifier for RecordingNotifier {
     async fn deliver(&self, event: &Event, config: &Value) -> Result<Delivery> {
         let mut state = self.state.lock();
         let answer = state.answers.pop_front().unwrap_or(Delivery::Delivered);
-        state.calls.push(RecordedCall { event: event.clone(), config: config.clone(), answer: answer.clone() });
+        state.calls.push(RecordedCall {
+            event: event.clone(),
+            config: config.clone(),
+            answer: answer.clone(),
+        });
         Ok(answer)
+    }
+}
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::*;
+    use crate::conformance::notifier::{NotifierBackend, suite};
+    use zentinel_core::id::TypedId as _;
+
+    #[derive(Default)]
+    struct Recording(RecordingNotifier);
+
+    #[async_trait]
+    impl NotifierBackend for Recording {
+        fn notifier(&self) -> &dyn Notifier {
+            &self.0
+        }
+        fn accepting(&self) -> Value {
+            Value::Null
+        }
+        fn failing(&self) -> Option<Value> {
+            None
+        }
+        async fn received(&self) -> Vec<String> {
+            self.0
+                .delivered()
+                .iter()
+                .map(|event| event.id.uuid().to_string())
+                .collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        suite(&Recording::default()).await;
     }
 }
