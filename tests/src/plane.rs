@@ -1,0 +1,271 @@
+//! A running control plane on each set of back ends, and nodes that take part.
+
+use crate::binary::{self, Server};
+use crate::postgres::Database;
+use crate::s3::{self, S3Server};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use zentinel_compiler::validate::InProcessValidator;
+use zentinel_core::port::SystemClock;
+use zentinel_core::{Secret, id::BundleId};
+use zentinel_http::client::OperatorClient;
+use zentinel_server::agent::{Agent, AgentOptions, DirectoryActivator, HealthSource};
+use zentinel_server::bootstrap::{Names, bootstrap, join_token};
+use zentinel_server::compose::App;
+use zentinel_server::settings::{Overrides, load};
+
+/// A control plane under test.
+#[derive(Debug)]
+pub struct Plane {
+    /// Its base URL; stays the same over restarts.
+    pub url: Url,
+    /// An API key with every scope.
+    pub api_key: String,
+    /// Slug of the project.
+    pub project: String,
+    /// A registration token of the project.
+    pub join_token: String,
+    /// The database server, where there is one.
+    pub database: Option<Database>,
+    /// The S3 server, where there is one.
+    pub s3: Option<S3Server>,
+    running: Running,
+    directory: TempDir,
+}
+
+#[derive(Debug)]
+enum Running {
+    InProcess(Box<App>),
+    Binary { server: Option<Server>, environment: Vec<(String, String)> },
+}
+
+/// Settings that make tests quick and leave their request rates alone.
+const QUICK: [(&str, &str); 5] = [
+    ("ZENTINEL__NODES__POLL_INTERVAL_SECONDS", "5"),
+    ("ZENTINEL__HTTP__RATE_LIMITS__DEFAULT", "1000000"),
+    ("ZENTINEL__HTTP__RATE_LIMITS__NODE", "1000000"),
+    ("ZENTINEL__HTTP__RATE_LIMITS__REGISTRATION", "1000000"),
+    ("ZENTINEL_LOG", "warn"),
+];
+
+impl Plane {
+    /// Everything in memory, in this process.
+    pub async fn in_memory() -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut overrides = Overrides::default();
+        for pair in ["listen=127.0.0.1:0", "database.url=memory", "blobs.kind=memory"] {
+            overrides.set_pair(pair).expect("a pair");
+        }
+        overrides.set("data_dir", directory.path().display().to_string());
+        let environment = QUICK.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = load(None, environment, &overrides).expect("settings");
+        // Test binaries can't be re-executed as the parser's child, so the parser runs in process.
+        let app = App::start_with(&settings, Some(Arc::new(InProcessValidator::default()))).await.expect("it starts");
+        let names =
+            Names { organisation: "Example".into(), projects: vec!["Edge".into()], email: "ops@example.com".into() };
+        let store = &*app.services.store;
+        let made = bootstrap(store, &SystemClock, &names).await.expect("bootstrap");
+        let token = join_token(store, &SystemClock, &made.projects[0]).await.expect("token");
+        Self {
+            url: app.public_url.clone(),
+            api_key: made.api_key.expose().to_owned(),
+            project: made.projects[0].slug.to_string(),
+            join_token: token.expose().to_owned(),
+            database: None,
+            s3: None,
+            running: Running::InProcess(Box::new(app)),
+            directory,
+        }
+    }
+
+    /// The binary on embedded SQLite and a local directory.
+    pub async fn embedded() -> Self {
+        Self::binary(None, None, Vec::new()).await
+    }
+
+    /// The binary on PostgreSQL and S3.
+    pub async fn production() -> Self {
+        let (database, s3) = (Database::create().await, S3Server::start().await);
+        let environment = [
+            ("DATABASE_URL", database.url()),
+            ("ZENTINEL__BLOBS__KIND", "s3".to_owned()),
+            ("S3_ENDPOINT", s3.endpoint()),
+            ("S3_BUCKET", s3::BUCKET.to_owned()),
+            ("S3_ACCESS_KEY_ID", s3::ACCESS_KEY.to_owned()),
+            ("S3_SECRET_ACCESS_KEY", s3::SECRET_KEY.to_owned()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        Self::binary(Some(database), Some(s3), environment).await
+    }
+
+    async fn binary(database: Option<Database>, s3: Option<S3Server>, mut environment: Vec<(String, String)>) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let own = [
+            ("ZENTINEL_DATA_DIR", directory.path().join("data").display().to_string()),
+            ("ZENTINEL_LISTEN", format!("127.0.0.1:{}", free_port())),
+        ];
+        environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        environment.extend(QUICK.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        // Both start other processes and wait for them, while this process may serve S3.
+        let (environment, made, server) = tokio::task::spawn_blocking(move || {
+            let made = initialise(&environment);
+            let server = Server::start(&environment);
+            (environment, made, server)
+        })
+        .await
+        .expect("it starts");
+        let text = |field: &str| made[field].as_str().expect("text").to_owned();
+        Self {
+            url: Url::parse(&server.url).expect("a URL"),
+            api_key: text("api_key"),
+            project: text("project"),
+            join_token: text("join_token"),
+            database,
+            s3,
+            running: Running::Binary { server: Some(server), environment },
+            directory,
+        }
+    }
+
+    /// `kill -9` and start again on the same data and address.
+    ///
+    /// # Panics
+    /// For a plane in this process.
+    pub async fn kill_and_restart(&mut self) {
+        let Running::Binary { server, environment } = &mut self.running else { panic!("only the binary can be killed") };
+        let (old, environment) = (server.take(), environment.clone());
+        let restart = move || {
+            old.expect("it runs").kill();
+            Server::start(&environment)
+        };
+        *server = Some(tokio::task::spawn_blocking(restart).await.expect("it starts again"));
+    }
+
+    /// Ends it in order and removes what it used; answers whether it ended well.
+    pub async fn stop(self) -> bool {
+        let well = match self.running {
+            Running::InProcess(app) => {
+                app.stop().await;
+                true
+            }
+            Running::Binary { server, .. } => {
+                let server = server.expect("it runs");
+                tokio::task::spawn_blocking(move || server.terminate()).await.expect("it ends")
+            }
+        };
+        if let Some(database) = self.database {
+            database.destroy().await;
+        }
+        well
+    }
+
+    /// An operator's client.
+    #[must_use]
+    pub fn operator(&self) -> OperatorClient {
+        OperatorClient::new(self.url.clone(), Secret::new(self.api_key.clone())).expect("a client")
+    }
+
+    /// Starts nodes named `node-0`, `node-1`, ...
+    pub async fn nodes(&self, count: usize) -> Vec<TestNode> {
+        let mut nodes = Vec::with_capacity(count);
+        for index in 0..count {
+            nodes.push(TestNode::start(self, &format!("node-{index}")).await);
+        }
+        nodes
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("local address").port()
+}
+
+fn initialise(environment: &[(String, String)]) -> Value {
+    let arguments =
+        ["--json", "init", "--organisation", "Example", "--project", "Edge", "--email", "ops@example.com"];
+    let output = binary::command(&arguments, environment).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("one JSON object")
+}
+
+/// A real agent with a directory of its own; stopped when dropped.
+#[derive(Debug)]
+pub struct TestNode {
+    /// The agent.
+    pub agent: Arc<Agent>,
+    /// Absolute paths of configurations are looked up below this.
+    pub file_root: PathBuf,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Healthy;
+
+impl HealthSource for Healthy {
+    fn sample(&self) -> (Map<String, Value>, Map<String, Value>) {
+        let health = [("status".to_owned(), "healthy".into())];
+        let metrics = [("error_rate".to_owned(), 0.1.into()), ("latency_p99_ms".to_owned(), 12.into())];
+        (health.into_iter().collect(), metrics.into_iter().collect())
+    }
+}
+
+impl TestNode {
+    /// Registers a node and lets it run.
+    pub async fn start(plane: &Plane, name: &str) -> Self {
+        let directory = plane.directory.path().join("nodes").join(name);
+        let file_root = directory.join("root");
+        std::fs::create_dir_all(&file_root).expect("node directory");
+        let validator = Arc::new(InProcessValidator::default());
+        let activator = DirectoryActivator::new(directory.clone(), file_root.clone(), validator);
+        let options = AgentOptions {
+            server: plane.url.clone(),
+            project: plane.project.clone(),
+            token: Some(Secret::new(plane.join_token.clone())),
+            name: name.to_owned(),
+            labels: BTreeMap::from([("region".to_owned(), "eu".to_owned())]),
+            version: "0.6.45".to_owned(),
+            directory,
+            heartbeat_interval: Duration::from_millis(500),
+            long_poll: Duration::from_secs(5),
+        };
+        let agent = Agent::enrol(options, Arc::new(SystemClock), Arc::new(activator), Arc::new(Healthy));
+        let agent = Arc::new(agent.await.expect("it registers"));
+        let shutdown = CancellationToken::new();
+        let (running, until) = (Arc::clone(&agent), shutdown.clone());
+        let task = tokio::spawn(async move { running.run(until).await });
+        Self { agent, file_root, shutdown, task }
+    }
+
+    /// Gives the node a directory that a configuration serves files from.
+    pub fn with_directory(&self, path: &str) {
+        std::fs::create_dir_all(self.file_root.join(path.trim_start_matches('/'))).expect("directory");
+    }
+
+    /// The bundle it runs.
+    #[must_use]
+    pub fn active(&self) -> Option<BundleId> {
+        self.agent.active_bundle_id()
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.task.abort();
+    }
+}
+
+/// A configuration from the examples.
+#[must_use]
+pub fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs").join(name);
+    std::fs::read_to_string(path).expect("the example is there")
+}

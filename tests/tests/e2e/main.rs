@@ -1,0 +1,6 @@
+//! End to end: real binary, real HTTP, real nodes, on every set of back ends.
+
+mod cli;
+mod outage;
+mod restart;
+mod story;
