@@ -13,7 +13,7 @@ use zentinel_core::{Error, Record};
 #[derive(Debug)]
 pub(crate) struct PathId<R: Record>(pub(crate) R::Id, PhantomData<R>);
 
-impl<R: Record, S: Sync> FromRequestParts<S> for PathId<R> {
+impl<R: Record, S: Send + Sync> FromRequestParts<S> for PathId<R> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
@@ -34,7 +34,7 @@ pub(crate) fn parse_id<I: TypedId>(text: &str) -> Option<I> {
 
 /// The decoded path segment with a name; empty when the segment is not UTF-8, which nothing is
 /// named like.
-pub(crate) async fn path_param<S: Sync>(parts: &mut Parts, state: &S, name: &str) -> ApiResult<String> {
+pub(crate) async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> ApiResult<String> {
     let Ok(params) = RawPathParams::from_request_parts(parts, state).await else {
         return Ok(String::new());
     };

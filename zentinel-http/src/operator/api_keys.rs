@@ -30,19 +30,22 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 }
 
 /// A key to issue.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct ApiKeyInput {
-    #[schema(value_type = String, min_length = 1, max_length = 100, example = "ci")]
+    #[schema(value_type = String, min_length = 1, max_length = 100, example = "ci", required = true)]
+    #[serde(default)]
     name: Field<String>,
     /// At least one; none that the caller does not hold.
-    #[schema(value_type = Vec<String>, min_items = 1, example = json!(["bundles:read"]))]
+    #[schema(value_type = Vec<String>, min_items = 1, example = json!(["bundles:read"]), required = true)]
+    #[serde(default)]
     scopes: Field<Vec<String>>,
     /// The only project it may address.
     #[schema(value_type = Option<uuid::Uuid>)]
+    #[serde(default)]
     project_id: Field<String>,
     /// RFC 3339, in the future.
     #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
     expires_at: Field<String>,
 }
 
@@ -81,10 +84,8 @@ async fn list(
     Operator { caller, .. }: Operator<KeysAdmin>,
     params: Params,
 ) -> ApiResult<Json<ApiKeyList>> {
-    let all = api
-        .store
-        .list_all::<ApiKey>(&caller.scope(), Query::all(RecordKind::ApiKey));
-    let mut all = all.await?;
+    let every = Query::all(RecordKind::ApiKey);
+    let mut all = api.store.list_all::<ApiKey>(&caller.scope(), every).await?;
     all.retain(|key| visible(&caller, key));
     let page = slice(all, &params.page(DEFAULT_LIMIT))?;
     Ok(Json(ApiKeyList {

@@ -31,23 +31,25 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 const MAX_MEMBERS: usize = 10_000;
 
 /// A group to create or change.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct GroupInput {
-    #[schema(value_type = String, min_length = 1, max_length = 100, example = "canaries")]
+    #[schema(value_type = String, min_length = 1, max_length = 100, example = "canaries", required = true)]
+    #[serde(default)]
     name: Field<String>,
     #[schema(value_type = Option<String>, max_length = 500)]
+    #[serde(default)]
     description: Field<String>,
     /// `#rrggbb`
     #[schema(value_type = Option<String>, pattern = "^#[0-9a-fA-F]{6}$", example = "#6366f1")]
+    #[serde(default)]
     color: Field<String>,
 }
 
 /// The members of a group.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct MembersInput {
-    #[schema(value_type = Vec<uuid::Uuid>, max_items = 10_000)]
+    #[schema(value_type = Vec<uuid::Uuid>, max_items = 10_000, required = true)]
+    #[serde(default)]
     node_ids: Field<Vec<String>>,
 }
 

@@ -25,27 +25,30 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 }
 
 /// A project to create or change.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct ProjectInput {
     /// 1 to 100 characters; the slug is made from it once.
-    #[schema(value_type = String, min_length = 1, max_length = 100, example = "Edge EU")]
+    #[schema(value_type = String, min_length = 1, max_length = 100, example = "Edge EU", required = true)]
+    #[serde(default)]
     name: Field<String>,
     #[schema(value_type = Option<String>, max_length = 500)]
+    #[serde(default)]
     description: Field<String>,
     #[schema(value_type = Option<SettingsInput>)]
+    #[serde(default)]
     settings: Field<SettingsInput>,
 }
 
 /// What an operator may set for a project.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 struct SettingsInput {
     /// Nodes may register without a token; they get nothing until approved.
     #[schema(value_type = Option<bool>)]
+    #[serde(default)]
     open_registration: Field<bool>,
     /// Most rollouts that may be open at once.
     #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
     max_concurrent_rollouts: Field<u32>,
 }
 

@@ -34,19 +34,22 @@ const DEFAULT_HOURS: i64 = 24;
 const LONGEST_DAYS: i64 = 366;
 
 /// A token to issue.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct TokenInput {
-    #[schema(value_type = String, min_length = 1, max_length = 100, example = "rack 12")]
+    #[schema(value_type = String, min_length = 1, max_length = 100, example = "rack 12", required = true)]
+    #[serde(default)]
     name: Field<String>,
     /// Labels that every node registered with it gets.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
+    #[serde(default)]
     labels: Field<BTreeMap<String, String>>,
     /// How often it may be used; once by default, null for any number of times.
     #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
     max_uses: Field<u32>,
     /// RFC 3339, in the future, at most a year ahead; 24 hours from now by default.
     #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
     expires_at: Field<String>,
 }
 

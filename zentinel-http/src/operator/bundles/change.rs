@@ -26,27 +26,33 @@ use zentinel_core::{Changes, Error};
 const MAX_NODES: usize = 10_000;
 
 /// A bundle to compile.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct BundleInput {
     /// Unique in the project.
-    #[schema(value_type = String, min_length = 1, max_length = 100, example = "1.4.0")]
+    #[schema(value_type = String, min_length = 1, max_length = 100, example = "1.4.0", required = true)]
+    #[serde(default)]
     version: Field<String>,
     /// KDL text, at most 4 MiB.
-    #[schema(value_type = String, example = "listeners { }")]
+    #[schema(value_type = String, example = "listeners { }", required = true)]
+    #[serde(default)]
     config_source: Field<String>,
     /// Files beside it.
     #[schema(value_type = Option<Vec<FileInput>>)]
+    #[serde(default)]
     files: Field<Vec<FileInput>>,
     /// The author's own judgement; the compiler only raises it.
     #[schema(value_type = Option<String>, example = "low")]
+    #[serde(default)]
     risk_level: Field<RiskLevel>,
     /// A commit or another reference, for the record.
     #[schema(value_type = Option<String>, max_length = 255)]
+    #[serde(default)]
     source_ref: Field<String>,
     #[schema(value_type = Option<String>, max_length = 255)]
+    #[serde(default)]
     source_branch: Field<String>,
     #[schema(value_type = Option<String>, max_length = 255)]
+    #[serde(default)]
     source_repo: Field<String>,
 }
 
@@ -130,11 +136,11 @@ fn file(input: FileInput) -> ExtraFile {
 }
 
 /// A configuration to look at.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct ValidateInput {
     /// KDL text, at most 4 MiB.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, required = true)]
+    #[serde(default)]
     config_source: Field<String>,
 }
 
@@ -201,13 +207,14 @@ pub(super) async fn delete(
 }
 
 /// Nodes to give a bundle to.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct AssignInput {
     #[schema(value_type = Option<Vec<Uuid>>, max_items = 10_000)]
+    #[serde(default)]
     node_ids: Field<Vec<String>>,
     /// Whether pins are overridden; needs the scope `rollouts:write` too.
     #[schema(value_type = Option<bool>)]
+    #[serde(default)]
     force: Field<bool>,
 }
 

@@ -23,23 +23,24 @@ use zentinel_core::{Changes, RecordKind, Result, Stored, Timestamp};
 use zentinel_rollout::engine::tick_job;
 
 /// What an operator may change of a node.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct NodeInput {
     /// All of its labels; at most 64.
     #[schema(value_type = Option<BTreeMap<String, String>>, example = json!({"region": "eu"}))]
+    #[serde(default)]
     labels: Field<BTreeMap<String, String>>,
     /// True to let a node of an open registration take part.
     #[schema(value_type = Option<bool>)]
+    #[serde(default)]
     approved: Field<bool>,
 }
 
 /// A pin.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct PinInput {
     /// Rollouts of other bundles leave the node out; null takes the pin off.
     #[schema(value_type = Option<uuid::Uuid>)]
+    #[serde(default)]
     bundle_id: Field<String>,
 }
 

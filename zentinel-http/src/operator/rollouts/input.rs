@@ -30,61 +30,79 @@ const GATES: [&str; 5] = [
 ];
 
 /// A rollout to create.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct RolloutInput {
-    #[schema(value_type = uuid::Uuid)]
+    #[schema(value_type = uuid::Uuid, required = true)]
+    #[serde(default)]
     bundle_id: Field<String>,
     /// One of `{"type":"all"}`, `{"type":"labels","labels":{…}}`, `{"type":"node_ids","node_ids":[…]}`,
     /// `{"type":"groups","group_ids":[…]}`; all nodes by default.
     #[schema(value_type = Option<Object>, example = json!({"type": "labels", "labels": {"region": "eu"}}))]
+    #[serde(default)]
     target_selector: Field<Value>,
     /// `rolling` by default.
     #[schema(value_type = Option<String>, example = "rolling")]
+    #[serde(default)]
     strategy: Field<String>,
     /// Nodes per step; 1 by default.
     #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
     batch_size: Field<i64>,
     /// Instead of `batch_size`: share of the targets per step.
     #[schema(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    #[serde(default)]
     batch_percentage: Field<i64>,
     /// How many nodes of a step may be offline without stopping it; 0 by default.
     #[schema(value_type = Option<u32>)]
+    #[serde(default)]
     max_unavailable: Field<i64>,
     /// How long a step may take; 600 by default.
     #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
     progress_deadline_seconds: Field<i64>,
     /// What must hold before a step is done; `{"heartbeat_healthy": true}` by default.
     #[schema(value_type = Option<Object>, example = json!({"heartbeat_healthy": true, "max_error_rate": 5.0}))]
+    #[serde(default)]
     health_gates: Field<Map<String, Value>>,
     /// Whether failure rolls back by itself.
     #[schema(value_type = Option<bool>)]
+    #[serde(default)]
     auto_rollback: Field<bool>,
     /// Share of a step's nodes that must fail before the step does; 50 by default.
     #[schema(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    #[serde(default)]
     rollback_threshold: Field<i64>,
     /// Whether it starts at once; true by default.
     #[schema(value_type = Option<bool>)]
+    #[serde(default)]
     auto_start: Field<bool>,
     /// Whether open rollouts on the same nodes are cancelled instead of being in the way.
     #[schema(value_type = Option<bool>)]
+    #[serde(default)]
     supersede: Field<bool>,
     /// What the strategy `blue_green` needs.
     #[schema(value_type = Option<Object>)]
+    #[serde(default)]
     blue_green_config: Field<Map<String, Value>>,
     /// What the strategy `canary` needs.
     #[schema(value_type = Option<Object>)]
+    #[serde(default)]
     canary_analysis_config: Field<Map<String, Value>>,
     /// What any other strategy needs.
     #[schema(value_type = Option<Object>)]
+    #[serde(default)]
     strategy_config: Field<Map<String, Value>>,
     #[schema(ignore)]
+    #[serde(default)]
     scheduled_at: Field<Value>,
     #[schema(ignore)]
+    #[serde(default)]
     environment_id: Field<Value>,
     #[schema(ignore)]
+    #[serde(default)]
     template_id: Field<Value>,
     #[schema(ignore)]
+    #[serde(default)]
     custom_health_checks: Field<Vec<Value>>,
 }
 
