@@ -33,7 +33,7 @@
 
 pub mod memory;
 pub mod notifier;
-
+pub mod runner;
 pub mod signer;
 
 #[cfg(feature = "object-store")]
@@ -53,10 +53,15 @@ mod schedule;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 
+#[cfg(feature = "object-store")]
+pub use blob::{ObjectBlobStore, S3Options};
 pub use memory::MemoryStore;
 pub use notifier::RecordingNotifier;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
+pub use runner::{Runner, RunnerOptions, RunnerStats};
+#[cfg(feature = "sealed-signer")]
+pub use signer::{MasterKey, SealedSigner};
+pub use signer::{MemorySigner, PemFileSigner};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
-

@@ -216,7 +216,7 @@ pub async fn watchers_hear_of_commits(backend: &dyn Backend) {
     store.commit(changes).await.unwrap();
     let (mut bundles, mut nodes, mut projects) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     let (mut events, mut jobs) = (false, false);
-    while bundles.len() < 1 || nodes.len() < 2 || !events || !jobs {
+    while bundles.is_empty() || nodes.len() < 2 || !events || !jobs {
         match next(&mut notices).await {
             Notice::Records {
                 kind: RecordKind::Bundle,
