@@ -20,7 +20,7 @@ mod work;
 pub use crate::command::Command;
 
 use crate::gate::{Gate, Gates};
-use crate::strategy::Strategies;
+use crate::strategy::{AllAtOnce, Strategies};
 use loaded::Loaded;
 use parking_lot::Mutex;
 use retry::Retry;
@@ -34,7 +34,7 @@ use zentinel_core::entity::{
 };
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
 use zentinel_core::port::{Clock, NewJob, Query, Queue, Signer, Store, StoreExt as _};
-use zentinel_core::{RecordKind, Result, Scope, Stored, Timestamp};
+use zentinel_core::{Changes, Error, Kind, RecordKind, Result, Scope, Stored, Timestamp};
 
 /// Kind of the job that looks at one rollout; its unique key is the rollout's id.
 pub const TICK: &str = "rollout.tick";
@@ -149,6 +149,11 @@ impl Engine {
         strategies: Strategies,
         options: EngineOptions,
     ) -> Self {
+        // Rollbacks go to all nodes at once, whatever else rollouts may ask for.
+        let strategies = match strategies.get("all_at_once") {
+            Ok(_) => strategies,
+            Err(_) => strategies.register(Arc::new(AllAtOnce)),
+        };
         Self {
             store,
             signer,
@@ -197,6 +202,17 @@ impl Engine {
         self.gates.iter().cloned().fold(gates, Gates::with)
     }
 
+    /// Commits. A record that was deleted since it was read is a lost race like any other.
+    async fn commit(&self, changes: Changes) -> Result<()> {
+        match self.store.commit(changes).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => {
+                Err(Error::stale("a record of the unit of work").with_source(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn retry(&self) -> Retry {
         Retry::new(self.options.max_retries)
     }
@@ -226,7 +242,10 @@ impl Engine {
             return Ok(BTreeMap::new());
         }
         let reports = self.store.list_all::<NodeReport>(scope, query).await?;
-        Ok(reports.into_iter().map(|report| (report.value.node_id, report.value)).collect())
+        Ok(reports
+            .into_iter()
+            .map(|report| (report.value.node_id, report.value))
+            .collect())
     }
 
     /// These bundles, with one query.

@@ -248,24 +248,37 @@ impl Fleet {
     async fn reload(&self) -> Result<()> {
         let before: Vec<NodeId> = self.nodes.iter().map(|entry| *entry.key()).collect();
         let all = |kind| Query::all(kind);
-        let nodes = self.store.list_all::<Node>(&Scope::Instance, all(RecordKind::Node));
+        let nodes = self
+            .store
+            .list_all::<Node>(&Scope::Instance, all(RecordKind::Node));
         let nodes = nodes.await?;
-        let reports = self.store.list_all::<NodeReport>(&Scope::Instance, all(RecordKind::NodeReport));
-        let mut reports: HashMap<NodeId, NodeReport> =
-            reports.await?.into_iter().map(|report| (report.value.node_id, report.value)).collect();
+        let reports = self
+            .store
+            .list_all::<NodeReport>(&Scope::Instance, all(RecordKind::NodeReport));
+        let mut reports: HashMap<NodeId, NodeReport> = reports
+            .await?
+            .into_iter()
+            .map(|report| (report.value.node_id, report.value))
+            .collect();
         let present: HashSet<NodeId> = nodes.iter().map(|node| node.id).collect();
         for node in nodes {
             let report = reports.remove(&node.id);
             self.install(node, report);
         }
-        before.into_iter().filter(|id| !present.contains(id)).for_each(|id| self.forget(id));
+        before
+            .into_iter()
+            .filter(|id| !present.contains(id))
+            .for_each(|id| self.forget(id));
         Ok(())
     }
 
     /// Takes in nodes; the reports of those not known yet are read with one query.
     async fn install_all(&self, nodes: Vec<Stored<Node>>) -> Result<()> {
-        let new: Vec<NodeId> =
-            nodes.iter().map(|node| node.id).filter(|id| !self.nodes.contains_key(id)).collect();
+        let new: Vec<NodeId> = nodes
+            .iter()
+            .map(|node| node.id)
+            .filter(|id| !self.nodes.contains_key(id))
+            .collect();
         let mut reports = HashMap::new();
         if !new.is_empty() {
             for report in self.read_reports(&new).await? {

@@ -52,7 +52,10 @@ impl Engine {
         let mut found = self.nodes(&scope, ids).await?;
         let mut assignment = Assignment::default();
         for id in ids {
-            match found.get(id).map_or(Some("not_found"), |node| obstacle(node, bundle.id, force)) {
+            match found
+                .get(id)
+                .map_or(Some("not_found"), |node| obstacle(node, bundle.id, force))
+            {
                 Some(reason) => {
                     found.remove(id);
                     assignment.skipped.push((*id, reason.to_owned()));
@@ -71,7 +74,7 @@ impl Engine {
                 "node_ids": assignment.assigned.iter().take(MAX_LISTED).collect::<Vec<_>>(),
                 "force": force,
             }));
-        self.store.commit(changes.check(&bundle).audit(entry)).await?;
+        self.commit(changes.check(&bundle).audit(entry)).await?;
         Ok(assignment)
     }
 
@@ -84,7 +87,9 @@ impl Engine {
         let nodes: Vec<Stored<Node>> = nodes.collect();
         let reports = self.reports(&scope, nodes.iter().map(|node| node.id)).await?;
         let mut issuer = Issuer::new(self.store.fetch::<Project>(&scope, bundle.project_id).await?);
-        let statement = issuer.issue(self, StatementId::random(), bundle, bundle.activation).await?;
+        let statement = issuer
+            .issue(self, StatementId::random(), bundle, bundle.activation)
+            .await?;
         let mut changes = Changes::new();
         for read in nodes {
             let mut node = read.value.clone();

@@ -47,8 +47,10 @@ impl Engine {
             self.require_capacity(&bundle, &BTreeSet::new()).await?;
             work.give_out(bundle);
         }
-        let loaded = self.carry_out_command(&mut work, actor, rollout, command, json!({})).await?;
-        self.store.commit(work.finish()?).await?;
+        let loaded = self
+            .carry_out_command(&mut work, actor, rollout, command, json!({}))
+            .await?;
+        self.commit(work.finish()?).await?;
         let rollout = loaded.state.rollout().clone();
         self.keep(loaded);
         Ok(rollout)
@@ -72,8 +74,8 @@ impl Engine {
         }
         let observation = self.observe(work, &state, &ids).await?;
         let decision = apply(command, state, &observation, now)?;
-        work.carry_out(&decision.state, &decision.effects).await?;
         work.record(&mut revisions, &decision)?;
+        work.carry_out(&decision.state, &decision.effects).await?;
         work.audit(&decision.state, actor, action(command), metadata);
         Ok(Loaded {
             state: decision.state,

@@ -80,8 +80,12 @@ impl Engine {
             return Ok(loaded);
         }
         let scope = rollout.scope();
-        let steps = Query::all(RecordKind::RolloutStep).owned_by(id).ordered(Order::Name);
-        let nodes = Query::all(RecordKind::RolloutNode).owned_by(id).ordered(Order::Name);
+        let steps = Query::all(RecordKind::RolloutStep)
+            .owned_by(id)
+            .ordered(Order::Name);
+        let nodes = Query::all(RecordKind::RolloutNode)
+            .owned_by(id)
+            .ordered(Order::Name);
         let steps = self.store.list_all::<RolloutStep>(&scope, steps).await?;
         let nodes = self.store.list_all::<RolloutNode>(&scope, nodes).await?;
         // The parts may be from after a commit that the rollout was read before; the revisions

@@ -1,8 +1,8 @@
 //! One look at a rollout.
 
-use super::{Engine, tick_job};
 use super::loaded::Loaded;
 use super::work::Work;
+use super::{Engine, tick_job};
 use crate::State;
 use crate::decision::{Decision, Effect};
 use crate::step::step;
@@ -47,16 +47,17 @@ impl Engine {
             let mut changes = Changes::new();
             changes.jobs.extend(decision.next_wake.map(|at| tick_job(id, at)));
             if !changes.is_empty() {
-                self.store.commit(changes).await?;
+                self.commit(changes).await?;
             }
         } else {
-            work.carry_out(&decision.state, &decision.effects).await?;
             work.record(&mut revisions, &decision)?;
+            work.carry_out(&decision.state, &decision.effects).await?;
             audit(&mut work, &decision);
-            if before != RolloutState::Completed && decision.state.rollout().state == RolloutState::Completed {
+            if before != RolloutState::Completed && decision.state.rollout().state == RolloutState::Completed
+            {
                 self.settle_bundles(&mut work, &decision.state).await?;
             }
-            self.store.commit(work.finish()?).await?;
+            self.commit(work.finish()?).await?;
         }
         let next = decision.next_wake;
         if next.is_some() {
@@ -84,10 +85,18 @@ impl Engine {
             return Ok(());
         }
         let scope = rollout.scope();
-        for report in self.store.list_all::<NodeReport>(&scope, Query::all(RecordKind::NodeReport)).await? {
+        for report in self
+            .store
+            .list_all::<NodeReport>(&scope, Query::all(RecordKind::NodeReport))
+            .await?
+        {
             left.retain(|id| report.active_bundle_id != Some(*id));
         }
-        for node in self.store.list_all::<Node>(&scope, Query::all(RecordKind::Node)).await? {
+        for node in self
+            .store
+            .list_all::<Node>(&scope, Query::all(RecordKind::Node))
+            .await?
+        {
             let told = node.target.as_ref().map(|target| target.bundle_id);
             left.retain(|id| told != Some(*id) && node.pinned_bundle_id != Some(*id));
         }

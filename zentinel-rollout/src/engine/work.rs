@@ -1,9 +1,9 @@
 //! Effects become writes: one unit of work, however many rollouts take part in it.
 
-use super::{Engine, tick_job};
 use super::loaded::Revisions;
 use super::nodes::Nodes;
 use super::statements::{Issued, Issuer, statement_id};
+use super::{Engine, tick_job};
 use crate::State;
 use crate::command::{Command, apply};
 use crate::decision::{Decision, Effect, Restore, Rollback, RolloutEvent};
@@ -115,15 +115,23 @@ impl<'a> Work<'a> {
                 _ => node.rollout_id = Some(rollout.id),
             }
         }
-        if in_the_way.is_empty() { Ok(()) } else { Err(overlap(&in_the_way)) }
+        if in_the_way.is_empty() {
+            Ok(())
+        } else {
+            Err(overlap(&in_the_way))
+        }
     }
 
     async fn stage(&mut self, state: &State, nodes: &[NodeId]) -> Result<()> {
         let rollout = state.rollout();
         let reason = rollout.rollback_of.map(|_| ROLLBACK);
         for id in nodes {
-            let Some(part) = state.nodes().get(id) else { continue };
-            let Some(node) = self.nodes.claimed_by(*id, rollout.id) else { continue };
+            let Some(part) = state.nodes().get(id) else {
+                continue;
+            };
+            let Some(node) = self.nodes.claimed_by(*id, rollout.id) else {
+                continue;
+            };
             node.previous_bundle_id = part.previous_bundle_id;
             let told = node.target.as_ref().is_some_and(|target| {
                 target.rollout_id == Some(rollout.id) && target.bundle_id == part.bundle_id
@@ -142,7 +150,10 @@ impl<'a> Work<'a> {
     fn unstage(&mut self, rollout: RolloutId, nodes: &[NodeId]) {
         for id in nodes {
             if let Some(node) = self.nodes.any(*id)
-                && node.target.as_ref().is_some_and(|target| target.rollout_id == Some(rollout))
+                && node
+                    .target
+                    .as_ref()
+                    .is_some_and(|target| target.rollout_id == Some(rollout))
             {
                 node.target = None;
             }
@@ -154,8 +165,12 @@ impl<'a> Work<'a> {
     fn expect(&mut self, state: &State, nodes: &[NodeId]) {
         let rollout = state.rollout().id;
         for id in nodes {
-            let Some(part) = state.nodes().get(id) else { continue };
-            let Some(node) = self.nodes.unclaimed_by_others(*id, rollout) else { continue };
+            let Some(part) = state.nodes().get(id) else {
+                continue;
+            };
+            let Some(node) = self.nodes.unclaimed_by_others(*id, rollout) else {
+                continue;
+            };
             node.expected_bundle_id = Some(part.bundle_id);
             let reached = node.target.as_ref().is_some_and(|target| {
                 target.rollout_id == Some(rollout) && target.bundle_id == part.bundle_id
@@ -169,7 +184,9 @@ impl<'a> Work<'a> {
     async fn restore(&mut self, state: &State, nodes: &[Restore]) -> Result<()> {
         let rollout = state.rollout();
         for Restore { node_id, bundle_id } in nodes {
-            let Some(node) = self.nodes.unclaimed_by_others(*node_id, rollout.id) else { continue };
+            let Some(node) = self.nodes.unclaimed_by_others(*node_id, rollout.id) else {
+                continue;
+            };
             let told = node.target.as_ref().is_some_and(|target| {
                 target.bundle_id == *bundle_id && target.reason.as_deref() == Some(ROLLBACK)
             });
@@ -238,7 +255,9 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn tick_at(&mut self, state: &State, at: Option<Timestamp>) {
-        self.changes.jobs.extend(at.map(|at| tick_job(state.rollout().id, at)));
+        self.changes
+            .jobs
+            .extend(at.map(|at| tick_job(state.rollout().id, at)));
     }
 
     /// The rollout's statement about a bundle: one per bundle, issued with the first target, used
@@ -259,7 +278,11 @@ impl<'a> Work<'a> {
         let issued = match issued {
             Some(issued) => issued,
             None => {
-                let activation = if back { self.activation_back(rollout, &bundle).await? } else { bundle.activation };
+                let activation = if back {
+                    self.activation_back(rollout, &bundle).await?
+                } else {
+                    bundle.activation
+                };
                 let issuer = match &mut self.issuer {
                     Some(issuer) => issuer,
                     none => {
@@ -286,7 +309,9 @@ impl<'a> Work<'a> {
         Ok(from.map_or(to.activation, |from| from.activation.max(to.activation)))
     }
 
-    /// Adds what a decision changed in the rollout's own records, and what follows from it.
+    /// Adds what a decision changed in the rollout's own records, and what follows from it. Goes
+    /// before the effects: whoever lost a race then fails on the rollout's revision, not on a
+    /// record that the winner has inserted.
     pub(super) fn record(&mut self, revisions: &mut Revisions, decision: &Decision) -> Result<()> {
         self.changes = revisions.write(decision, std::mem::take(&mut self.changes))?;
         self.publish(&decision.state, &decision.events);

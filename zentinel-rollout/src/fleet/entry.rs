@@ -137,9 +137,16 @@ impl Entry {
         report.health = std::mem::take(&mut beat.health);
         let fallback = |key: &str| beat.raw_health.get(key).and_then(Value::as_f64);
         report.health.cpu_percent = report.health.cpu_percent.or_else(|| fallback("cpu_percent"));
-        report.health.memory_percent = report.health.memory_percent.or_else(|| fallback("memory_percent"));
+        report.health.memory_percent = report
+            .health
+            .memory_percent
+            .or_else(|| fallback("memory_percent"));
         let healthy = report.health.is_healthy();
-        report.healthy_streak = if healthy { report.healthy_streak.saturating_add(1) } else { 0 };
+        report.healthy_streak = if healthy {
+            report.healthy_streak.saturating_add(1)
+        } else {
+            0
+        };
 
         merged.changed = changed || healthy != was_healthy;
         merged.progress = merged.changed || report.healthy_streak == GATE_STREAK;
@@ -163,7 +170,11 @@ impl Entry {
 /// Takes in the bundles that a heartbeat names; says whether that changed anything.
 fn merge_bundles(report: &mut NodeReport, beat: &Heartbeat, known: Resolution, now: Timestamp) -> bool {
     let mut unknown = None;
-    let before = (report.active_bundle_id, report.staged_bundle_id, report.reported_unknown_bundle);
+    let before = (
+        report.active_bundle_id,
+        report.staged_bundle_id,
+        report.reported_unknown_bundle,
+    );
     if let Some(active) = beat.active_bundle_id {
         if known.active_known {
             set_active(report, Some(active), now);
@@ -183,8 +194,11 @@ fn merge_bundles(report: &mut NodeReport, beat: &Heartbeat, known: Resolution, n
     if beat.active_bundle_id.is_some() || unknown.is_some() {
         report.reported_unknown_bundle = unknown;
     }
-    let after: (Option<BundleId>, Option<BundleId>, Option<Uuid>) =
-        (report.active_bundle_id, report.staged_bundle_id, report.reported_unknown_bundle);
+    let after: (Option<BundleId>, Option<BundleId>, Option<Uuid>) = (
+        report.active_bundle_id,
+        report.staged_bundle_id,
+        report.reported_unknown_bundle,
+    );
     before != after
 }
 
@@ -210,7 +224,9 @@ fn fold_raw(health: &Map<String, Value>, metrics: &Map<String, Value>) -> Box<st
     if health.is_empty() && metrics.is_empty() {
         return Box::default();
     }
-    serde_json::to_string(&(health, metrics)).unwrap_or_default().into_boxed_str()
+    serde_json::to_string(&(health, metrics))
+        .unwrap_or_default()
+        .into_boxed_str()
 }
 
 fn fold_map(map: &Map<String, Value>) -> Box<str> {
@@ -218,4 +234,166 @@ fn fold_map(map: &Map<String, Value>) -> Box<str> {
         return Box::default();
     }
     serde_json::to_string(map).unwrap_or_default().into_boxed_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use zentinel_core::credential::CredentialHash;
+    use zentinel_core::entity::{BundleError, Health, NodeTarget, Registration};
+    use zentinel_core::id::{OrganisationId, ProjectId, StatementId};
+
+    const KNOWN: Resolution = Resolution {
+        active_known: true,
+        staged_known: true,
+    };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds)
+    }
+
+    fn entry() -> Entry {
+        let registration = Registration {
+            name: "edge-1".to_owned(),
+            version: Some("1".to_owned()),
+            hostname: Some("host".to_owned()),
+            ..Registration::default()
+        };
+        let scope = (OrganisationId::random(), ProjectId::random());
+        let node = Node::register(scope, &registration, true, CredentialHash::of("key"), at(0)).unwrap();
+        let report = NodeReport::registered(&node, &registration);
+        Entry::new(Arc::new(node), Revision(1), report)
+    }
+
+    fn healthy() -> Heartbeat {
+        let health = Health {
+            status: Some("healthy".to_owned()),
+            ..Health::default()
+        };
+        Heartbeat {
+            health,
+            ..Heartbeat::default()
+        }
+    }
+
+    #[test]
+    fn absent_fields_keep_what_is_known_except_measurements() {
+        let mut entry = entry();
+        let mut full = healthy();
+        full.health.error_rate = Some(1.0);
+        full.metadata = json!({"rack": 7}).as_object().cloned();
+        full.raw_health = json!({"status": "healthy", "cpu_percent": 12.5})
+            .as_object()
+            .cloned()
+            .unwrap();
+        full.raw_metrics = json!({"error_rate": 1.0}).as_object().cloned().unwrap();
+        let merged = entry.merge(&mut full, KNOWN, at(10));
+        assert!(merged.changed, "the health verdict changed");
+        let report = entry.full_report();
+        assert_eq!(report.health.cpu_percent, Some(12.5));
+        assert_eq!(
+            (report.raw_metrics["error_rate"].as_f64(), report.heartbeats),
+            (Some(1.0), 1)
+        );
+
+        let merged = entry.merge(&mut healthy(), KNOWN, at(20));
+        assert!(
+            !merged.changed && merged.progress,
+            "the second healthy heartbeat opens gates"
+        );
+        let report = entry.full_report();
+        assert_eq!(
+            (report.version.as_deref(), report.hostname.as_deref()),
+            (Some("1"), Some("host"))
+        );
+        assert_eq!(report.metadata["rack"], 7);
+        assert_eq!(report.health.error_rate, None, "unknown, not old");
+        assert!(report.raw_metrics.is_empty());
+        let merged = entry.merge(&mut healthy(), KNOWN, at(30));
+        assert_eq!(merged, Merged::default(), "still alive");
+    }
+
+    #[test]
+    fn another_bundle_voids_streak_and_failure() {
+        let mut entry = entry();
+        let (old, new) = (BundleId::random(), BundleId::random());
+        let failure = BundleError {
+            bundle_id: new,
+            reason: "invalid_config".to_owned(),
+            message: "no".to_owned(),
+        };
+        let beat = |active, failure: Option<&BundleError>| Heartbeat {
+            active_bundle_id: Some(active),
+            bundle_error: failure.cloned(),
+            ..healthy()
+        };
+        assert!(entry.merge(&mut beat(old, None), KNOWN, at(1)).changed);
+        assert!(entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(2)).changed);
+        assert!(
+            !entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(3)).changed,
+            "repeated, not new"
+        );
+        assert_eq!(
+            (entry.report.bundle_error_at, entry.report.healthy_streak),
+            (Some(at(2)), 3)
+        );
+        entry.merge(&mut beat(old, None), KNOWN, at(4));
+        assert_eq!(entry.report.bundle_error.as_ref(), Some(&failure));
+        assert!(
+            entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(5)).changed,
+            "it failed again"
+        );
+        assert_eq!(entry.report.bundle_error_at, Some(at(5)));
+        assert!(entry.merge(&mut beat(new, None), KNOWN, at(6)).changed);
+        assert_eq!(
+            (entry.report.bundle_error.as_ref(), entry.report.healthy_streak),
+            (None, 1)
+        );
+        assert_eq!(entry.report.active_since, Some(at(6)));
+    }
+
+    #[test]
+    fn an_offer_stands_until_the_bundle_runs() {
+        let mut entry = entry();
+        let bundle = BundleId::random();
+        let mut node = Node::clone(&entry.node);
+        node.target = Some(NodeTarget {
+            bundle_id: bundle,
+            statement_id: StatementId::random(),
+            sequence: 7,
+            rollout_id: None,
+            reason: None,
+        });
+        entry.node = Arc::new(node.clone());
+        assert_eq!(entry.offer().etag, 7);
+        let mut beat = Heartbeat {
+            active_bundle_id: Some(bundle),
+            ..healthy()
+        };
+        assert!(entry.merge(&mut beat, KNOWN, at(1)).offer_changed);
+        assert_eq!((entry.offer().etag, entry.offer().target), (0, None));
+        node.approved = false;
+        entry.node = Arc::new(node);
+        let mut other = Heartbeat {
+            active_bundle_id: Some(BundleId::random()),
+            ..healthy()
+        };
+        entry.merge(&mut other, KNOWN, at(2));
+        assert_eq!(
+            entry.offer().target,
+            None,
+            "nothing for a node that is not approved"
+        );
+    }
+
+    #[test]
+    fn silence_ends_at_the_next_heartbeat() {
+        let mut entry = entry();
+        assert!(!entry.go_offline(at(0)));
+        assert!(entry.go_offline(at(1)) && !entry.go_offline(at(1)));
+        let merged = entry.merge(&mut healthy(), KNOWN, at(200));
+        assert!(merged.came_online && merged.changed);
+        assert_eq!(entry.report.last_seen_at, Some(at(200)));
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 use zentinel_core::entity::{Event, Heartbeat, Node, NodeReport, NodeStatus};
-use zentinel_core::id::{BundleId, NodeId, TypedId};
+use zentinel_core::id::{BundleId, NodeId, RolloutId, TypedId};
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::{Error, Result, Timestamp};
 
@@ -29,7 +29,11 @@ impl Fleet {
     /// `NotFound` for an unknown node; `Unavailable` when the store is away or too many heartbeats
     /// wait for it: the node should send it again.
     pub async fn heartbeat(&self, id: NodeId, mut beat: Heartbeat) -> Result<Timestamp> {
-        let node = self.nodes.get(&id).map(|entry| entry.node.clone()).ok_or_else(unknown_node)?;
+        let node = self
+            .nodes
+            .get(&id)
+            .map(|entry| entry.node.clone())
+            .ok_or_else(unknown_node)?;
         if self.waiting.load(Ordering::Relaxed) >= self.options.max_waiting {
             return Err(overloaded());
         }
@@ -72,10 +76,12 @@ impl Fleet {
             ..Dirty::default()
         };
         if merged.came_online {
-            dirty.events.push(status_event(&entry.node, NodeStatus::Online, now));
+            dirty
+                .events
+                .push(status_event(&entry.node, NodeStatus::Online, now));
         }
         if merged.progress {
-            dirty.ticks.extend(entry.node.rollout_id);
+            dirty.ticks.extend(concerned(&entry.node));
         }
         // Under the node's lock, so that a repeated heartbeat cannot slip in between.
         let mut pending = self.pending.lock();
@@ -99,7 +105,7 @@ impl Fleet {
     /// control plane.
     ///
     /// # Errors
-    /// Those of the store; `Unavailable` when the commit does not get through in time.
+    /// Those of the store; what was found is then written later.
     pub async fn sweep(&self) -> Result<usize> {
         let now = self.clock.now();
         let before = now - self.options.offline_after;
@@ -120,37 +126,26 @@ impl Fleet {
                 self.take_reports(self.read_reports(ids).await?);
             }
         }
-        let (acknowledge, durable) = oneshot::channel();
-        let mut acknowledge = Some(acknowledge);
         let mut count = 0;
-        for id in suspects.into_iter().rev() {
-            count += usize::from(self.declare_offline(id, before, now, &mut acknowledge));
+        for id in suspects {
+            count += usize::from(self.declare_offline(id, before, now));
         }
-        if count == 0 {
-            return Ok(0);
+        if count > 0 {
+            self.flush().await?;
         }
-        self.urgent.notify_one();
-        match tokio::time::timeout(self.options.max_wait, durable).await {
-            Ok(Ok(outcome)) => outcome.map(|()| count),
-            Ok(Err(_)) | Err(_) => Err(overloaded()),
-        }
+        Ok(count)
     }
 
-    fn declare_offline(
-        &self,
-        id: NodeId,
-        before: Timestamp,
-        now: Timestamp,
-        acknowledge: &mut Option<Acknowledge>,
-    ) -> bool {
-        let Some(mut entry) = self.nodes.get_mut(&id) else { return false };
+    fn declare_offline(&self, id: NodeId, before: Timestamp, now: Timestamp) -> bool {
+        let Some(mut entry) = self.nodes.get_mut(&id) else {
+            return false;
+        };
         if !entry.go_offline(before) {
             return false;
         }
         let dirty = Dirty {
             events: vec![status_event(&entry.node, NodeStatus::Offline, now)],
-            ticks: entry.node.rollout_id.into_iter().collect(),
-            waiters: acknowledge.take().into_iter().collect(),
+            ticks: concerned(&entry.node).into_iter().collect(),
             urgent: true,
             ..Dirty::default()
         };
@@ -162,7 +157,9 @@ impl Fleet {
     pub(super) fn take_reports(&self, reports: Vec<NodeReport>) {
         for report in reports {
             let id = report.node_id;
-            let Some(mut entry) = self.nodes.get_mut(&id) else { continue };
+            let Some(mut entry) = self.nodes.get_mut(&id) else {
+                continue;
+            };
             let offered = entry.offer().etag;
             entry.take_newer(report);
             let wake = entry.offer().etag != offered;
@@ -172,6 +169,12 @@ impl Fleet {
             }
         }
     }
+}
+
+/// The rollout that waits for the node: the one that has claimed it, or one that has ended and left
+/// it a target to converge to.
+fn concerned(node: &Node) -> Option<RolloutId> {
+    node.rollout_id.or_else(|| node.target.as_ref()?.rollout_id)
 }
 
 fn overloaded() -> Error {

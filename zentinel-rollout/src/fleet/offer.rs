@@ -70,7 +70,9 @@ struct Waiter<'a> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         // The map's reference and ours: nobody else waits. Others join under the same shard lock.
-        self.waiters.0.remove_if(&self.id, |_, notify| Arc::strong_count(notify) <= 2);
+        self.waiters
+            .0
+            .remove_if(&self.id, |_, notify| Arc::strong_count(notify) <= 2);
     }
 }
 
@@ -80,7 +82,10 @@ impl Fleet {
     /// # Errors
     /// `NotFound` for an unknown node.
     pub fn offer(&self, id: NodeId) -> Result<Offer> {
-        self.nodes.get(&id).map(|entry| entry.offer()).ok_or_else(unknown_node)
+        self.nodes
+            .get(&id)
+            .map(|entry| entry.offer())
+            .ok_or_else(unknown_node)
     }
 
     /// As [`Fleet::offer`], but holds the answer back for up to `wait` while it is not news:
@@ -111,5 +116,21 @@ impl Fleet {
                 () = &mut deadline => return self.offer(id),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_left_behind_when_waiting_ends() {
+        let (waiters, id) = (Waiters::default(), NodeId::random());
+        let (first, second) = (waiters.join(id), waiters.join(id));
+        waiters.wake(id);
+        drop(first);
+        assert_eq!(waiters.len(), 1);
+        drop(second);
+        assert_eq!(waiters.len(), 0);
     }
 }

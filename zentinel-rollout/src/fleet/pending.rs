@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::oneshot;
+use zentinel_core::Result;
 use zentinel_core::entity::Event;
 use zentinel_core::id::{NodeId, RolloutId};
 use zentinel_core::log::LogRow;
-use zentinel_core::Result;
 
 /// Told when a group is committed or refused for good.
 pub(super) type Acknowledge = oneshot::Sender<Result<()>>;
@@ -93,8 +93,14 @@ impl Pending {
             let rest: HashSet<NodeId> = self.nodes.keys().take(limit - group.len()).copied().collect();
             group.extend(rest.into_iter().filter_map(|id| self.nodes.remove_entry(&id)));
         }
-        self.committing = group.iter().filter(|(_, dirty)| dirty.urgent).map(|(id, _)| *id).collect();
-        self.history = self.history.saturating_sub(group.iter().map(|(_, dirty)| dirty.history.len()).sum());
+        self.committing = group
+            .iter()
+            .filter(|(_, dirty)| dirty.urgent)
+            .map(|(id, _)| *id)
+            .collect();
+        self.history = self
+            .history
+            .saturating_sub(group.iter().map(|(_, dirty)| dirty.history.len()).sum());
         group
     }
 
@@ -111,5 +117,71 @@ impl Pending {
 
     pub(super) fn has_urgent(&self) -> bool {
         !self.urgent.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node(number: u8) -> NodeId {
+        use zentinel_core::id::TypedId as _;
+        NodeId::from_uuid(uuid::Uuid::from_u128(u128::from(number)))
+    }
+
+    #[derive(Clone, Debug)]
+    enum Action {
+        Report(u8, bool),
+        Commit(usize),
+        Fail(usize),
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            (0_u8..6, any::<bool>()).prop_map(|(node, urgent)| Action::Report(node, urgent)),
+            (1_usize..4).prop_map(Action::Commit),
+            (1_usize..4).prop_map(Action::Fail),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is reported is either written or still waits, and nobody is acknowledged early.
+        #[test]
+        fn nothing_is_lost_and_urgent_goes_first(actions in proptest::collection::vec(action(), 0..60)) {
+            let mut pending = Pending::default();
+            let mut unwritten: HashMap<NodeId, bool> = HashMap::new();
+            for action in actions {
+                match action {
+                    Action::Report(number, urgent) => {
+                        let dirty = Dirty { urgent, ..Dirty::default() };
+                        pending.add(node(number), dirty, 100);
+                        *unwritten.entry(node(number)).or_default() |= urgent;
+                    }
+                    Action::Commit(limit) => {
+                        let urgent = unwritten.values().filter(|urgent| **urgent).count();
+                        let group = pending.take(limit);
+                        prop_assert_eq!(group.len(), limit.min(unwritten.len()));
+                        let taken = group.iter().filter(|(_, dirty)| dirty.urgent).count();
+                        prop_assert_eq!(taken, urgent.min(limit));
+                        pending.committed();
+                        for (id, _) in group {
+                            unwritten.remove(&id);
+                        }
+                    }
+                    Action::Fail(limit) => {
+                        let group = pending.take(limit);
+                        for (id, dirty) in &group {
+                            prop_assert_eq!(pending.is_urgent(*id), dirty.urgent, "under way is not durable");
+                        }
+                        pending.restore(group);
+                    }
+                }
+                for (id, urgent) in &unwritten {
+                    prop_assert_eq!(pending.is_urgent(*id), *urgent);
+                }
+            }
+            prop_assert_eq!(pending.take(usize::MAX).len(), unwritten.len());
+        }
     }
 }

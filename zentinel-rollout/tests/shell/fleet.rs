@@ -1,0 +1,235 @@
+//! The fleet over a store that is slow, away, or changed by others.
+
+use crate::gated::{Gate, GatedStore};
+use crate::world::{World, healthy};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use zentinel_core::entity::{Heartbeat, Node, NodeReport, NodeStatus};
+use zentinel_core::id::{BundleId, NodeId, TypedId};
+use zentinel_core::log::{LogKind, LogQuery};
+use zentinel_core::port::{Store, StoreExt};
+use zentinel_core::{Actor, Changes, Kind, Scope};
+use zentinel_store::MemoryStore;
+
+async fn gated(nodes: usize) -> (World, Arc<GatedStore>) {
+    let memory = MemoryStore::new();
+    let store = Arc::new(GatedStore::new(memory.clone()));
+    (
+        World::over(memory, Arc::clone(&store) as Arc<dyn Store>, nodes).await,
+        store,
+    )
+}
+
+async fn stored(world: &World, id: NodeId) -> NodeReport {
+    world
+        .memory
+        .fetch::<NodeReport>(&Scope::Instance, id)
+        .await
+        .unwrap()
+        .value
+}
+
+#[tokio::test]
+async fn a_change_is_acknowledged_after_its_commit() {
+    let (world, store) = gated(1).await;
+    let (id, bundle) = (world.nodes[0].id, world.bundle("1").await);
+    store.gate.send_replace(Gate::Held);
+    let beat = Heartbeat {
+        active_bundle_id: Some(bundle),
+        ..healthy()
+    };
+    let (fleet, again) = (Arc::clone(&world.fleet), beat.clone());
+    let first = tokio::spawn(async move { fleet.heartbeat(id, again).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The same heartbeat again changes nothing in memory, but what it says is not durable yet.
+    let (fleet, again) = (Arc::clone(&world.fleet), beat.clone());
+    let second = tokio::spawn(async move { fleet.heartbeat(id, again).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!first.is_finished() && !second.is_finished());
+    assert_eq!(stored(&world, id).await.active_bundle_id, None);
+    store.gate.send_replace(Gate::Open);
+    first.await.unwrap().unwrap();
+    assert_eq!(stored(&world, id).await.active_bundle_id, Some(bundle));
+    second.await.unwrap().unwrap();
+
+    // "Still alive" does not wait.
+    store.gate.send_replace(Gate::Held);
+    let alive = world.fleet.heartbeat(id, beat);
+    tokio::time::timeout(Duration::from_millis(50), alive)
+        .await
+        .unwrap()
+        .unwrap();
+    store.gate.send_replace(Gate::Open);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_loses_nothing() {
+    let (world, store) = gated(1).await;
+    let (id, bundle) = (world.nodes[0].id, world.bundle("1").await);
+    store.gate.send_replace(Gate::Away);
+    let beat = Heartbeat {
+        active_bundle_id: Some(bundle),
+        ..healthy()
+    };
+    let refused = world.fleet.heartbeat(id, beat.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unavailable);
+    let refused = world.fleet.heartbeat(id, beat.clone()).await.unwrap_err();
+    assert_eq!(
+        refused.kind(),
+        Kind::Unavailable,
+        "a repeated report is still not durable"
+    );
+    store.gate.send_replace(Gate::Open);
+    let started = Instant::now();
+    while stored(&world, id).await.active_bundle_id != Some(bundle) {
+        assert!(started.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.fleet.heartbeat(id, beat).await.unwrap();
+    world.fleet.flush().await.unwrap();
+    assert_eq!(stored(&world, id).await.heartbeats, 3);
+    let query = LogQuery::newest(LogKind::Heartbeat, 10).about(id.uuid());
+    assert_eq!(
+        world
+            .memory
+            .read_log(&Scope::Instance, &query)
+            .await
+            .unwrap()
+            .len(),
+        3
+    );
+}
+
+#[tokio::test]
+async fn a_long_poll_wakes_when_the_target_changes() {
+    let world = World::new(2).await;
+    let (id, bundle) = (world.nodes[0].id, world.bundle("1").await);
+    let fleet = Arc::clone(&world.fleet);
+    let poll = tokio::spawn(async move { fleet.wait_for_offer(id, Some(0), Duration::from_secs(30)).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!poll.is_finished());
+    let started = Instant::now();
+    world
+        .engine
+        .assign(&world.scope(), Actor::System, bundle, &[id], false)
+        .await
+        .unwrap();
+    let offer = poll.await.unwrap().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert_eq!(offer.target.unwrap().bundle_id, bundle);
+    assert!(offer.etag > 0);
+    // What was seen is no news; what was not seen is.
+    let same = world
+        .fleet
+        .wait_for_offer(id, Some(offer.etag), Duration::from_millis(30))
+        .await
+        .unwrap();
+    assert_eq!(same.etag, offer.etag);
+    let started = Instant::now();
+    world
+        .fleet
+        .wait_for_offer(id, None, Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1));
+    // Once it runs, there is nothing to do.
+    let beat = Heartbeat {
+        active_bundle_id: Some(bundle),
+        ..healthy()
+    };
+    world.fleet.heartbeat(id, beat).await.unwrap();
+    assert_eq!(world.fleet.offer(id).unwrap().etag, 0);
+}
+
+#[tokio::test]
+async fn silence_makes_a_node_offline_and_a_heartbeat_brings_it_back() {
+    let world = World::new(3).await;
+    world.clock.advance(Duration::from_secs(100));
+    world.fleet.heartbeat(world.nodes[0].id, healthy()).await.unwrap();
+    world.clock.advance(Duration::from_secs(21));
+    assert_eq!(world.fleet.list_stale(Duration::from_secs(120)).len(), 2);
+    assert_eq!(world.fleet.sweep().await.unwrap(), 2);
+    assert_eq!(world.fleet.sweep().await.unwrap(), 0);
+    assert_eq!(
+        stored(&world, world.nodes[1].id).await.status,
+        NodeStatus::Offline
+    );
+    let counts = world.fleet.counts(Some(world.project.id));
+    assert_eq!(
+        (counts[&NodeStatus::Online], counts[&NodeStatus::Offline]),
+        (1, 2)
+    );
+    assert_eq!(world.events("node.offline").await, 2);
+    world.fleet.heartbeat(world.nodes[1].id, healthy()).await.unwrap();
+    assert_eq!(stored(&world, world.nodes[1].id).await.status, NodeStatus::Online);
+    assert_eq!(world.events("node.online").await, 1);
+}
+
+#[tokio::test]
+async fn unknown_bundles_are_remembered_as_such() {
+    let world = World::new(1).await;
+    let (id, known, unknown) = (world.nodes[0].id, world.bundle("1").await, BundleId::random());
+    let beat = |active| Heartbeat {
+        active_bundle_id: Some(active),
+        ..healthy()
+    };
+    world.fleet.heartbeat(id, beat(unknown)).await.unwrap();
+    let report = stored(&world, id).await;
+    assert_eq!(
+        (report.active_bundle_id, report.reported_unknown_bundle),
+        (None, Some(unknown.uuid()))
+    );
+    world.fleet.heartbeat(id, beat(known)).await.unwrap();
+    let report = stored(&world, id).await;
+    assert_eq!(
+        (report.active_bundle_id, report.reported_unknown_bundle),
+        (Some(known), None)
+    );
+    assert_eq!(report.active_since, report.last_seen_at);
+}
+
+#[tokio::test]
+async fn a_fleet_follows_the_store() {
+    let mut world = World::new(2).await;
+    let id = world.nodes[0].id;
+    world.fleet.heartbeat(id, healthy()).await.unwrap();
+    let stored = world.memory.fetch::<Node>(&Scope::Instance, id).await.unwrap();
+    let (old, new) = (
+        stored.key_hash.clone(),
+        zentinel_core::credential::CredentialHash::of("new"),
+    );
+    let mut node = stored.value.clone();
+    node.rotate_key(&old, new.clone(), node.registered_at);
+    world
+        .memory
+        .commit(Changes::new().update(&stored, &node).unwrap())
+        .await
+        .unwrap();
+    let started = Instant::now();
+    while world.fleet.authenticate(&new).is_none() {
+        assert!(started.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        world.fleet.authenticate(&old),
+        Some(id),
+        "the old key works a little longer"
+    );
+    world.clock.advance(Duration::from_secs(301));
+    assert_eq!(world.fleet.authenticate(&old), None);
+
+    world.restart().await;
+    assert_eq!(world.fleet.authenticate(&new), Some(id));
+    assert_eq!(world.fleet.snapshot(id).unwrap().report.heartbeats, 1);
+    let stored = world.memory.fetch::<Node>(&Scope::Instance, id).await.unwrap();
+    world.memory.commit(Changes::new().delete(&stored)).await.unwrap();
+    let started = Instant::now();
+    while world.fleet.snapshot(id).is_some() {
+        assert!(started.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        world.fleet.heartbeat(id, healthy()).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+}
