@@ -8,11 +8,13 @@ mod listener;
 mod nul;
 
 use crate::sql::notices::Notices;
-use crate::sql::{Arg, Backend, Class, Column, ColumnType, Fault, Instant, Session as _, Statement, impl_ports};
+use crate::sql::{
+    Arg, Backend, Class, Column, ColumnType, Fault, Instant, Session as _, Statement, impl_ports,
+};
 use chrono::SecondsFormat;
 use listener::{CHANNEL, payloads};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, Pool, Postgres};
 use std::fmt;
 use std::sync::Arc;
@@ -64,20 +66,24 @@ impl PostgresStore {
         let options: PgConnectOptions = url
             .parse()
             .map_err(|error: sqlx::Error| Error::invalid("the database URL is invalid").with_source(error))?;
-        let options = options.application_name("zentinel").statement_cache_capacity(PREPARED);
+        let options = options
+            .application_name("zentinel")
+            .statement_cache_capacity(PREPARED);
         migrate(&options).await?;
         let open = async {
             let pool = pool(pool_size).connect_with(options.clone()).await?;
-            // A pool of its own: the listener holds its connection for good.
-            let listening = pool_of_one().connect_with(options).await?;
-            let mut listener = PgListener::connect_with(&listening).await?;
-            listener.listen(CHANNEL).await?;
-            Ok((pool, listener))
+            Ok((pool, listener::listen(&options).await?))
         };
         let (pool, listener) = open.await.map_err(told)?;
         let notices = Notices::new();
-        let listener = tokio::spawn(listener::run(listener, notices.clone())).abort_handle();
-        Ok(Self { inner: Arc::new(Pg { pool, notices, listener }) })
+        let listener = tokio::spawn(listener::run(listener, options, notices.clone())).abort_handle();
+        Ok(Self {
+            inner: Arc::new(Pg {
+                pool,
+                notices,
+                listener,
+            }),
+        })
     }
 
     /// Waits for running calls and closes every connection. Later calls fail with `Unavailable`.
@@ -90,7 +96,9 @@ impl PostgresStore {
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The connection options hold a password: they stay out.
-        f.debug_struct("PostgresStore").field("connections", &self.inner.pool.size()).finish_non_exhaustive()
+        f.debug_struct("PostgresStore")
+            .field("connections", &self.inner.pool.size())
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,10 +127,6 @@ fn pool(size: u32) -> PgPoolOptions {
         })
 }
 
-fn pool_of_one() -> PgPoolOptions {
-    PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE).max_lifetime(None).idle_timeout(None)
-}
-
 /// Brings the schema up to date, under the migrator's advisory lock.
 async fn migrate(options: &PgConnectOptions) -> Result<()> {
     let connecting = tokio::time::timeout(PATIENCE, PgConnection::connect_with(options)).await;
@@ -144,6 +148,7 @@ impl Backend for Pg {
     const FOR_SHARE: &'static str = " FOR SHARE";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
+    const UNINDEXED: &'static str = "";
     const HAS_LABEL: &'static str = "body->'labels' @> ?";
 
     fn readers(&self) -> &Pool<Postgres> {
@@ -183,8 +188,15 @@ impl Backend for Pg {
             "40001" | "40P01" => Class::Collision,
             // A standby, a lock or statement timeout, a server that shuts down or starts.
             "25006" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" => Class::Away,
-            // Connection exceptions, insufficient resources, system errors.
-            _ if ["08", "53", "58"].iter().any(|class| code.starts_with(class)) => Class::Away,
+            // No such database, or one that takes no connections.
+            "3D000" | "55000" => Class::Away,
+            // Connection exceptions, refused logins, insufficient resources, system errors.
+            _ if ["08", "28", "53", "58"]
+                .iter()
+                .any(|class| code.starts_with(class)) =>
+            {
+                Class::Away
+            }
             _ if code.starts_with("22") => Class::Value,
             _ => Class::Defect,
         }

@@ -51,6 +51,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
     const FOR_UPDATE: &'static str;
     /// The same, but passes over rows that somebody else is changing.
     const SKIP_LOCKED: &'static str;
+    /// Before a column: its index is no good here. Only SQLite, which keeps no statistics, needs it.
+    const UNINDEXED: &'static str;
     /// A condition that holds where `body` has the label of one bound JSON parameter `?`.
     const HAS_LABEL: &'static str;
 
@@ -126,6 +128,14 @@ macro_rules! impl_ports {
                 query: &zentinel_core::log::LogQuery,
             ) -> zentinel_core::Result<Vec<zentinel_core::log::LogEntry>> {
                 $crate::sql::logs::read::<$backend>(&self.inner, scope, query).await
+            }
+            async fn count_log(
+                &self,
+                scope: &zentinel_core::Scope,
+                kind: zentinel_core::log::LogKind,
+                owner: Option<uuid::Uuid>,
+            ) -> zentinel_core::Result<u64> {
+                $crate::sql::logs::count::<$backend>(&self.inner, scope, kind, owner).await
             }
             async fn trim_log(
                 &self,

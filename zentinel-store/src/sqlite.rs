@@ -54,7 +54,11 @@ impl SqliteOptions {
     /// The defaults for a file: durable against a crash of the process, four readers.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), durability: Durability::default(), readers: 4 }
+        Self {
+            path: path.to_owned(),
+            durability: Durability::default(),
+            readers: 4,
+        }
     }
 }
 
@@ -106,17 +110,34 @@ impl SqliteStore {
             })
             .pragma("journal_size_limit", "67108864");
         migrate(&writing).await?;
-        let pool = || SqlitePoolOptions::new().acquire_timeout(PATIENCE).max_lifetime(None).idle_timeout(None);
+        let pool = || {
+            SqlitePoolOptions::new()
+                .acquire_timeout(PATIENCE)
+                .max_lifetime(None)
+                .idle_timeout(None)
+        };
         let open = async {
-            let writer = pool().max_connections(1).min_connections(1).connect_with(writing).await?;
+            let writer = pool()
+                .max_connections(1)
+                .min_connections(1)
+                .connect_with(writing)
+                .await?;
             let readers = pool()
                 .max_connections(options.readers.max(1))
                 .connect_with(connect.read_only(true))
                 .await?;
-            Ok(Lite { writer, readers, notices: Notices::new() })
+            Ok(Lite {
+                writer,
+                readers,
+                notices: Notices::new(),
+            })
         };
-        let lite = open.await.map_err(|error: sqlx::Error| Fault::from(error).into_error::<Lite>())?;
-        Ok(Self { inner: Arc::new(lite) })
+        let lite = open
+            .await
+            .map_err(|error: sqlx::Error| Fault::from(error).into_error::<Lite>())?;
+        Ok(Self {
+            inner: Arc::new(lite),
+        })
     }
 
     /// Waits for running calls and closes every connection. Later calls fail with `Unavailable`.
@@ -128,7 +149,9 @@ impl SqliteStore {
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.inner.writer.connect_options().get_filename()).finish()
+        f.debug_struct("SqliteStore")
+            .field("path", &self.inner.writer.connect_options().get_filename())
+            .finish()
     }
 }
 
@@ -174,7 +197,10 @@ async fn try_migrate(options: &SqliteConnectOptions) -> Result<(), MigrateError>
 }
 
 fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()).map(|code| primary(&code));
+    let code = error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .map(|code| primary(&code));
     matches!(code, Some(BUSY | LOCKED))
 }
 
@@ -195,6 +221,7 @@ impl Backend for Lite {
     const FOR_SHARE: &'static str = "";
     const FOR_UPDATE: &'static str = "";
     const SKIP_LOCKED: &'static str = "";
+    const UNINDEXED: &'static str = "+";
     const HAS_LABEL: &'static str = "EXISTS (SELECT 1 FROM json_each(?) AS wanted, \
         json_each(body, '$.labels') AS has WHERE has.key = wanted.key AND has.type = 'text' \
         AND has.value = wanted.value)";

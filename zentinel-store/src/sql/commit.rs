@@ -1,7 +1,7 @@
 //! The unit of work.
 
 use super::plan::{Action, Entries, Plan, Set, Step};
-use super::rows::{Column, ColumnType, JOB, LOG, RECORD, list};
+use super::rows::{Column, ColumnType, JOB, LOG, RECORD, names, value, values};
 use super::{Arg, Backend, Cells as _, Fault, Session, Statement};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -108,7 +108,11 @@ fn notices(
         ids.dedup();
         let mut projects = projects.into_iter();
         let project_id = projects.next().flatten().filter(|_| projects.next().is_none());
-        notices.push(Notice::Records { kind, project_id, ids });
+        notices.push(Notice::Records {
+            kind,
+            project_id,
+            ids,
+        });
     }
     notices.extend(events.then_some(Notice::Events));
     notices.extend(jobs.then_some(Notice::Jobs));
@@ -123,10 +127,16 @@ async fn apply<B: Backend>(
     let statement = Statement::new(text::<B>(step)).arg(Arg::Json(step.set.json()?));
     let taken = || Error::invalid_field(step.kind.natural_key_field(), "has already been taken");
     if matches!(step.action, Action::Insert | Action::Upsert) {
-        connection.execute(statement).await.map_err(|error| Fault::from(error).on_taken(taken))?;
+        connection
+            .execute(statement)
+            .await
+            .map_err(|error| Fault::from(error).on_taken(taken))?;
         return Ok(step.projects.clone());
     }
-    let rows = connection.rows(statement).await.map_err(|error| Fault::from(error).on_taken(taken))?;
+    let rows = connection
+        .rows(statement)
+        .await
+        .map_err(|error| Fault::from(error).on_taken(taken))?;
     let mut touched = HashSet::with_capacity(rows.len());
     let mut projects = step.projects.clone();
     for cells in &rows {
@@ -142,11 +152,7 @@ async fn apply<B: Backend>(
 }
 
 /// Why a record was not touched.
-async fn refusal<B: Backend>(
-    connection: &mut B::Connection,
-    step: &Step,
-    id: Uuid,
-) -> Result<Fault, Fault> {
+async fn refusal<B: Backend>(connection: &mut B::Connection, step: &Step, id: Uuid) -> Result<Fault, Fault> {
     let text = format!("SELECT 1 FROM {} WHERE id = $1", step.kind.table());
     let is_there = !connection.rows(Statement::new(text).arg(id)).await?.is_empty();
     let noun = step.kind.noun();
@@ -161,12 +167,14 @@ const EXPECTED: Column = ("expected", ColumnType::Int);
 
 fn text<B: Backend>(step: &Step) -> String {
     let table = step.kind.table();
-    let columns = list("", &RECORD);
-    let values = list("x.", &RECORD);
+    let columns = names(&RECORD);
+    let values = values(&RECORD);
     let records = B::set(1, &RECORD);
-    let assign = |from: &str| -> String {
-        let names = RECORD.iter().map(|(name, _)| name).filter(|name| **name != "id");
-        names.map(|name| format!("{name} = {from}.{name}, ")).collect()
+    let assign = |from: fn(&Column) -> String| -> String {
+        let columns = RECORD.iter().filter(|(name, _)| *name != "id");
+        columns
+            .map(|column| format!("{} = {}, ", column.0, from(column)))
+            .collect()
     };
     let expected = B::set(1, &[("id", ColumnType::Uuid), EXPECTED]);
     match step.action {
@@ -176,7 +184,7 @@ fn text<B: Backend>(step: &Step) -> String {
         Action::Upsert => format!(
             "INSERT INTO {table} ({columns}, revision) SELECT {values}, 1 FROM {records} WHERE true \
              ON CONFLICT (id) DO UPDATE SET {}revision = {table}.revision + 1",
-            assign("excluded")
+            assign(|(name, _)| format!("excluded.{name}"))
         ),
         Action::Update => {
             let mut with_revision = RECORD.to_vec();
@@ -184,7 +192,7 @@ fn text<B: Backend>(step: &Step) -> String {
             format!(
                 "UPDATE {table} SET {}revision = {table}.revision + 1 FROM {} \
                  WHERE {table}.id = x.id AND {table}.revision = x.expected RETURNING {table}.id",
-                assign("x"),
+                assign(value),
                 B::set(1, &with_revision)
             )
         }
@@ -212,12 +220,15 @@ async fn append<B: Backend>(connection: &mut B::Connection, entries: &Entries) -
          WHERE x.dedup_key IS NULL OR NOT EXISTS \
          (SELECT 1 FROM {table} AS t WHERE t.owner = x.owner AND t.dedup_key = x.dedup_key) \
          ON CONFLICT (owner, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING",
-        list("", &LOG),
-        list("x.", &LOG),
+        names(&LOG),
+        values(&LOG),
         B::set(1, &LOG)
     );
     let statement = Statement::new(text).arg(Arg::Json(entries.set.json()?));
-    connection.execute(statement).await.map_err(|error| Fault::from(error).on_taken(id_taken))?;
+    connection
+        .execute(statement)
+        .await
+        .map_err(|error| Fault::from(error).on_taken(id_taken))?;
     Ok(())
 }
 
@@ -231,18 +242,25 @@ async fn number<B: Backend>(connection: &mut B::Connection, entries: &Entries) -
         .arg(table);
     let rows = connection.rows(next).await?;
     let Some(last) = rows.first().map(|cells| cells.int(0)).transpose()? else {
-        return Err(Fault::Refused(Error::internal(format!("the sequence of {table} is missing"))));
+        return Err(Fault::Refused(Error::internal(format!(
+            "the sequence of {table} is missing"
+        ))));
     };
     let mut columns = LOG.to_vec();
     columns.push(("place", ColumnType::Int));
     let text = format!(
         "INSERT INTO {table} (seq, {}) SELECT $2 + x.place, {} FROM {}",
-        list("", &LOG),
-        list("x.", &LOG),
+        names(&LOG),
+        values(&LOG),
         B::set(1, &columns)
     );
-    let statement = Statement::new(text).arg(Arg::Json(entries.set.json()?)).arg(last - count);
-    connection.execute(statement).await.map_err(|error| Fault::from(error).on_taken(id_taken))?;
+    let statement = Statement::new(text)
+        .arg(Arg::Json(entries.set.json()?))
+        .arg(last - count);
+    connection
+        .execute(statement)
+        .await
+        .map_err(|error| Fault::from(error).on_taken(id_taken))?;
     Ok(u64::try_from(last).unwrap_or_default())
 }
 
@@ -252,11 +270,14 @@ pub(super) async fn enqueue<B: Backend>(connection: &mut B::Connection, jobs: &S
         "INSERT INTO jobs ({}) SELECT {} FROM {} WHERE true \
          ON CONFLICT (kind, unique_key) WHERE state = 'waiting' AND unique_key IS NOT NULL \
          DO UPDATE SET run_at = excluded.run_at WHERE excluded.run_at < jobs.run_at",
-        list("", &JOB),
-        list("x.", &JOB),
+        names(&JOB),
+        values(&JOB),
         B::set(1, &JOB)
     );
     let statement = Statement::new(text).arg(Arg::Json(jobs.json()?));
-    connection.execute(statement).await.map_err(|error| Fault::from(error).on_taken(id_taken))?;
+    connection
+        .execute(statement)
+        .await
+        .map_err(|error| Fault::from(error).on_taken(id_taken))?;
     Ok(())
 }

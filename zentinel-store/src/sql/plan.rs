@@ -52,7 +52,11 @@ impl Set {
     pub(super) fn json(&self) -> Result<String> {
         let text = std::str::from_utf8(&self.json);
         let text = text.map_err(|error| Error::internal("JSON is not UTF-8").with_source(error))?;
-        Ok(if self.rows == 0 { "[]".to_owned() } else { format!("{text}]") })
+        Ok(if self.rows == 0 {
+            "[]".to_owned()
+        } else {
+            format!("{text}]")
+        })
     }
 }
 
@@ -105,8 +109,16 @@ impl Plan {
         for (log, rows) in logs {
             entries::<B>(log, &distinct(rows), &mut plan.appended)?;
         }
-        entries::<B>(LogKind::Audit, &audit.iter().collect::<Vec<_>>(), &mut plan.numbered)?;
-        entries::<B>(LogKind::Event, &events.iter().collect::<Vec<_>>(), &mut plan.numbered)?;
+        entries::<B>(
+            LogKind::Audit,
+            &audit.iter().collect::<Vec<_>>(),
+            &mut plan.numbered,
+        )?;
+        entries::<B>(
+            LogKind::Event,
+            &events.iter().collect::<Vec<_>>(),
+            &mut plan.numbered,
+        )?;
         Ok(plan)
     }
 }
@@ -126,7 +138,9 @@ fn steps<B: Backend>(writes: &[Write], group: bool) -> Result<(Vec<Step>, Logs<'
             Write::Delete { kind, id, .. } => (*kind, Action::Delete, *id),
             Write::Check { kind, id, .. } => (*kind, Action::Check, *id),
             Write::Append(row) if matches!(row.kind, LogKind::Audit | LogKind::Event) => {
-                return Err(Error::invalid("audit entries and events are not appended directly"));
+                return Err(Error::invalid(
+                    "audit entries and events are not appended directly",
+                ));
             }
             Write::Append(row) => {
                 logs.entry(row.kind).or_default().push(row);
@@ -162,7 +176,13 @@ fn step<B: Backend>(
         .collect();
     // Two units of work that write the same records should lock them in the same order.
     run.sort_unstable_by_key(|(_, id, _)| *id);
-    let mut step = Step { kind, action, ids: Vec::new(), projects: HashSet::new(), set: Set::default() };
+    let mut step = Step {
+        kind,
+        action,
+        ids: Vec::new(),
+        projects: HashSet::new(),
+        set: Set::default(),
+    };
     let mut written = HashSet::new();
     for (_, id, write) in &run {
         if step.set.is_full() {
@@ -177,7 +197,13 @@ fn step<B: Backend>(
     }
     // The set was full: as many writes as it took, in their own order.
     let taken = written.len();
-    let mut step = Step { kind, action, ids: Vec::new(), projects: HashSet::new(), set: Set::default() };
+    let mut step = Step {
+        kind,
+        action,
+        ids: Vec::new(),
+        projects: HashSet::new(),
+        set: Set::default(),
+    };
     for (_, id, write) in writes.iter().take(taken) {
         step.push::<B>(write)?;
         step.ids.push(*id);
@@ -197,7 +223,10 @@ impl Step {
                 self.set.push(&RecordItem::new::<B>(row, Some(*expected)))
             }
             Write::Delete { id, expected, .. } | Write::Check { id, expected, .. } => {
-                self.set.push(&Expected { id: *id, expected: *expected })
+                self.set.push(&Expected {
+                    id: *id,
+                    expected: *expected,
+                })
             }
             Write::Append(_) => Ok(()),
         }
@@ -225,7 +254,10 @@ fn entries<B: Backend>(log: LogKind, rows: &[&LogRow], into: &mut Vec<Entries>) 
     let mut set = Set::default();
     for row in rows {
         if set.is_full() {
-            into.push(Entries { log, set: std::mem::take(&mut set) });
+            into.push(Entries {
+                log,
+                set: std::mem::take(&mut set),
+            });
         }
         let place = set.rows as u64 + 1;
         set.push(&LogItem::new::<B>(row, place))?;

@@ -1,7 +1,7 @@
 //! Reading records.
 
 use super::fault::tell;
-use super::rows::{RECORD, list, record};
+use super::rows::{RECORD, names, record};
 use super::{Arg, Backend, Cells as _, Fault, Session as _, Statement};
 use crate::cursor::{Cursor, SortKey};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(crate) async fn get<B: Backend>(
 ) -> Result<Option<Stored<Row>>> {
     let mut statement = select(kind);
     statement.push_with(" WHERE id = ?", [id.into()]);
-    limit_to(&mut statement, scope);
+    limit_to::<B>(&mut statement, scope, true);
     tell::<B, _>(one(backend, kind, statement).await)
 }
 
@@ -46,10 +46,15 @@ pub(crate) async fn query<B: Backend>(
     query: &Query,
 ) -> Result<Page<Stored<Row>>> {
     if query.ids.as_ref().is_some_and(|ids| ids.len() > MAX_IDS) {
-        return Err(Error::invalid_field("ids", format!("should have at most {MAX_IDS} item(s)")));
+        return Err(Error::invalid_field(
+            "ids",
+            format!("should have at most {MAX_IDS} item(s)"),
+        ));
     }
     let cursor = query.page.cursor.as_deref();
-    let cursor = cursor.map(|text| Cursor::decode(text, query.kind, query.order)).transpose()?;
+    let cursor = cursor
+        .map(|text| Cursor::decode(text, query.kind, query.order))
+        .transpose()?;
     tell::<B, _>(page(backend, scope, query, cursor).await)
 }
 
@@ -84,11 +89,19 @@ async fn page<B: Backend>(
     } else {
         let mut count = Statement::new(format!("SELECT count(*) FROM {}", query.kind.table()));
         matching::<B>(&mut count, scope, query)?;
-        connection.rows(count).await?.first().map_or(Ok(0), |cells| cells.count(0))?
+        connection
+            .rows(count)
+            .await?
+            .first()
+            .map_or(Ok(0), |cells| cells.count(0))?
     };
     let last = items.last().filter(|_| more);
     let next_cursor = last.map(|row| Cursor::after(query.order, row).encode(query.kind, query.order));
-    Ok(Page { items, total, next_cursor })
+    Ok(Page {
+        items,
+        total,
+        next_cursor,
+    })
 }
 
 /// How many records of a kind are in which state.
@@ -97,9 +110,11 @@ pub(crate) async fn count_by_state<B: Backend>(
     scope: &Scope,
     kind: RecordKind,
 ) -> Result<BTreeMap<String, u64>> {
-    let mut statement =
-        Statement::new(format!("SELECT coalesce(state, ''), count(*) FROM {} WHERE 1 = 1", kind.table()));
-    limit_to(&mut statement, scope);
+    let mut statement = Statement::new(format!(
+        "SELECT coalesce(state, ''), count(*) FROM {} WHERE 1 = 1",
+        kind.table()
+    ));
+    limit_to::<B>(&mut statement, scope, false);
     statement.push(" GROUP BY coalesce(state, '')");
     let counts = async {
         let rows = backend.readers().acquire().await?.rows(statement).await?;
@@ -116,7 +131,12 @@ fn pair(cells: &impl super::Cells) -> Result<(String, u64), Fault> {
 /// Whether the database answers.
 pub(crate) async fn ping<B: Backend>(backend: &B) -> Result<()> {
     let answer = async {
-        backend.readers().acquire().await?.rows(Statement::new("SELECT 1")).await?;
+        backend
+            .readers()
+            .acquire()
+            .await?
+            .rows(Statement::new("SELECT 1"))
+            .await?;
         Ok(())
     };
     tell::<B, _>(answer.await)
@@ -132,25 +152,38 @@ async fn one<B: Backend>(
 }
 
 fn select(kind: RecordKind) -> Statement {
-    Statement::new(format!("SELECT {}, revision FROM {}", list("", &RECORD), kind.table()))
+    Statement::new(format!(
+        "SELECT {}, revision FROM {}",
+        names(&RECORD),
+        kind.table()
+    ))
 }
 
-/// Adds the conditions of a scope.
-pub(super) fn limit_to(statement: &mut Statement, scope: &Scope) {
+/// Adds the conditions of a scope. With `narrow` another condition finds the rows sooner than the
+/// tenant does.
+pub(super) fn limit_to<B: Backend>(statement: &mut Statement, scope: &Scope, narrow: bool) {
+    let plain = |known: bool| if known { B::UNINDEXED } else { "" };
     if let Some(project) = scope.project() {
-        statement.push_with(" AND project_id = ?", [project.uuid().into()]);
+        let condition = format!(" AND {}project_id = ?", plain(narrow));
+        statement.push_with(&condition, [project.uuid().into()]);
     }
     if let Some(organisation) = scope.organisation() {
-        statement.push_with(" AND organisation_id = ?", [organisation.uuid().into()]);
+        let condition = format!(
+            " AND {}organisation_id = ?",
+            plain(narrow || scope.project().is_some())
+        );
+        statement.push_with(&condition, [organisation.uuid().into()]);
     }
 }
 
 /// Adds the conditions of a query, but not the place where its page begins.
 fn matching<B: Backend>(statement: &mut Statement, scope: &Scope, query: &Query) -> Result<(), Fault> {
     statement.push(" WHERE 1 = 1");
-    limit_to(statement, scope);
+    let has_ids = query.ids.is_some();
+    limit_to::<B>(statement, scope, has_ids || query.owner.is_some());
     if let Some(owner) = query.owner {
-        statement.push_with(" AND owner = ?", [owner.into()]);
+        let plain = if has_ids { B::UNINDEXED } else { "" };
+        statement.push_with(&format!(" AND {plain}owner = ?"), [owner.into()]);
     }
     if let Some(key) = &query.natural_key {
         statement.push_with(" AND natural_key = ?", [key.as_str().into()]);

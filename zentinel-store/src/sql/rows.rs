@@ -62,10 +62,25 @@ pub(super) const JOB: [Column; 7] = [
     ("max_attempts", ColumnType::Int),
 ];
 
-/// `prefix` before every column, joined by commas.
-pub(super) fn list(prefix: &str, columns: &[Column]) -> String {
-    let names: Vec<String> = columns.iter().map(|(name, _)| format!("{prefix}{name}")).collect();
+/// The names of columns, joined by commas.
+pub(super) fn names(columns: &[Column]) -> String {
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     names.join(", ")
+}
+
+/// The values of a set's columns, joined by commas.
+pub(super) fn values(columns: &[Column]) -> String {
+    let values: Vec<String> = columns.iter().map(value).collect();
+    values.join(", ")
+}
+
+/// The value of a set's column.
+pub(super) fn value((name, kind): &Column) -> String {
+    match kind {
+        // PostgreSQL makes no difference between a JSON null in a set and an absent value.
+        ColumnType::Json => format!("coalesce(x.{name}, 'null')"),
+        _ => format!("x.{name}"),
+    }
 }
 
 /// A record within a JSON set.
