@@ -37,6 +37,8 @@
 
 pub mod blob;
 pub mod clock;
+#[cfg(test)]
+mod detection;
 pub mod durable;
 mod fixture;
 pub mod notifier;

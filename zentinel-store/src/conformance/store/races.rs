@@ -76,6 +76,8 @@ async fn increment(store: &dyn Store, row: &Row) {
     loop {
         let read = get(store, row).await.unwrap();
         let count = read.body["count"].as_u64().unwrap();
+        // Lets others in between, also where reads and writes never wait.
+        tokio::task::yield_now().await;
         let new = with_body(row, json!({ "count": count + 1 }));
         match store.commit(writes([update(&new, read.revision.0)])).await {
             Ok(_) => return,
