@@ -13,10 +13,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use world::{World, new_engine, spec};
-use zentinel_core::entity::{BundleStatus, NodeProgress, RolloutSpec, RolloutState, TargetSelector};
+use zentinel_core::entity::{BundleStatus, Node, NodeProgress, RolloutSpec, RolloutState, TargetSelector};
 use zentinel_core::id::{BundleId, NodeId, OrganisationId};
-use zentinel_core::port::Clock;
-use zentinel_core::{Actor, Kind, Scope};
+use zentinel_core::port::{Clock, Store as _, StoreExt as _};
+use zentinel_core::{Actor, Changes, Kind, Scope};
 use zentinel_rollout::Command;
 use zentinel_rollout::engine::NewRollout;
 
@@ -391,4 +391,42 @@ async fn statements_of_open_targets_are_renewed() {
     assert_eq!((after.bundle_id, after.sequence), (bundle, before.sequence + 1));
     assert_eq!(world.engine.renew_statements().await.unwrap(), 0);
     assert!(world.clock.now().timestamp() > 0);
+}
+
+#[tokio::test]
+async fn commits_of_unknown_outcome_neither_stop_nor_repeat_anything() {
+    let (mut world, store) = fleet::gated(6).await;
+    let bundle = world.bundle("1").await;
+    let rollout = world.create(bundle, spec()).await.unwrap();
+    for _ in 0..60 {
+        world.clock.advance(Duration::from_secs(5));
+        store.gate.send_replace(gated::Gate::Mute);
+        // Either there was nothing to commit, or nobody knows.
+        if let Err(error) = world.engine.tick(rollout.id).await {
+            assert_eq!(error.kind(), Kind::Unavailable);
+        }
+        store.gate.send_replace(gated::Gate::Open);
+        world.nodes_act().await;
+        if !world.detail(rollout.id).await.rollout.state.is_open() {
+            break;
+        }
+    }
+    assert_eq!(world.detail(rollout.id).await.rollout.state, RolloutState::Completed);
+    assert_eq!(world.actions().await, ["rollout.created", "rollout.completed"]);
+    assert_eq!(world.statements().await, 1);
+}
+
+#[tokio::test]
+async fn a_deleted_node_does_not_stop_a_rollout() {
+    let mut world = World::new(4).await;
+    let bundle = world.bundle("1").await;
+    let rollout = world.create(bundle, spec()).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    world.run_jobs().await;
+    let gone = world.nodes.remove(0);
+    let node = world.memory.fetch::<Node>(&Scope::Instance, gone.id).await.unwrap();
+    world.memory.commit(Changes::new().delete(&node)).await.unwrap();
+    world.fleet.forget(gone.id);
+    assert_eq!(world.finish(rollout.id).await.rollout.state, RolloutState::Completed);
+    assert!(world.nodes.iter().all(|node| node.active == Some(bundle)));
 }

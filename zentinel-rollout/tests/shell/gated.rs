@@ -6,14 +6,20 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use zentinel_core::log::{LogEntry, LogKind, LogQuery, Retention};
 use zentinel_core::port::{NoticeStream, Query, Receipt, Store};
-use zentinel_core::{Changes, Error, Page, RecordKind, Result, Row, Scope, Stored};
+use zentinel_core::{Changes, Error, Page, RecordKind, Result, Row, Scope, Stored, Write};
 use zentinel_store::MemoryStore;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
     Open,
+    /// Commits wait.
     Held,
+    /// Commits fail.
     Away,
+    /// Commits succeed, but nobody hears of it.
+    Mute,
+    /// Units of work with log entries are refused for good.
+    Picky,
 }
 
 #[derive(Debug)]
@@ -34,7 +40,7 @@ impl GatedStore {
         let mut gate = self.gate.subscribe();
         match *gate.wait_for(|gate| *gate != Gate::Held).await.unwrap() {
             Gate::Away => Err(Error::unavailable("the store is away")),
-            Gate::Open | Gate::Held => Ok(()),
+            Gate::Open | Gate::Held | Gate::Mute | Gate::Picky => Ok(()),
         }
     }
 }
@@ -55,7 +61,16 @@ impl Store for GatedStore {
     }
     async fn commit(&self, changes: Changes) -> Result<Receipt> {
         self.pass().await?;
-        self.inner.commit(changes).await
+        let gate = *self.gate.borrow();
+        let logs = changes.writes.iter().any(|write| matches!(write, Write::Append(_)));
+        if gate == Gate::Picky && logs {
+            return Err(Error::internal("no log entries, please"));
+        }
+        let receipt = self.inner.commit(changes).await?;
+        if gate == Gate::Mute {
+            return Err(Error::unavailable("the connection is gone"));
+        }
+        Ok(receipt)
     }
     async fn read_log(&self, scope: &Scope, query: &LogQuery) -> Result<Vec<LogEntry>> {
         self.inner.read_log(scope, query).await
