@@ -1,1 +1,117 @@
-fn main() {}
+//! What compiling costs, beside what the proxy's parser costs alone.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
+
+use divan::Bencher;
+use std::sync::Arc;
+use zentinel_compiler::archive::Archive;
+use zentinel_compiler::model::Model;
+use zentinel_compiler::unpack::{UnpackLimits, unpack};
+use zentinel_compiler::validate::InProcessValidator;
+use zentinel_compiler::{Compiler, Source, diff, risk, sbom};
+
+const ROUTES: [usize; 3] = [10, 100, 1_000];
+
+fn main() {
+    divan::main();
+}
+
+/// A configuration with so many routes, each with its own path and filter.
+fn config(routes: usize) -> String {
+    let route = |n| {
+        format!(
+            "    route \"r{n}\" {{\n        matches {{\n            host \"h{}.example.com\"\n            path-prefix \"/svc/{n}\"\n        }}\n        upstream \"u{}\"\n        filters \"limit\"\n    }}\n",
+            n % 50,
+            n % 10
+        )
+    };
+    let upstream = |n| format!("    upstream \"u{n}\" {{\n        target \"10.0.0.{n}:80\"\n    }}\n");
+    let routes: String = (0..routes).map(route).collect();
+    let upstreams: String = (0..10).map(upstream).collect();
+    format!(
+        "system {{\n    worker-threads 1\n}}\nlisteners {{\n    listener \"http\" {{\n        address \"127.0.0.1:8080\"\n    }}\n}}\n\
+         upstreams {{\n{upstreams}}}\nfilters {{\n    filter \"limit\" {{\n        type \"rate-limit\"\n        max-rps 50\n    }}\n}}\n\
+         routes {{\n{routes}}}\nobservability {{\n    metrics {{\n        enabled #true\n        address \"127.0.0.1:9090\"\n    }}\n}}\n"
+    )
+}
+
+fn source(routes: usize) -> Source {
+    Source::new(config(routes), Vec::new(), false).unwrap()
+}
+
+/// The proxy's parser and its own validation: the yardstick.
+#[divan::bench(args = ROUTES)]
+fn proxy_parse_and_validate(bencher: Bencher<'_, '_>, routes: usize) {
+    let text = config(routes);
+    bencher.bench(|| {
+        zentinel_config::Config::from_kdl(&text)
+            .unwrap()
+            .validate()
+            .unwrap()
+    });
+}
+
+/// Text to archive: validation, SBOM, packing, reading back.
+#[divan::bench(args = ROUTES)]
+fn compile(bencher: Bencher<'_, '_>, routes: usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let compiler = Compiler::new(Arc::new(InProcessValidator::default()));
+    bencher
+        .with_inputs(|| source(routes))
+        .bench_values(|source| runtime.block_on(compiler.compile(source, None)).unwrap());
+}
+
+/// The same, compared with a running configuration.
+#[divan::bench(args = ROUTES)]
+fn compile_against_a_baseline(bencher: Bencher<'_, '_>, routes: usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let compiler = Compiler::new(Arc::new(InProcessValidator::default()));
+    let old = config(routes).replace("max-rps 50", "max-rps 40");
+    bencher
+        .with_inputs(|| source(routes))
+        .bench_values(|source| runtime.block_on(compiler.compile(source, Some(&old))).unwrap());
+}
+
+#[divan::bench(args = ROUTES)]
+fn bill_of_materials(bencher: Bencher<'_, '_>, routes: usize) {
+    let source = source(routes);
+    let model = Model::parse(source.config()).unwrap();
+    bencher.bench(|| sbom::archived(&source, &model).unwrap());
+}
+
+#[divan::bench(args = ROUTES)]
+fn pack(bencher: Bencher<'_, '_>, routes: usize) {
+    let source = source(routes);
+    let sbom = sbom::archived(&source, &Model::parse(source.config()).unwrap()).unwrap();
+    bencher.bench(|| Archive::pack(&source, &sbom).unwrap());
+}
+
+#[divan::bench(args = ROUTES)]
+fn read_back(bencher: Bencher<'_, '_>, routes: usize) {
+    let source = source(routes);
+    let sbom = sbom::archived(&source, &Model::parse(source.config()).unwrap()).unwrap();
+    let archive = Archive::pack(&source, &sbom).unwrap();
+    bencher.bench(|| unpack(archive.bytes(), &UnpackLimits::default()).unwrap());
+}
+
+#[divan::bench(args = ROUTES)]
+fn assess_risk(bencher: Bencher<'_, '_>, routes: usize) {
+    let new = Model::parse(&config(routes)).unwrap();
+    let old = Model::parse(&config(routes).replace("10.0.0.1:80", "10.0.0.99:80")).unwrap();
+    bencher.bench(|| risk::assess(Some(&old), &new));
+}
+
+#[divan::bench(args = ROUTES)]
+fn semantic_diff(bencher: Bencher<'_, '_>, routes: usize) {
+    let new = config(routes);
+    let old = new.replace("max-rps 50", "max-rps 40");
+    bencher.bench(|| diff::semantic(&old, &new).unwrap());
+}

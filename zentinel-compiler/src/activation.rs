@@ -182,7 +182,7 @@ mod tests {
     fn what_a_reload_applies() {
         for (from, to) in [
             ("path-prefix \"/api\"", "path-prefix \"/api/v2\""),
-            ("10.0.0.1:80", "10.0.0.9:80"),
+            ("target \"10.0.0.1:80\"", "target \"10.0.0.9:80\""),
             ("priority \"high\"", "priority \"low\""),
             ("X-Frame-Options \"DENY\"", "X-Frame-Options \"SAMEORIGIN\""),
             ("timeout-secs 20", "timeout-secs 30"),

@@ -126,6 +126,35 @@ mod tests {
     }
 
     #[test]
+    fn a_header_is_the_documented_bytes() {
+        let found = header("ca/root.pem", 1_000).unwrap();
+        let mut documented = [0; BLOCK];
+        let mut put = |offset: usize, text: &str| {
+            documented[offset..offset + text.len()].copy_from_slice(text.as_bytes());
+        };
+        put(0, "ca/root.pem");
+        put(100, "0000644");
+        put(108, "0000000");
+        put(116, "0000000");
+        put(124, "00000001750");
+        put(136, "00000000000");
+        put(148, "        ");
+        put(156, "0");
+        put(257, "ustar");
+        put(263, "00");
+        let sum: u32 = documented.iter().map(|byte| u32::from(*byte)).sum();
+        documented[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
+        assert_eq!(
+            found.as_bytes().escape_ascii().to_string(),
+            documented.escape_ascii().to_string()
+        );
+        assert_eq!(
+            header(&"a".repeat(100), 0).unwrap().as_bytes()[..100],
+            [b'a'; 100]
+        );
+    }
+
+    #[test]
     fn headers_hold_nothing_of_this_machine() {
         let source = Source::new("system {}\n", Vec::new(), false).unwrap();
         let archive = Archive::pack(&source, b"{}").unwrap();

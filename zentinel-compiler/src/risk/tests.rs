@@ -510,7 +510,7 @@ fn inspection() {
         case(
             changed(
                 "path-prefix \"/web\"\n        }",
-                "path-prefix \"/web\"\n        }\n        mcp {\n            allow-tools \"search\"\n        }",
+                "path-prefix \"/web\"\n        }\n        mcp {\n            filter-tool-list #true\n        }",
             ),
             &[("agentic_policy_changed", "routes/web")],
             &[],

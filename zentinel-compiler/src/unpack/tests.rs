@@ -198,7 +198,11 @@ fn frames_that_hide_something_are_refused() {
     let skippable = [&[0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0][..], archive.bytes()].concat();
     refused(unpack(&skippable, &limits), Kind::Malformed, "not a zstd frame");
     refused(unpack(b"", &limits), Kind::Malformed, "not a zstd frame");
-    let unsized_frame = zstd::stream::encode_all(&tar_of(&archive)[..], 3).unwrap();
+    let mut compressor = zstd::bulk::Compressor::new(3).unwrap();
+    compressor
+        .set_parameter(zstd_safe::CParameter::ContentSizeFlag(false))
+        .unwrap();
+    let unsized_frame = compressor.compress(&tar_of(&archive)).unwrap();
     refused(unpack(&unsized_frame, &limits), Kind::Malformed, "how large");
 }
 
