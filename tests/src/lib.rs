@@ -12,13 +12,20 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 /// After `limit`, naming `what` it waited for.
-pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, mut ready: impl FnMut() -> F) -> T {
+pub async fn wait_for<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    limit: Duration,
+    mut ready: impl FnMut() -> F,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = ready().await {
             return found;
         }
-        assert!(start.elapsed() < limit, "gave up waiting for {what} after {limit:?}");
+        assert!(
+            start.elapsed() < limit,
+            "gave up waiting for {what} after {limit:?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

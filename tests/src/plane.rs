@@ -43,7 +43,10 @@ pub struct Plane {
 #[derive(Debug)]
 enum Running {
     InProcess(Box<App>),
-    Binary { server: Option<Server>, environment: Vec<(String, String)> },
+    Binary {
+        server: Option<Server>,
+        environment: Vec<(String, String)>,
+    },
 }
 
 /// Settings that make tests quick and leave their request rates alone.
@@ -67,12 +70,19 @@ impl Plane {
         let environment = QUICK.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let settings = load(None, environment, &overrides).expect("settings");
         // Test binaries can't be re-executed as the parser's child, so the parser runs in process.
-        let app = App::start_with(&settings, Some(Arc::new(InProcessValidator::default()))).await.expect("it starts");
-        let names =
-            Names { organisation: "Example".into(), projects: vec!["Edge".into()], email: "ops@example.com".into() };
+        let app = App::start_with(&settings, Some(Arc::new(InProcessValidator::default())))
+            .await
+            .expect("it starts");
+        let names = Names {
+            organisation: "Example".into(),
+            projects: vec!["Edge".into()],
+            email: "ops@example.com".into(),
+        };
         let store = &*app.services.store;
         let made = bootstrap(store, &SystemClock, &names).await.expect("bootstrap");
-        let token = join_token(store, &SystemClock, &made.projects[0]).await.expect("token");
+        let token = join_token(store, &SystemClock, &made.projects[0])
+            .await
+            .expect("token");
         Self {
             url: app.public_url.clone(),
             api_key: made.api_key.expose().to_owned(),
@@ -105,10 +115,17 @@ impl Plane {
         Self::binary(Some(database), Some(s3), environment).await
     }
 
-    async fn binary(database: Option<Database>, s3: Option<S3Server>, mut environment: Vec<(String, String)>) -> Self {
+    async fn binary(
+        database: Option<Database>,
+        s3: Option<S3Server>,
+        mut environment: Vec<(String, String)>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let own = [
-            ("ZENTINEL_DATA_DIR", directory.path().join("data").display().to_string()),
+            (
+                "ZENTINEL_DATA_DIR",
+                directory.path().join("data").display().to_string(),
+            ),
             ("ZENTINEL_LISTEN", format!("127.0.0.1:{}", free_port())),
         ];
         environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
@@ -129,7 +146,10 @@ impl Plane {
             join_token: text("join_token"),
             database,
             s3,
-            running: Running::Binary { server: Some(server), environment },
+            running: Running::Binary {
+                server: Some(server),
+                environment,
+            },
             directory,
         }
     }
@@ -139,13 +159,19 @@ impl Plane {
     /// # Panics
     /// For a plane in this process.
     pub async fn kill_and_restart(&mut self) {
-        let Running::Binary { server, environment } = &mut self.running else { panic!("only the binary can be killed") };
+        let Running::Binary { server, environment } = &mut self.running else {
+            panic!("only the binary can be killed")
+        };
         let (old, environment) = (server.take(), environment.clone());
         let restart = move || {
             old.expect("it runs").kill();
             Server::start(&environment)
         };
-        *server = Some(tokio::task::spawn_blocking(restart).await.expect("it starts again"));
+        *server = Some(
+            tokio::task::spawn_blocking(restart)
+                .await
+                .expect("it starts again"),
+        );
     }
 
     /// Ends it in order and removes what it used; answers whether it ended well.
@@ -157,7 +183,9 @@ impl Plane {
             }
             Running::Binary { server, .. } => {
                 let server = server.expect("it runs");
-                tokio::task::spawn_blocking(move || server.terminate()).await.expect("it ends")
+                tokio::task::spawn_blocking(move || server.terminate())
+                    .await
+                    .expect("it ends")
             }
         };
         if let Some(database) = self.database {
@@ -188,10 +216,24 @@ fn free_port() -> u16 {
 }
 
 fn initialise(environment: &[(String, String)]) -> Value {
-    let arguments =
-        ["--json", "init", "--organisation", "Example", "--project", "Edge", "--email", "ops@example.com"];
-    let output = binary::command(&arguments, environment).output().expect("it runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let arguments = [
+        "--json",
+        "init",
+        "--organisation",
+        "Example",
+        "--project",
+        "Edge",
+        "--email",
+        "ops@example.com",
+    ];
+    let output = binary::command(&arguments, environment)
+        .output()
+        .expect("it runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
@@ -212,7 +254,10 @@ struct Healthy;
 impl HealthSource for Healthy {
     fn sample(&self) -> (Map<String, Value>, Map<String, Value>) {
         let health = [("status".to_owned(), "healthy".into())];
-        let metrics = [("error_rate".to_owned(), 0.1.into()), ("latency_p99_ms".to_owned(), 12.into())];
+        let metrics = [
+            ("error_rate".to_owned(), 0.1.into()),
+            ("latency_p99_ms".to_owned(), 12.into()),
+        ];
         (health.into_iter().collect(), metrics.into_iter().collect())
     }
 }
@@ -236,12 +281,22 @@ impl TestNode {
             heartbeat_interval: Duration::from_millis(500),
             long_poll: Duration::from_secs(5),
         };
-        let agent = Agent::enrol(options, Arc::new(SystemClock), Arc::new(activator), Arc::new(Healthy));
+        let agent = Agent::enrol(
+            options,
+            Arc::new(SystemClock),
+            Arc::new(activator),
+            Arc::new(Healthy),
+        );
         let agent = Arc::new(agent.await.expect("it registers"));
         let shutdown = CancellationToken::new();
         let (running, until) = (Arc::clone(&agent), shutdown.clone());
         let task = tokio::spawn(async move { running.run(until).await });
-        Self { agent, file_root, shutdown, task }
+        Self {
+            agent,
+            file_root,
+            shutdown,
+            task,
+        }
     }
 
     /// Gives the node a directory that a configuration serves files from.
@@ -266,6 +321,8 @@ impl Drop for TestNode {
 /// A configuration from the examples.
 #[must_use]
 pub fn example(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples/configs")
+        .join(name);
     std::fs::read_to_string(path).expect("the example is there")
 }

@@ -19,6 +19,7 @@ pub use activator::{Activator, DirectoryActivator, Rejection, Release};
 pub use state::{NodeState, Refused};
 
 use crate::backoff::Backoff;
+use serde_json::{Map, Value};
 use state::StateFile;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -41,7 +42,7 @@ const CLOCK_SKEW_SECONDS: i64 = 900;
 /// Where the health of a heartbeat comes from.
 pub trait HealthSource: Debug + Send + Sync + 'static {
     /// The `health` and `metrics` objects of the next heartbeat.
-    fn sample(&self) -> (serde_json::Value, serde_json::Value);
+    fn sample(&self) -> (Map<String, Value>, Map<String, Value>);
 }
 
 /// How a node takes part.
@@ -92,7 +93,8 @@ impl Agent {
         health: Arc<dyn HealthSource>,
     ) -> Result<Self> {
         std::fs::create_dir_all(options.directory.join("bundles")).map_err(|error| {
-            zentinel_core::Error::unavailable(format!("{}: {error}", options.directory.display())).with_source(error)
+            zentinel_core::Error::unavailable(format!("{}: {error}", options.directory.display()))
+                .with_source(error)
         })?;
         let file = StateFile::in_directory(&options.directory);
         let client = NodeClient::new(options.server.clone())?;
@@ -105,7 +107,16 @@ impl Agent {
             }
         };
         let client = client.with_credentials(state.node_id, Secret::new(state.node_key.clone()));
-        Ok(Self { options, clock, activator, health, client, file, state: Mutex::new(state), changed: Notify::new() })
+        Ok(Self {
+            options,
+            clock,
+            activator,
+            health,
+            client,
+            file,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        })
     }
 
     /// The node's id.
@@ -160,12 +171,22 @@ impl Agent {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
         let mut etag = None;
         loop {
-            let pause = match self.client.poll(Some(self.options.long_poll), etag.as_deref()).await {
+            let asked = tokio::time::Instant::now();
+            let pause = match self
+                .client
+                .poll(Some(self.options.long_poll), etag.as_deref())
+                .await
+            {
                 Ok(answer) => {
                     backoff.reset();
                     etag = answer.etag().map(str::to_owned).or(etag);
+                    let hint = answer.poll_after();
+                    let news = !matches!(answer, Poll::NotModified { .. });
+                    // A server that does not hold the request asks for patience instead.
+                    let held = asked.elapsed() >= self.options.long_poll / 2;
                     match self.take(answer).await {
-                        Ok(()) => Duration::ZERO,
+                        Ok(()) if news || held => Duration::ZERO,
+                        Ok(()) => hint,
                         Err(error) => {
                             tracing::warn!(node = %self.options.name, %error, "bundle not fetched");
                             // The same offer must be looked at again.
@@ -205,18 +226,24 @@ impl Agent {
             version: Some(self.options.version.clone()),
             ..HeartbeatRequest::default()
         };
-        self.client.heartbeat(&request).await
+        self.client.heartbeat(&request).await.map(drop)
     }
 
     /// Acts on a poll answer. An error is worth another try; a refusal is remembered instead.
     async fn take(&self, answer: Poll) -> Result<()> {
-        let Poll::Update(offer) = answer else { return Ok(()) };
+        let Poll::Update(offer) = answer else {
+            return Ok(());
+        };
         let statement = match self.verify(&offer) {
             Ok(statement) => statement,
             Err(error) => {
                 // Nothing about an untrusted statement is believed, not even its sequence.
                 tracing::error!(node = %self.options.name, %error, "statement refused");
-                return self.refuse(0, offer.bundle_id, Rejection::new("bad_statement", error.to_string()));
+                return self.refuse(
+                    0,
+                    offer.bundle_id,
+                    Rejection::new("bad_statement", error.to_string()),
+                );
             }
         };
         let (active, refused) = {
@@ -229,15 +256,29 @@ impl Agent {
         if refused.is_some_and(|refused| refused.sequence == statement.sequence) {
             return Ok(());
         }
-        let directory =
-            match download::fetch(&self.client, &self.options.directory, &statement, &offer.download_url).await {
-                Ok(directory) => directory,
-                Err(error) if error.kind().is_transient() => return Err(error),
-                Err(error) => {
-                    return self.refuse(statement.sequence, statement.bundle_id, Rejection::new("bad_archive", error.to_string()));
-                }
-            };
-        let release = Release { bundle_id: statement.bundle_id, directory, activation: statement.activation };
+        let directory = match download::fetch(
+            &self.client,
+            &self.options.directory,
+            &statement,
+            &offer.download_url,
+        )
+        .await
+        {
+            Ok(directory) => directory,
+            Err(error) if error.kind().is_transient() => return Err(error),
+            Err(error) => {
+                return self.refuse(
+                    statement.sequence,
+                    statement.bundle_id,
+                    Rejection::new("bad_archive", error.to_string()),
+                );
+            }
+        };
+        let release = Release {
+            bundle_id: statement.bundle_id,
+            directory,
+            activation: statement.activation,
+        };
         match self.activator.activate(&release).await {
             Ok(()) => self.settle(&statement),
             Err(rejection) => self.refuse(statement.sequence, statement.bundle_id, rejection),
@@ -252,13 +293,15 @@ impl Agent {
             now: self.clock.now(),
             clock_skew_seconds: CLOCK_SKEW_SECONDS,
         };
-        let envelope = offer
-            .statement
-            .as_ref()
-            .ok_or_else(|| zentinel_core::Error::new(Kind::Forbidden, "the answer carries no signed statement"))?;
+        let envelope = offer.statement.as_ref().ok_or_else(|| {
+            zentinel_core::Error::new(Kind::Forbidden, "the answer carries no signed statement")
+        })?;
         let statement = envelope.verify(&state.pinned_keys, &expectation)?;
         if statement.bundle_id != offer.bundle_id {
-            return Err(zentinel_core::Error::new(Kind::Forbidden, "the statement is about another bundle"));
+            return Err(zentinel_core::Error::new(
+                Kind::Forbidden,
+                "the statement is about another bundle",
+            ));
         }
         Ok(statement)
     }
@@ -275,8 +318,12 @@ impl Agent {
     fn refuse(&self, sequence: u64, bundle_id: BundleId, rejection: Rejection) -> Result<()> {
         self.update(|state| {
             state.last_sequence = state.last_sequence.max(sequence);
-            state.refused =
-                Some(Refused { sequence, bundle_id, reason: rejection.reason, message: rejection.message });
+            state.refused = Some(Refused {
+                sequence,
+                bundle_id,
+                reason: rejection.reason,
+                message: rejection.message,
+            });
         })
     }
 
@@ -299,10 +346,12 @@ async fn register(client: &NodeClient, options: &AgentOptions) -> Result<NodeSta
         version: Some(options.version.clone()),
         ..RegisterRequest::default()
     };
-    let registered = client.register(&options.project, options.token.as_ref(), &request).await?;
+    let registered = client
+        .register(&options.project, options.token.as_ref(), &request)
+        .await?;
     Ok(NodeState {
         node_id: registered.node_id,
-        node_key: registered.node_key,
+        node_key: registered.node_key.expose().to_owned(),
         project_id: registered.project_id,
         pinned_keys: registered.signing_keys,
         last_sequence: 0,

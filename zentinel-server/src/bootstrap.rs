@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
-use zentinel_core::entity::{ApiKey, ApiScope, AuditEntry, Membership, Organisation, Project, RegistrationToken, Role, User};
+use zentinel_core::entity::{
+    ApiKey, ApiScope, AuditEntry, Membership, Organisation, Project, RegistrationToken, Role, User,
+};
 use zentinel_core::port::{Clock, Query, Store, StoreExt as _};
 use zentinel_core::{Actor, Changes, Error, RecordKind, Result, Scope, Secret, Slug};
 
@@ -45,23 +47,40 @@ pub async fn bootstrap(store: &dyn Store, clock: &dyn Clock, names: &Names) -> R
     let mut changes = Changes::new();
     let slug = Slug::from_name(&names.organisation)?;
     let known = Query::all(RecordKind::Organisation).named(slug.as_str());
-    let organisation = match store.list::<Organisation>(&Scope::Instance, known).await?.items.pop() {
+    let organisation = match store
+        .list::<Organisation>(&Scope::Instance, known)
+        .await?
+        .items
+        .pop()
+    {
         Some(stored) => stored.value,
         None => {
             let organisation = Organisation::new(&names.organisation, now)?;
-            changes = changes.insert(&organisation)?.audit(created("organisation.created", &organisation, organisation.id, now));
+            changes = changes.insert(&organisation)?.audit(created(
+                "organisation.created",
+                &organisation,
+                organisation.id,
+                now,
+            ));
             organisation
         }
     };
     let scope = Scope::Organisation(organisation.id);
     let mut projects = Vec::with_capacity(names.projects.len());
     for name in &names.projects {
-        let known = Query::all(RecordKind::Project).owned_by(organisation.id).named(Slug::from_name(name)?.as_str());
+        let known = Query::all(RecordKind::Project)
+            .owned_by(organisation.id)
+            .named(Slug::from_name(name)?.as_str());
         projects.push(match store.list::<Project>(&scope, known).await?.items.pop() {
             Some(stored) => stored.value,
             None => {
                 let project = Project::new(organisation.id, name, now)?;
-                changes = changes.insert(&project)?.audit(created("project.created", &organisation, project.id, now));
+                changes = changes.insert(&project)?.audit(created(
+                    "project.created",
+                    &organisation,
+                    project.id,
+                    now,
+                ));
                 project
             }
         });
@@ -73,15 +92,36 @@ pub async fn bootstrap(store: &dyn Store, clock: &dyn Clock, names: &Names) -> R
             let password = Secret::new(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>()));
             let user = User::new(&names.email, hash_password(&password)?, Role::Admin, now)?;
             let member = Membership::new(organisation.id, user.id, Role::Admin, now);
-            changes = changes.insert(&user)?.insert(&member)?.audit(created("user.created", &organisation, user.id, now));
+            changes = changes.insert(&user)?.insert(&member)?.audit(created(
+                "user.created",
+                &organisation,
+                user.id,
+                now,
+            ));
             (user, Some(password))
         }
     };
     let scopes: BTreeSet<ApiScope> = ApiScope::ALL.iter().copied().collect();
-    let (key, raw) = ApiKey::issue(organisation.id, None, Some(user.id), "bootstrap", scopes, None, now)?;
-    changes = changes.insert(&key)?.audit(created("api_key.created", &organisation, key.id, now));
+    let (key, raw) = ApiKey::issue(
+        organisation.id,
+        None,
+        Some(user.id),
+        "bootstrap",
+        scopes,
+        None,
+        now,
+    )?;
+    changes = changes
+        .insert(&key)?
+        .audit(created("api_key.created", &organisation, key.id, now));
     store.commit(changes).await?;
-    Ok(Bootstrapped { organisation, projects, email: user.email, password, api_key: raw })
+    Ok(Bootstrapped {
+        organisation,
+        projects,
+        email: user.email,
+        password,
+        api_key: raw,
+    })
 }
 
 /// Issues a registration token that any number of nodes may use for a day.
@@ -91,15 +131,38 @@ pub async fn bootstrap(store: &dyn Store, clock: &dyn Clock, names: &Names) -> R
 pub async fn join_token(store: &dyn Store, clock: &dyn Clock, project: &Project) -> Result<Secret> {
     let now = clock.now();
     let scope = (project.organisation_id, project.id);
-    let (token, raw) =
-        RegistrationToken::issue(scope, "bootstrap", BTreeMap::new(), None, now + TimeDelta::days(1), now)?;
-    let audit = AuditEntry::new(&project.scope(), Actor::System, "registration_token.created", token.id, now);
+    let (token, raw) = RegistrationToken::issue(
+        scope,
+        "bootstrap",
+        BTreeMap::new(),
+        None,
+        now + TimeDelta::days(1),
+        now,
+    )?;
+    let audit = AuditEntry::new(
+        &project.scope(),
+        Actor::System,
+        "registration_token.created",
+        token.id,
+        now,
+    );
     store.commit(Changes::new().insert(&token)?.audit(audit)).await?;
     Ok(raw)
 }
 
-fn created(action: &str, organisation: &Organisation, id: impl ToString, now: zentinel_core::Timestamp) -> AuditEntry {
-    AuditEntry::new(&Scope::Organisation(organisation.id), Actor::System, action, id, now)
+fn created(
+    action: &str,
+    organisation: &Organisation,
+    id: impl ToString,
+    now: zentinel_core::Timestamp,
+) -> AuditEntry {
+    AuditEntry::new(
+        &Scope::Organisation(organisation.id),
+        Actor::System,
+        action,
+        id,
+        now,
+    )
 }
 
 /// Argon2id with the library's recommended parameters, in PHC form.

@@ -4,7 +4,10 @@ mod backends;
 mod maintenance;
 
 use crate::settings::Settings;
+pub use backends::open_store;
+
 use axum::Router;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +16,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use zentinel_compiler::bundle::CompileHandler;
-use zentinel_core::port::{Clock, Queue, Schedule, SystemClock};
+use zentinel_core::port::{Clock, ConfigValidator, Queue, SystemClock};
 use zentinel_core::{Error, Result};
 use zentinel_http::{HttpOptions, RateLimits, Services};
 use zentinel_rollout::engine::{Engine, EngineOptions};
 use zentinel_rollout::fleet::{Fleet, FleetOptions};
 use zentinel_rollout::strategy::Strategies;
-use zentinel_store::Runner;
+use zentinel_store::{Runner, RunnerOptions};
 
 /// A running server.
 #[derive(Debug)]
@@ -42,12 +45,27 @@ impl App {
     /// [`Kind::Unavailable`](zentinel_core::Kind::Unavailable) when the address is taken or a
     /// back end can't be opened, [`Kind::Invalid`](zentinel_core::Kind::Invalid) for wrong settings.
     pub async fn start(settings: &Settings) -> Result<Self> {
+        Self::start_with(settings, None).await
+    }
+
+    /// As [`App::start`], with another validator: the default one re-executes the current program,
+    /// which only works where `main` begins with
+    /// [`run_child_if_requested`](zentinel_compiler::validate::run_child_if_requested).
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_with(
+        settings: &Settings,
+        validator: Option<Arc<dyn ConfigValidator>>,
+    ) -> Result<Self> {
         settings.check()?;
         let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
             Error::unavailable(format!("cannot listen on {}: {error}", settings.listen))
                 .with_hint("choose another address with --listen; port 0 takes a free one")
         })?;
-        let address = listener.local_addr().map_err(|error| Error::internal("no local address").with_source(error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::internal("no local address").with_source(error))?;
         let public_url = match &settings.public_url {
             Some(url) => url.clone(),
             None => Url::parse(&format!("http://{address}"))
@@ -55,8 +73,16 @@ impl App {
         };
         let shutdown = CancellationToken::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let back = backends::open(settings, &public_url, Arc::clone(&clock)).await?;
-        let fleet = Fleet::load(Arc::clone(&back.store), Arc::clone(&clock), fleet_options(settings, back.shared)).await?;
+        let mut back = backends::open(settings, &public_url, Arc::clone(&clock)).await?;
+        if let Some(validator) = validator {
+            back.validator = validator;
+        }
+        let fleet = Fleet::load(
+            Arc::clone(&back.store),
+            Arc::clone(&clock),
+            fleet_options(settings, back.shared),
+        )
+        .await?;
         let engine = Arc::new(Engine::new(
             Arc::clone(&back.store),
             Arc::clone(&back.signer),
@@ -81,10 +107,20 @@ impl App {
         let tasks = vec![
             tokio::spawn(serve(listener, router, shutdown.clone())),
             tokio::spawn(runner.run(shutdown.clone())),
-            tokio::spawn(fleet.run(shutdown.clone())),
+            tokio::spawn({
+                let shutdown = shutdown.clone();
+                async move { fleet.run(shutdown).await }
+            }),
         ];
         let patience = Duration::from_secs(settings.http.shutdown_seconds.into());
-        Ok(Self { address, public_url, services, shutdown, tasks, patience })
+        Ok(Self {
+            address,
+            public_url,
+            services,
+            shutdown,
+            tasks,
+            patience,
+        })
     }
 
     /// Stops accepting, finishes what is in flight (at most for `http.shutdown_seconds`), writes
@@ -104,9 +140,14 @@ impl App {
     }
 }
 
+/// How long a job that was running at a crash waits before it is taken up again.
+const JOB_LEASE: Duration = Duration::from_secs(10);
+
 async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+    let served = axum::serve(listener, service)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await;
     if let Err(error) = served {
         tracing::error!(%error, "serving ended");
     }
@@ -135,16 +176,24 @@ fn runner(
         jobs_kept_days: settings.queues.jobs_kept_days,
     };
     let mut runner = Runner::new(Arc::clone(&back.scheduler), Arc::clone(clock), back.store.watch())
+        .options(RunnerOptions {
+            lease: JOB_LEASE,
+            ..RunnerOptions::default()
+        })
         .workers(Queue::Default, settings.queues.default)
         .workers(Queue::Rollouts, settings.queues.rollouts)
         .workers(Queue::Maintenance, settings.queues.maintenance)
         .register(Arc::new(compile))
-        .register(Arc::new(maintenance::StalenessHandler { fleet: Arc::clone(fleet) }))
+        .register(Arc::new(maintenance::StalenessHandler {
+            fleet: Arc::clone(fleet),
+        }))
         .register(Arc::new(retention));
     for handler in engine.handlers() {
         runner = runner.register(handler);
     }
-    maintenance::schedules().into_iter().fold(runner, Runner::schedule)
+    maintenance::schedules()
+        .into_iter()
+        .fold(runner, Runner::schedule)
 }
 
 fn seconds(seconds: u32) -> Duration {
@@ -162,7 +211,6 @@ fn fleet_options(settings: &Settings, shared: bool) -> FleetOptions {
 
 fn engine_options(settings: &Settings) -> EngineOptions {
     EngineOptions {
-        tick_interval: seconds(settings.rollouts.tick_seconds),
         poll_interval: seconds(settings.nodes.poll_interval_seconds),
         statement_validity: seconds(settings.rollouts.statement_days.saturating_mul(86_400)),
         ..EngineOptions::default()
@@ -176,8 +224,30 @@ fn http_options(settings: &Settings, public_url: Url) -> HttpOptions {
     options.max_long_poll = seconds(settings.nodes.long_poll_seconds);
     options.body_limit = settings.http.body_limit_bytes as usize;
     options.request_timeout = seconds(settings.http.request_timeout_seconds);
-    options.trusted_proxies = settings.http.trusted_proxies.clone();
+    // Checked with the settings.
+    options.trusted_proxies = settings
+        .http
+        .trusted_proxies
+        .iter()
+        .filter_map(|text| text.parse().ok())
+        .collect();
     options.metrics_token = settings.http.metrics_token.get().cloned();
-    options.rate_limits = RateLimits::default().with_overrides(&settings.http.rate_limits);
+    options.rate_limits = rate_limits(&settings.http.rate_limits);
     options
+}
+
+/// The contract's limits with the operator's over them.
+fn rate_limits(overrides: &BTreeMap<String, u32>) -> RateLimits {
+    let mut limits = RateLimits::default();
+    for (name, limit) in overrides {
+        match name.as_str() {
+            "default" => limits.default = *limit,
+            "node" => limits.node = *limit,
+            "registration" => limits.registration = *limit,
+            scope => {
+                limits.scopes.insert(scope.to_owned(), *limit);
+            }
+        }
+    }
+    limits
 }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use url::Url;
 use zentinel_core::error::Checks;
 use zentinel_core::{Result, Secret};
+use zentinel_http::Network;
 
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,7 +79,10 @@ pub struct Database {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: RedactedUrl("sqlite".to_owned()), pool_size: 10 }
+        Self {
+            url: RedactedUrl("sqlite".to_owned()),
+            pool_size: 10,
+        }
     }
 }
 
@@ -220,7 +224,11 @@ pub struct Validation {
 
 impl Default for Validation {
     fn default() -> Self {
-        Self { timeout_seconds: 60, max_concurrent: 2, zentinel_binary: None }
+        Self {
+            timeout_seconds: 60,
+            max_concurrent: 2,
+            zentinel_binary: None,
+        }
     }
 }
 
@@ -234,11 +242,12 @@ pub struct Http {
     pub request_timeout_seconds: u32,
     /// How long a shutdown waits for requests in flight, in seconds.
     pub shutdown_seconds: u32,
-    /// Addresses of proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<std::net::IpAddr>,
+    /// Addresses or ranges of proxies whose `X-Forwarded-For` is believed, for example `10.0.0.0/8`.
+    pub trusted_proxies: Vec<String>,
     /// Bearer token that `/metrics` demands, when set.
     pub metrics_token: HiddenText,
-    /// Requests per minute by scope, over the defaults; for example `{"bundles:write" = 200}`.
+    /// Requests per minute over the defaults: by scope, for example `{"bundles:write" = 200}`, or for
+    /// `default` (every other scope), `node` (each node), `registration` (each address).
     pub rate_limits: BTreeMap<String, u32>,
 }
 
@@ -287,15 +296,13 @@ impl Default for Nodes {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollouts {
-    /// How often a running rollout is looked at when nothing reports, in seconds.
-    pub tick_seconds: u32,
     /// How long a signed statement is valid, in days.
     pub statement_days: u32,
 }
 
 impl Default for Rollouts {
     fn default() -> Self {
-        Self { tick_seconds: 5, statement_days: 30 }
+        Self { statement_days: 30 }
     }
 }
 
@@ -315,7 +322,12 @@ pub struct Queues {
 
 impl Default for Queues {
     fn default() -> Self {
-        Self { default: 10, rollouts: 5, maintenance: 2, jobs_kept_days: 7 }
+        Self {
+            default: 10,
+            rollouts: 5,
+            maintenance: 2,
+            jobs_kept_days: 7,
+        }
     }
 }
 
@@ -331,7 +343,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
     }
 }
 
@@ -353,18 +368,49 @@ impl Settings {
     pub fn check(&self) -> Result<()> {
         let mut checks = Checks::new();
         let url = self.database.url.expose();
-        let known = matches!(url, "sqlite" | "memory") || url.starts_with("postgres://") || url.starts_with("postgresql://");
-        checks.that("database.url", known, "must be `sqlite`, `memory` or a postgres:// URL");
+        let known = matches!(url, "sqlite" | "memory")
+            || url.starts_with("postgres://")
+            || url.starts_with("postgresql://");
+        checks.that(
+            "database.url",
+            known,
+            "must be `sqlite`, `memory` or a postgres:// URL",
+        );
         if self.blobs.kind == BlobKind::S3 {
-            checks.that("blobs.s3_access_key_id", !self.blobs.s3_access_key_id.is_empty(), "can't be blank with blobs.kind = s3");
+            checks.that(
+                "blobs.s3_access_key_id",
+                !self.blobs.s3_access_key_id.is_empty(),
+                "can't be blank with blobs.kind = s3",
+            );
             let secret = self.blobs.s3_secret_access_key.get().is_some();
-            checks.that("blobs.s3_secret_access_key", secret, "can't be blank with blobs.kind = s3");
+            checks.that(
+                "blobs.s3_secret_access_key",
+                secret,
+                "can't be blank with blobs.kind = s3",
+            );
         }
-        let http = self.public_url.as_ref().is_none_or(|url| matches!(url.scheme(), "http" | "https"));
+        let http = self
+            .public_url
+            .as_ref()
+            .is_none_or(|url| matches!(url.scheme(), "http" | "https"));
         checks.that("public_url", http, "must be an http or https URL");
+        let networks = self
+            .http
+            .trusted_proxies
+            .iter()
+            .all(|text| text.parse::<Network>().is_ok());
+        checks.that(
+            "http.trusted_proxies",
+            networks,
+            "must be addresses or ranges such as 10.0.0.0/8",
+        );
         // AWS refuses longer ones.
         let presign = self.blobs.presign_seconds;
-        checks.that("blobs.presign_seconds", (1..=604_800).contains(&presign), "must be from 1 to 604800");
+        checks.that(
+            "blobs.presign_seconds",
+            (1..=604_800).contains(&presign),
+            "must be from 1 to 604800",
+        );
         for (name, value) in [
             ("database.pool_size", self.database.pool_size),
             ("validation.timeout_seconds", self.validation.timeout_seconds),
@@ -373,7 +419,6 @@ impl Settings {
             ("http.request_timeout_seconds", self.http.request_timeout_seconds),
             ("nodes.poll_interval_seconds", self.nodes.poll_interval_seconds),
             ("nodes.offline_after_seconds", self.nodes.offline_after_seconds),
-            ("rollouts.tick_seconds", self.rollouts.tick_seconds),
             ("rollouts.statement_days", self.rollouts.statement_days),
             ("queues.default", self.queues.default),
             ("queues.rollouts", self.queues.rollouts),

@@ -12,22 +12,48 @@ use zentinel_rollout::{Command, Effect, Gates, NodeFacts, Observation, apply, st
 
 fn main() -> Result<()> {
     let (bundle, before) = (BundleId::random(), BundleId::random());
-    let healthy = Health { status: Some("healthy".to_owned()), ..Health::default() };
+    let healthy = Health {
+        status: Some("healthy".to_owned()),
+        ..Health::default()
+    };
     let mut now = chrono::DateTime::UNIX_EPOCH;
     // Our "store": what each server runs.
     let mut servers: BTreeMap<NodeId, BundleId> = (0..5).map(|_| (NodeId::random(), before)).collect();
 
-    let spec = RolloutSpec { batch_size: 2, ..RolloutSpec::default() };
+    let spec = RolloutSpec {
+        batch_size: 2,
+        ..RolloutSpec::default()
+    };
     let (strategies, gates) = (Strategies::standard(), Gates::of(&spec.health_gates));
     let strategy = strategies.get(&spec.strategy)?.clone();
     let ids: Vec<NodeId> = servers.keys().copied().collect();
-    let target = |node_id| Target { node_id, bundle_id: bundle, previous_bundle_id: Some(before) };
+    let target = |node_id| Target {
+        node_id,
+        bundle_id: bundle,
+        previous_bundle_id: Some(before),
+    };
     let targets = ids.iter().copied().map(target).collect();
-    let plan = Plan { steps: strategy.plan(&spec, &ids)?, targets, excluded: vec![] };
+    let plan = Plan {
+        steps: strategy.plan(&spec, &ids)?,
+        targets,
+        excluded: vec![],
+    };
     let (organisation_id, project_id) = (OrganisationId::random(), ProjectId::random());
-    let new = NewRollout { id: RolloutId::random(), organisation_id, project_id, bundle_id: bundle, spec, created_by: Actor::System };
+    let new = NewRollout {
+        id: RolloutId::random(),
+        organisation_id,
+        project_id,
+        bundle_id: bundle,
+        spec,
+        created_by: Actor::System,
+    };
 
-    let mut decision = apply(Command::Start, new.build(plan, now), &Observation::new([bundle]), now)?;
+    let mut decision = apply(
+        Command::Start,
+        new.build(plan, now),
+        &Observation::new([bundle]),
+        now,
+    )?;
     while decision.state.rollout().state.is_open() {
         for effect in &decision.effects {
             if let Effect::Stage { nodes } = effect {
@@ -46,7 +72,11 @@ fn main() -> Result<()> {
             health: healthy.clone(),
             ..NodeFacts::default()
         };
-        let seen = servers.iter().fold(Observation::new([bundle]), |seen, (id, active)| seen.with(*id, facts(*active)));
+        let seen = servers
+            .iter()
+            .fold(Observation::new([bundle]), |seen, (id, active)| {
+                seen.with(*id, facts(*active))
+            });
         decision = step(decision.state, strategy.as_ref(), &gates, &seen, now);
         println!("{:>3} s: {}", now.timestamp(), decision.report().summary);
     }

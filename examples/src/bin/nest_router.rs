@@ -25,8 +25,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let signer: Arc<dyn Signer> = Arc::new(MemorySigner::generate());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let urls = UrlSigner::new([7; 32]); // draw this from a secret in production
-    let engine =
-        Engine::new(store.clone(), signer.clone(), clock.clone(), Strategies::standard(), EngineOptions::default());
+    let engine = Engine::new(
+        store.clone(),
+        signer.clone(),
+        clock.clone(),
+        Strategies::standard(),
+        EngineOptions::default(),
+    );
     let services = Services {
         blobs: Arc::new(ObjectBlobStore::memory(base.clone(), urls.clone())),
         validator: Arc::new(InProcessValidator::default()),
@@ -44,6 +49,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .nest("/control-plane", router(Arc::new(services)));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     println!("http://{}/control-plane/api/openapi.json", listener.local_addr()?);
-    axum::serve(listener, service.into_make_service_with_connect_info::<SocketAddr>()).await?;
+    axum::serve(
+        listener,
+        service.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .await?;
     Ok(())
 }

@@ -32,7 +32,10 @@ impl Rejection {
     /// A rejection.
     #[must_use]
     pub fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into() }
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
     }
 }
 
@@ -62,17 +65,27 @@ impl DirectoryActivator {
     /// `file_root`, which is `/` for a proxy that runs in the node's own file system.
     #[must_use]
     pub fn new(directory: PathBuf, file_root: PathBuf, validator: Arc<dyn ConfigValidator>) -> Self {
-        Self { directory, file_root, validator }
+        Self {
+            directory,
+            file_root,
+            validator,
+        }
     }
 
     /// Directories that the configuration serves files from must exist here.
     fn check_static_roots(&self, kdl: &str) -> Result<(), Rejection> {
         let document = zentinel_compiler::document::Document::parse(kdl)
             .map_err(|_| Rejection::new("invalid_config", "the configuration does not parse"))?;
-        for root in zentinel_compiler::document::static_roots(&document) {
+        let roots = document
+            .nodes()
+            .filter(|node| node.name() == "root" && node.parent_name() == Some("static-files"));
+        for root in roots.filter_map(|node| node.text()) {
             let path = self.file_root.join(root.trim_start_matches('/'));
             if !path.is_dir() {
-                return Err(Rejection::new("missing_static_root", format!("{root} does not exist on this node")));
+                return Err(Rejection::new(
+                    "missing_static_root",
+                    format!("{root} does not exist on this node"),
+                ));
             }
         }
         Ok(())
@@ -84,7 +97,10 @@ impl DirectoryActivator {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let target = release.directory.strip_prefix(&self.directory).unwrap_or(&release.directory);
+        let target = release
+            .directory
+            .strip_prefix(&self.directory)
+            .unwrap_or(&release.directory);
         std::os::unix::fs::symlink(target, &draft)?;
         std::fs::rename(&draft, self.directory.join("current"))?;
         std::fs::File::open(&self.directory)?.sync_all()
@@ -100,11 +116,15 @@ impl Activator for DirectoryActivator {
             .validate(&kdl, false)
             .await
             .map_err(|error| Rejection::new("validation_unavailable", error.to_string()))?;
-        if let Some(error) = diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error) {
+        if let Some(error) = diagnostics
+            .iter()
+            .find(|diagnostic| diagnostic.severity == Severity::Error)
+        {
             return Err(Rejection::new("invalid_config", error.message.clone()));
         }
         self.check_static_roots(&kdl)?;
-        self.switch(release).map_err(|error| Rejection::new("activation_failed", error.to_string()))
+        self.switch(release)
+            .map_err(|error| Rejection::new("activation_failed", error.to_string()))
     }
 }
 

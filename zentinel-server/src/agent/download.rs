@@ -31,7 +31,12 @@ pub(super) async fn fetch(
     Ok(home)
 }
 
-async fn download(client: &NodeClient, directory: &Path, statement: &Statement, url: &Url) -> Result<Vec<u8>> {
+async fn download(
+    client: &NodeClient,
+    directory: &Path,
+    statement: &Statement,
+    url: &Url,
+) -> Result<Vec<u8>> {
     let downloads = directory.join("downloads");
     std::fs::create_dir_all(&downloads).map_err(|error| failed(&downloads, error))?;
     let part = downloads.join(format!("{}.part", statement.archive_sha256));
@@ -43,18 +48,33 @@ async fn download(client: &NodeClient, directory: &Path, statement: &Statement, 
     };
     let mut options = tokio::fs::OpenOptions::new();
     options.create(true);
-    if present == 0 { options.write(true).truncate(true) } else { options.append(true) };
+    if present == 0 {
+        options.write(true).truncate(true)
+    } else {
+        options.append(true)
+    };
     let mut file = options.open(&part).await.map_err(|error| failed(&part, error))?;
     if present < statement.archive_size {
         let rest = client.download(url, present, statement.archive_size).await?;
-        file.write_all(&rest).await.map_err(|error| failed(&part, error))?;
+        file.write_all(&rest)
+            .await
+            .map_err(|error| failed(&part, error))?;
         file.sync_all().await.map_err(|error| failed(&part, error))?;
     }
-    let bytes = tokio::fs::read(&part).await.map_err(|error| failed(&part, error))?;
-    let genuine = bytes.len() as u64 == statement.archive_size && Sha256Digest::of(&bytes) == statement.archive_sha256;
+    let bytes = tokio::fs::read(&part)
+        .await
+        .map_err(|error| failed(&part, error))?;
+    let genuine =
+        bytes.len() as u64 == statement.archive_size && Sha256Digest::of(&bytes) == statement.archive_sha256;
     // Whole or spoilt, the partial file is of no further use.
-    tokio::fs::remove_file(&part).await.map_err(|error| failed(&part, error))?;
-    if genuine { Ok(bytes) } else { Err(Error::unavailable("the download does not have the stated digest")) }
+    tokio::fs::remove_file(&part)
+        .await
+        .map_err(|error| failed(&part, error))?;
+    if genuine {
+        Ok(bytes)
+    } else {
+        Err(Error::unavailable("the download does not have the stated digest"))
+    }
 }
 
 fn write_files(home: &Path, archive: &[u8]) -> Result<()> {

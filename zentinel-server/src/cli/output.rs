@@ -51,13 +51,24 @@ impl Output {
     /// The settings with their environment variables.
     pub(super) fn settings(&self, entries: &[Entry]) {
         if self.json {
-            let settings: serde_json::Map<String, Value> =
-                entries.iter().map(|entry| (entry.path.clone(), Value::String(entry.value.clone()))).collect();
+            let settings: serde_json::Map<String, Value> = entries
+                .iter()
+                .map(|entry| (entry.path.clone(), Value::String(entry.value.clone())))
+                .collect();
             self.line(&Value::Object(settings).to_string());
         } else {
-            let width = entries.iter().map(|entry| entry.path.len()).max().unwrap_or_default();
+            let width = entries
+                .iter()
+                .map(|entry| entry.path.len())
+                .max()
+                .unwrap_or_default();
             for entry in entries {
-                self.line(&format!("{:width$}  {}  ({})", entry.path, entry.value, entry.environment.join(", ")));
+                self.line(&format!(
+                    "{:width$}  {}  ({})",
+                    entry.path,
+                    entry.value,
+                    entry.environment.join(", ")
+                ));
             }
         }
     }

@@ -4,12 +4,15 @@ use crate::settings::{BlobKind, Settings};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
-use zentinel_compiler::validate::{ExternalValidator, IsolatedValidator};
+use zentinel_compiler::validate::{
+    ExternalOptions, ExternalValidator, IsolatedOptions, IsolatedValidator, ValidateOptions,
+};
 use zentinel_core::port::{BlobStore, Clock, ConfigValidator, Scheduler, Signer, Store};
 use zentinel_core::presign::UrlSigner;
 use zentinel_core::{Error, Result};
 use zentinel_store::{
-    MasterKey, MemoryStore, ObjectBlobStore, PemFileSigner, PostgresStore, S3Options, SealedSigner, SqliteStore,
+    MasterKey, MemoryStore, ObjectBlobStore, PemFileSigner, PostgresStore, S3Options, SealedSigner,
+    SqliteStore,
 };
 
 /// The opened back ends.
@@ -29,7 +32,8 @@ pub(super) struct BackEnds {
 pub(super) async fn open(settings: &Settings, public_url: &Url, clock: Arc<dyn Clock>) -> Result<BackEnds> {
     make_data_directory(settings)?;
     let master_file = settings.signing.master_key_file.clone();
-    let master = MasterKey::load_or_create(&master_file.unwrap_or_else(|| settings.data_dir.join("master.key")))?;
+    let master =
+        MasterKey::load_or_create(&master_file.unwrap_or_else(|| settings.data_dir.join("master.key")))?;
     let (store, scheduler, shared) = records(settings).await?;
     let signer: Arc<dyn Signer> = match &settings.signing.key_file {
         Some(path) => Arc::new(PemFileSigner::open(path, "default")?),
@@ -37,14 +41,36 @@ pub(super) async fn open(settings: &Settings, public_url: &Url, clock: Arc<dyn C
     };
     let url_signer = UrlSigner::new(master.derive("download-urls"));
     let (blobs, url_signer) = archives(settings, public_url, url_signer)?;
-    Ok(BackEnds { store, scheduler, blobs, signer, validator: validator(settings)?, url_signer, shared })
+    Ok(BackEnds {
+        store,
+        scheduler,
+        blobs,
+        signer,
+        validator: validator(settings),
+        url_signer,
+        shared,
+    })
+}
+
+/// Opens the record store alone, for commands that don't serve.
+///
+/// # Errors
+/// [`Kind::Unavailable`](zentinel_core::Kind::Unavailable) when it can't be opened.
+pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>> {
+    make_data_directory(settings)?;
+    Ok(records(settings).await?.0)
 }
 
 fn make_data_directory(settings: &Settings) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.data_dir).map_err(|error| {
-        Error::unavailable(format!("data directory {}: {error}", settings.data_dir.display())).with_source(error)
-    })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&settings.data_dir)
+        .map_err(|error| {
+            Error::unavailable(format!("data directory {}: {error}", settings.data_dir.display()))
+                .with_source(error)
+        })
 }
 
 /// A store that is also the scheduler, twice.
@@ -56,8 +82,14 @@ fn both<S: Store + Scheduler>(store: S) -> (Arc<dyn Store>, Arc<dyn Scheduler>) 
 async fn records(settings: &Settings) -> Result<(Arc<dyn Store>, Arc<dyn Scheduler>, bool)> {
     let ((store, scheduler), shared) = match settings.database.url.expose() {
         "memory" => (both(MemoryStore::new()), false),
-        "sqlite" => (both(SqliteStore::open(&settings.data_dir.join("zentinel.db")).await?), false),
-        url => (both(PostgresStore::connect(url, settings.database.pool_size).await?), true),
+        "sqlite" => (
+            both(SqliteStore::open(&settings.data_dir.join("zentinel.db")).await?),
+            false,
+        ),
+        url => (
+            both(PostgresStore::connect(url, settings.database.pool_size).await?),
+            true,
+        ),
     };
     Ok((store, scheduler, shared))
 }
@@ -69,16 +101,21 @@ fn archives(
 ) -> Result<(Arc<dyn BlobStore>, Option<UrlSigner>)> {
     let blobs = &settings.blobs;
     let (store, url_signer) = match blobs.kind {
-        BlobKind::Memory => {
-            (ObjectBlobStore::memory(public_url.clone(), url_signer.clone()), Some(url_signer))
-        }
+        BlobKind::Memory => (
+            ObjectBlobStore::memory(public_url.clone(), url_signer.clone()),
+            Some(url_signer),
+        ),
         BlobKind::Local => {
             let directory = settings.data_dir.join("blobs");
-            (ObjectBlobStore::local(&directory, public_url.clone(), url_signer.clone())?, Some(url_signer))
+            (
+                ObjectBlobStore::local(&directory, public_url.clone(), url_signer.clone())?,
+                Some(url_signer),
+            )
         }
         BlobKind::S3 => {
             let secret = blobs.s3_secret_access_key.get().cloned();
-            let secret = secret.ok_or_else(|| Error::invalid_field("blobs.s3_secret_access_key", "can't be blank"))?;
+            let secret =
+                secret.ok_or_else(|| Error::invalid_field("blobs.s3_secret_access_key", "can't be blank"))?;
             let mut options = S3Options::new(&blobs.s3_bucket, &blobs.s3_access_key_id, secret);
             options.endpoint = blobs.s3_endpoint.clone();
             options.region = blobs.s3_region.clone();
@@ -89,11 +126,25 @@ fn archives(
 }
 
 /// The proxy's parser in child processes, with the proxy's binary behind it when one is named.
-pub(crate) fn validator(settings: &Settings) -> Result<Arc<dyn ConfigValidator>> {
+fn validator(settings: &Settings) -> Arc<dyn ConfigValidator> {
     let timeout = Duration::from_secs(settings.validation.timeout_seconds.into());
-    let isolated = IsolatedValidator::new(timeout, settings.validation.max_concurrent)?;
-    Ok(match &settings.validation.zentinel_binary {
-        Some(program) => Arc::new(ExternalValidator::new(Arc::new(isolated), program.clone(), timeout)),
+    let validate = ValidateOptions {
+        time_limit: timeout,
+        concurrency: settings.validation.max_concurrent as usize,
+        ..ValidateOptions::default()
+    };
+    let isolated = IsolatedValidator::new(IsolatedOptions {
+        validate,
+        ..IsolatedOptions::default()
+    });
+    match &settings.validation.zentinel_binary {
+        Some(program) => {
+            let options = ExternalOptions {
+                time_limit: timeout,
+                ..ExternalOptions::new(program)
+            };
+            Arc::new(ExternalValidator::new(Arc::new(isolated), options))
+        }
         None => Arc::new(isolated),
-    })
+    }
 }
