@@ -411,7 +411,10 @@ async fn commits_of_unknown_outcome_neither_stop_nor_repeat_anything() {
             break;
         }
     }
-    assert_eq!(world.detail(rollout.id).await.rollout.state, RolloutState::Completed);
+    assert_eq!(
+        world.detail(rollout.id).await.rollout.state,
+        RolloutState::Completed
+    );
     assert_eq!(world.actions().await, ["rollout.created", "rollout.completed"]);
     assert_eq!(world.statements().await, 1);
 }
@@ -424,9 +427,47 @@ async fn a_deleted_node_does_not_stop_a_rollout() {
     world.clock.advance(Duration::from_secs(1));
     world.run_jobs().await;
     let gone = world.nodes.remove(0);
-    let node = world.memory.fetch::<Node>(&Scope::Instance, gone.id).await.unwrap();
+    let node = world
+        .memory
+        .fetch::<Node>(&Scope::Instance, gone.id)
+        .await
+        .unwrap();
     world.memory.commit(Changes::new().delete(&node)).await.unwrap();
     world.fleet.forget(gone.id);
-    assert_eq!(world.finish(rollout.id).await.rollout.state, RolloutState::Completed);
+    assert_eq!(
+        world.finish(rollout.id).await.rollout.state,
+        RolloutState::Completed
+    );
     assert!(world.nodes.iter().all(|node| node.active == Some(bundle)));
+}
+
+#[tokio::test]
+async fn a_revocation_beats_a_tick_that_is_under_way() {
+    let (mut world, store) = fleet::gated(3).await;
+    let bundle = world.bundle("1").await;
+    let rollout = world.create(bundle, spec()).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    store.gate.send_replace(gated::Gate::Held);
+    let (engine, id) = (Arc::clone(&world.engine), rollout.id);
+    let tick = tokio::spawn(async move { engine.tick(id).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The tick has decided to give the bundle out, but has not said so yet.
+    let direct: Arc<dyn zentinel_core::port::Store> = Arc::new(world.memory.clone());
+    let other = new_engine(&direct, &world.signer, &world.clock);
+    other.revoke(&world.scope(), Actor::System, bundle).await.unwrap();
+    store.gate.send_replace(gated::Gate::Open);
+    tick.await.unwrap().unwrap();
+    assert_eq!(
+        world.detail(rollout.id).await.rollout.error.unwrap().reason,
+        "bundle_revoked"
+    );
+    assert!(
+        world
+            .stored_nodes()
+            .await
+            .values()
+            .all(|node| node.target.is_none())
+    );
+    world.nodes_act().await;
+    assert!(world.nodes.iter().all(|node| node.active.is_none()));
 }

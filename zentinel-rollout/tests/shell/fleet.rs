@@ -4,12 +4,12 @@ use crate::gated::{Gate, GatedStore};
 use crate::world::{World, healthy};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 use zentinel_core::entity::{Heartbeat, Node, NodeReport, NodeStatus};
 use zentinel_core::id::{BundleId, NodeId, TypedId};
 use zentinel_core::log::{LogKind, LogQuery};
 use zentinel_core::port::{Clock, Store, StoreExt};
 use zentinel_core::{Actor, Changes, Kind, Scope};
-use tokio_util::sync::CancellationToken;
 use zentinel_rollout::fleet::{Fleet, FleetOptions};
 use zentinel_store::MemoryStore;
 
@@ -238,7 +238,12 @@ async fn a_fleet_follows_the_store() {
 
 async fn history(world: &World, id: NodeId) -> usize {
     let query = LogQuery::newest(LogKind::Heartbeat, 100).about(id.uuid());
-    world.memory.read_log(&Scope::Instance, &query).await.unwrap().len()
+    world
+        .memory
+        .read_log(&Scope::Instance, &query)
+        .await
+        .unwrap()
+        .len()
 }
 
 #[tokio::test]
@@ -246,7 +251,10 @@ async fn a_commit_of_unknown_outcome_is_written_again_once() {
     let (world, store) = gated(1).await;
     let (id, bundle) = (world.nodes[0].id, world.bundle("1").await);
     store.gate.send_replace(Gate::Mute);
-    let beat = Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
+    let beat = Heartbeat {
+        active_bundle_id: Some(bundle),
+        ..healthy()
+    };
     let (fleet, sent) = (Arc::clone(&world.fleet), beat.clone());
     let waiting = tokio::spawn(async move { fleet.heartbeat(id, sent).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -263,7 +271,10 @@ async fn a_refused_history_does_not_hold_up_reports() {
     let bundle = world.bundle("1").await;
     store.gate.send_replace(Gate::Picky);
     for node in &world.nodes {
-        let beat = Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
+        let beat = Heartbeat {
+            active_bundle_id: Some(bundle),
+            ..healthy()
+        };
         world.fleet.heartbeat(node.id, beat).await.unwrap();
         assert_eq!(stored(&world, node.id).await.active_bundle_id, Some(bundle));
         assert_eq!(history(&world, node.id).await, 0);
@@ -275,30 +286,67 @@ async fn two_replicas_share_what_nodes_say() {
     let world = World::new(2).await;
     let (here, there) = (world.nodes[0].id, world.nodes[1].id);
     let (bundle, shutdown) = (world.bundle("1").await, CancellationToken::new());
-    let options = FleetOptions { shared: true, ..FleetOptions::default() };
+    let options = FleetOptions {
+        shared: true,
+        ..FleetOptions::default()
+    };
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
-    let other = Fleet::load(Arc::clone(&world.store), clock, options).await.unwrap();
+    let other = Fleet::load(Arc::clone(&world.store), clock, options)
+        .await
+        .unwrap();
     world.clock.advance(Duration::from_secs(100));
-    world.fleet.heartbeat(here, Heartbeat { active_bundle_id: Some(bundle), ..healthy() }).await.unwrap();
+    world
+        .fleet
+        .heartbeat(
+            here,
+            Heartbeat {
+                active_bundle_id: Some(bundle),
+                ..healthy()
+            },
+        )
+        .await
+        .unwrap();
     world.clock.advance(Duration::from_secs(30));
     // It has not followed the store yet, and yet it does not declare a node offline that talks to
     // the other replica.
     assert_eq!(other.sweep().await.unwrap(), 1);
     assert_eq!(stored(&world, here).await.status, NodeStatus::Online);
     assert_eq!(stored(&world, there).await.status, NodeStatus::Offline);
-    assert_eq!(other.snapshot(here).unwrap().report.active_bundle_id, Some(bundle));
+    assert_eq!(
+        other.snapshot(here).unwrap().report.active_bundle_id,
+        Some(bundle)
+    );
 
     let (running, token) = (Arc::clone(&other), shutdown.clone());
     let running = tokio::spawn(async move { running.run(token).await });
     world.clock.advance(Duration::from_secs(1));
-    world.fleet.heartbeat(there, Heartbeat { active_bundle_id: Some(bundle), ..healthy() }).await.unwrap();
+    world
+        .fleet
+        .heartbeat(
+            there,
+            Heartbeat {
+                active_bundle_id: Some(bundle),
+                ..healthy()
+            },
+        )
+        .await
+        .unwrap();
     let started = Instant::now();
     while other.snapshot(there).unwrap().report.active_bundle_id.is_none() {
         assert!(started.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // What is only in memory is written at the end.
-    other.heartbeat(there, Heartbeat { active_bundle_id: Some(bundle), ..healthy() }).await.unwrap();
+    other
+        .heartbeat(
+            there,
+            Heartbeat {
+                active_bundle_id: Some(bundle),
+                ..healthy()
+            },
+        )
+        .await
+        .unwrap();
     shutdown.cancel();
     running.await.unwrap();
     assert_eq!(stored(&world, there).await.heartbeats, 2);

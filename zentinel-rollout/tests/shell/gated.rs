@@ -62,7 +62,10 @@ impl Store for GatedStore {
     async fn commit(&self, changes: Changes) -> Result<Receipt> {
         self.pass().await?;
         let gate = *self.gate.borrow();
-        let logs = changes.writes.iter().any(|write| matches!(write, Write::Append(_)));
+        let logs = changes
+            .writes
+            .iter()
+            .any(|write| matches!(write, Write::Append(_)));
         if gate == Gate::Picky && logs {
             return Err(Error::internal("no log entries, please"));
         }
