@@ -13,7 +13,7 @@ use zentinel_core::{Error, Result, Timestamp};
 pub const ROLLBACK_WINDOW: TimeDelta = TimeDelta::hours(24);
 
 /// What an operator asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Command {
     /// Start a pending rollout.
     Start,
@@ -71,7 +71,11 @@ impl Command {
                 (right && first, "Rollout cannot be rolled back in current state")
             }
         };
-        if allowed { Ok(()) } else { Err(Error::conflict(refusal)) }
+        if allowed {
+            Ok(())
+        } else {
+            Err(Error::conflict(refusal))
+        }
     }
 }
 
@@ -132,7 +136,10 @@ fn pause(draft: &mut Draft) {
 const GRACE_TICKS: u32 = 2;
 
 fn resume(draft: &mut Draft, now: Timestamp) {
-    let paused_ms = draft.rollout().paused_at.map_or(0, |since| (now - since).num_milliseconds());
+    let paused_ms = draft
+        .rollout()
+        .paused_at
+        .map_or(0, |since| (now - since).num_milliseconds());
     let unavailable = draft
         .rollout()
         .error
@@ -152,7 +159,9 @@ fn resume(draft: &mut Draft, now: Timestamp) {
                 step.entered_at = Some(now);
                 step.paused_ms = 0;
             } else {
-                step.paused_ms = step.paused_ms.saturating_add(u64::try_from(paused_ms).unwrap_or(0));
+                step.paused_ms = step
+                    .paused_ms
+                    .saturating_add(u64::try_from(paused_ms).unwrap_or(0));
             }
         });
     }

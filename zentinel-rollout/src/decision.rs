@@ -101,7 +101,7 @@ pub enum Effect {
     /// Create and start the linked rollback rollout (see [`State::rollback`](crate::State::rollback)),
     /// and at once set `node.expected_bundle_id` of its nodes to what they get back. Not held up by freeze windows or
     /// approvals. Key: the derived id of the rollback rollout.
-    RollBack(Rollback),
+    RollBack(Box<Rollback>),
     /// These nodes activated the bundle after it was withdrawn and rolled back: tell each to run what it
     /// ran before (`node.target` with reason `rollback`, and `node.expected_bundle_id`). Skip nodes that
     /// another rollout has claimed since. Key: (rollout, node, bundle).
@@ -197,16 +197,22 @@ impl Decision {
 
     /// The changed steps.
     pub fn steps_to_update(&self) -> impl Iterator<Item = &RolloutStep> {
-        self.changed_steps.iter().filter_map(|&place| self.state.steps().get(place))
+        self.changed_steps
+            .iter()
+            .filter_map(|&place| self.state.steps().get(place))
     }
 
     /// The new steps.
     pub fn steps_to_insert(&self) -> impl Iterator<Item = &RolloutStep> {
-        self.added_steps.iter().filter_map(|&place| self.state.steps().get(place))
+        self.added_steps
+            .iter()
+            .filter_map(|&place| self.state.steps().get(place))
     }
 
     /// The changed parts of nodes.
     pub fn nodes_to_update(&self) -> impl Iterator<Item = &RolloutNode> {
-        self.changed_nodes.iter().filter_map(|id| self.state.nodes().get(id))
+        self.changed_nodes
+            .iter()
+            .filter_map(|id| self.state.nodes().get(id))
     }
 }

@@ -49,6 +49,8 @@ pub const STALE_AFTER_POLLS: i32 = 3;
 /// The poll interval that nodes are told by default.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(30);
 
+pub(crate) const NOT_ONLINE: &str = "the node is not online";
+
 /// What a gate says of one node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -181,7 +183,7 @@ impl Gates {
     fn unusable(&self, sample: &Sample<'_>) -> Option<Cow<'static, str>> {
         let facts = sample.facts;
         if !facts.is_available() {
-            return Some(Cow::Borrowed("the node is not online"));
+            return Some(Cow::Borrowed(NOT_ONLINE));
         }
         if !facts.runs(sample.bundle_id) {
             return Some(Cow::Borrowed("the node does not run the bundle"));

@@ -84,7 +84,11 @@ pub(crate) fn no_targets() -> Error {
 /// # Errors
 /// [`Kind::Invalid`](zentinel_core::Kind::Invalid) on a field of the specification (see [`check_spec`]), on
 /// `target_selector` when it names nodes or groups that the project does not have, or when the strategy refuses.
-pub fn plan(request: &PlanRequest<'_>, candidates: &[Candidate<'_>], strategies: &Strategies) -> Result<Plan> {
+pub fn plan(
+    request: &PlanRequest<'_>,
+    candidates: &[Candidate<'_>],
+    strategies: &Strategies,
+) -> Result<Plan> {
     check_spec(request.spec, strategies)?;
     let strategy = strategies.get(&request.spec.strategy)?;
     let (selected, excluded) = select(request, candidates)?;
@@ -105,7 +109,11 @@ pub fn plan(request: &PlanRequest<'_>, candidates: &[Candidate<'_>], strategies:
 }
 
 /// Lets the strategy cut, and does not believe it blindly.
-pub(crate) fn cut(strategy: &dyn Strategy, spec: &RolloutSpec, targets: &[Target]) -> Result<Vec<PlannedStep>> {
+pub(crate) fn cut(
+    strategy: &dyn Strategy,
+    spec: &RolloutSpec,
+    targets: &[Target],
+) -> Result<Vec<PlannedStep>> {
     let ids: Vec<NodeId> = targets.iter().map(|target| target.node_id).collect();
     let steps = strategy.plan(spec, &ids)?;
     let wanted: BTreeSet<NodeId> = ids.into_iter().collect();
@@ -152,9 +160,9 @@ fn select<'a>(
         let node = candidate.node;
         let wanted = match &request.spec.target_selector {
             TargetSelector::All => true,
-            TargetSelector::Labels { labels } => {
-                labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-            }
+            TargetSelector::Labels { labels } => labels
+                .iter()
+                .all(|(key, value)| node.labels.get(key) == Some(value)),
             TargetSelector::NodeIds { .. } | TargetSelector::Groups { .. } => members.contains(&node.id),
         };
         if !wanted {

@@ -23,9 +23,7 @@ use chrono::TimeDelta;
 use finish::Failure;
 use serde_json::{Map, Value, json};
 use zentinel_core::Timestamp;
-use zentinel_core::entity::{
-    NodeProgress, RolloutError, RolloutState, RolloutStep, StepState, Waiting,
-};
+use zentinel_core::entity::{NodeProgress, RolloutError, RolloutState, RolloutStep, StepState, Waiting};
 use zentinel_core::id::NodeId;
 
 /// When a rollout is first looked at after it started or resumed.
@@ -139,6 +137,9 @@ struct Tick<'a> {
 impl Tick<'_> {
     fn run(&self, draft: &mut Draft) {
         let due = draft.rollout().next_tick_at.is_none_or(|due| self.now >= due);
+        if due {
+            Self::use_up_grace(draft);
+        }
         stragglers::look(draft, self.gates, self.observation, self.now);
         loop {
             if self.stop_if_revoked(draft) {
@@ -152,15 +153,12 @@ impl Tick<'_> {
                 break;
             }
         }
-        if due {
-            Self::use_up_grace(draft);
-        }
     }
 
     /// A due tick uses up grace; an early one, woken by a report, does not.
     fn use_up_grace(draft: &mut Draft) {
         if let Some((count, left)) = draft.rollout().unavailable_grace {
-            let grace = (left > 1).then(|| (count, left - 1));
+            let grace = left.checked_sub(1).map(|left| (count, left));
             draft.edit_rollout(|rollout| rollout.unavailable_grace = grace);
         }
     }
@@ -224,7 +222,7 @@ impl Tick<'_> {
             }
             let facts = self.observation.nodes.get(&id);
             if facts.is_some_and(|facts| !facts.exists) {
-                draft.move_node(id, NodeProgress::Failed, Some(crate::transition::NODE_DELETED));
+                draft.node_is_gone(id);
                 continue;
             }
             let runs = facts.and_then(|facts| facts.active_bundle_id);
@@ -275,7 +273,10 @@ impl Tick<'_> {
     fn running(&self, draft: &mut Draft, place: usize, census: &Census) -> Progress {
         let allowed = draft.rollout().spec.max_unavailable;
         let unavailable = u32::try_from(census.unavailable.len()).unwrap_or(u32::MAX);
-        let graced = draft.rollout().unavailable_grace.is_some_and(|(count, _)| unavailable <= count);
+        let graced = draft
+            .rollout()
+            .unavailable_grace
+            .is_some_and(|(count, _)| unavailable <= count);
         if allowed > 0 && unavailable > allowed && !graced {
             let message = format!("{unavailable} nodes are offline, {allowed} may be.");
             let figures = json!({ "unavailable": unavailable, "max_unavailable": allowed });
@@ -331,7 +332,10 @@ impl Tick<'_> {
         let index = draft.step(place).index;
         let offline = census.names(&census.unavailable, self.observation);
         let missing = census.waiting.len();
-        let mut message = format!("Step {index} was not done within {} s.", census.deadline.num_seconds());
+        let mut message = format!(
+            "Step {index} was not done within {} s.",
+            census.deadline.num_seconds()
+        );
         if !offline.is_empty() {
             message.push_str(&format!(" Offline: {}.", offline.join(", ")));
         }

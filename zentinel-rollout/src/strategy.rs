@@ -192,7 +192,9 @@ impl Strategies {
     /// [`Rolling`] and [`AllAtOnce`].
     #[must_use]
     pub fn standard() -> Self {
-        Self::none().register(Arc::new(Rolling)).register(Arc::new(AllAtOnce))
+        Self::none()
+            .register(Arc::new(Rolling))
+            .register(Arc::new(AllAtOnce))
     }
 
     /// Adds a strategy, or replaces the one with the same name.

@@ -14,6 +14,11 @@ use zentinel_core::id::{BundleId, NodeId, RolloutId};
 /// Why a node's part ended when the node was deleted; such nodes leave every denominator.
 pub const NODE_DELETED: &str = "node_deleted";
 
+/// The detail of a rollout's error that says how it ended.
+pub const OUTCOME: &str = "outcome";
+/// [`OUTCOME`] of a rollout whose touched nodes get back what they ran before.
+pub const ROLLED_BACK: &str = "rolled_back";
+
 /// The table of transitions of a rollout.
 #[must_use]
 pub fn rollout_may(from: RolloutState, to: RolloutState) -> bool {
@@ -99,7 +104,12 @@ impl State {
     }
 
     fn find_stragglers(&mut self) {
-        let late = self.rollout.rolled_back_by.is_some();
+        let outcome = self
+            .rollout
+            .error
+            .as_ref()
+            .and_then(|error| error.details.get(OUTCOME));
+        let late = !self.rollout.state.is_open() && outcome.is_some_and(|outcome| outcome == ROLLED_BACK);
         let stragglers = self.nodes.values().filter(|node| {
             let told_only = node.staged_at.is_some() && node.activated_at.is_none();
             node.lagging || (late && told_only && node.error.as_deref() != Some(NODE_DELETED))
@@ -270,7 +280,9 @@ impl Draft {
                 rollout.unavailable_grace = None;
             }
         });
-        self.decision.events.push(RolloutEvent::transition(&self.decision.state.rollout, from));
+        self.decision
+            .events
+            .push(RolloutEvent::transition(&self.decision.state.rollout, from));
     }
 
     /// Changes a field of the rollout other than its state.
@@ -358,6 +370,15 @@ impl Draft {
                 NodeProgress::Pending | NodeProgress::Staged | NodeProgress::Activating => {}
             }
         });
+    }
+
+    /// The node was deleted, wherever it stood.
+    pub(crate) fn node_is_gone(&mut self, id: NodeId) {
+        match self.node(id).map(|node| node.state) {
+            Some(NodeProgress::Failed) => self.edit_node(id, |node| node.error = Some(NODE_DELETED.to_owned())),
+            Some(_) => self.move_node(id, NodeProgress::Failed, Some(NODE_DELETED)),
+            None => {}
+        }
     }
 
     /// Changes a field of a node's part other than its state.

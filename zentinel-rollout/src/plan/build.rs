@@ -62,8 +62,11 @@ impl NewRollout {
             .zip(plan.steps)
             .map(|(index, step)| new_step(&rollout, index, step, now))
             .collect();
-        let nodes: Vec<RolloutNode> =
-            plan.targets.iter().map(|target| new_node(&rollout, target, now)).collect();
+        let nodes: Vec<RolloutNode> = plan
+            .targets
+            .iter()
+            .map(|target| new_node(&rollout, target, now))
+            .collect();
         State::new(rollout, steps, nodes)
     }
 }
@@ -114,7 +117,10 @@ fn most_frequent(targets: &[Target]) -> Option<BundleId> {
     for target in targets {
         *counts.entry(target.bundle_id).or_default() += 1;
     }
-    counts.into_iter().max_by_key(|&(_, count)| count).map(|(bundle, _)| bundle)
+    counts
+        .into_iter()
+        .max_by_key(|&(_, count)| count)
+        .map(|(bundle, _)| bundle)
 }
 
 /// The id of the rollout that undoes `rollout`. There is exactly one.

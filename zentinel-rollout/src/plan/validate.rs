@@ -37,7 +37,11 @@ pub fn check_spec(spec: &RolloutSpec, strategies: &Strategies) -> Result<()> {
         spec.batch_percentage.is_none() || spec.batch_size == 1,
         "cannot set both batch_size and batch_percentage",
     );
-    checks.that("progress_deadline_seconds", spec.progress_deadline_seconds > 0, POSITIVE);
+    checks.that(
+        "progress_deadline_seconds",
+        spec.progress_deadline_seconds > 0,
+        POSITIVE,
+    );
     let gates = &spec.health_gates;
     for (name, limit) in [
         ("max_error_rate", gates.max_error_rate),
@@ -68,7 +72,11 @@ pub fn target_selector(value: &Value) -> Result<TargetSelector> {
         TargetSelector::NodeIds { node_ids } => (2, node_ids.len()),
         TargetSelector::Groups { group_ids } => (2, group_ids.len()),
     };
-    if fields == wanted && named > 0 { Ok(selector) } else { Err(refused()) }
+    if fields == wanted && named > 0 {
+        Ok(selector)
+    } else {
+        Err(refused())
+    }
 }
 
 /// Reads health gates as they are sent.
@@ -81,7 +89,11 @@ pub fn health_gates(value: &Value) -> Result<HealthGates> {
     let Value::Object(map) = value else {
         return Err(refused("must be an object".to_owned()));
     };
-    let unknown: Vec<&str> = map.keys().map(String::as_str).filter(|key| !GATES.contains(key)).collect();
+    let unknown: Vec<&str> = map
+        .keys()
+        .map(String::as_str)
+        .filter(|key| !GATES.contains(key))
+        .collect();
     if !unknown.is_empty() {
         return Err(refused(format!("unknown keys: {}", unknown.join(", "))));
     }

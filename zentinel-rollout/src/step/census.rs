@@ -66,7 +66,11 @@ impl Census {
                 Standing::Activated => census.activated.push(id),
                 Standing::Waiting | Standing::Deleted => census.waiting.push(id),
             }
-            if observation.nodes.get(&id).is_some_and(|facts| !facts.is_available()) {
+            if observation
+                .nodes
+                .get(&id)
+                .is_some_and(|facts| !facts.is_available())
+            {
                 census.unavailable.push(id);
             }
         }
@@ -120,7 +124,7 @@ pub(super) fn note(
         return Standing::Unobserved;
     };
     if !facts.exists {
-        draft.move_node(id, NodeProgress::Failed, Some(NODE_DELETED));
+        draft.node_is_gone(id);
         return Standing::Deleted;
     }
     if facts.runs(bundle) {

@@ -1,11 +1,11 @@
 //! How steps and rollouts end: completion, failure, cancellation and rollback.
 
-use super::census::{Census, note};
+use super::census::note;
 use super::{NO_TARGET_NODES, error};
 use crate::decision::{Effect, Restore, Rollback, Unrestorable, UnrestorableReason};
 use crate::observation::Observation;
 use crate::plan::derived_rollback_id;
-use crate::transition::{Draft, NODE_DELETED};
+use crate::transition::{Draft, NODE_DELETED, OUTCOME, ROLLED_BACK};
 use serde_json::{Value, json};
 use zentinel_core::entity::{
     NodeProgress, RolloutError, RolloutNode, RolloutSpec, RolloutState, StepState, TargetSelector, Waiting,
@@ -43,16 +43,24 @@ pub(super) fn complete_step(draft: &mut Draft, place: usize, verified: impl Fn(N
             | NodeProgress::Staging
             | NodeProgress::Staged
             | NodeProgress::Activating => {
-                draft.move_node(id, NodeProgress::Pending, None);
+                if progress != NodeProgress::Activating {
+                    draft.move_node(id, NodeProgress::Pending, None);
+                }
                 draft.edit_node(id, |node| node.lagging = true);
             }
-            NodeProgress::Failed => given_up.push(id),
-            NodeProgress::Active => {}
+            NodeProgress::Failed if exists(draft, id) => given_up.push(id),
+            NodeProgress::Failed | NodeProgress::Active => {}
         }
     }
     draft.move_step(place, StepState::Completed, None);
     draft.effect(Effect::Expect { nodes: done });
     draft.effect(Effect::Unstage { nodes: given_up });
+}
+
+fn exists(draft: &Draft, id: NodeId) -> bool {
+    draft
+        .node(id)
+        .is_some_and(|node| node.error.as_deref() != Some(NODE_DELETED))
 }
 
 /// Completes a rollout without open steps.
@@ -67,7 +75,9 @@ pub(super) fn complete(draft: &mut Draft) {
     let lagging = draft.state().stragglers().len();
     let summary = match lagging {
         0 => "Every step is done.".to_owned(),
-        lagging => format!("Every step is done; {lagging} nodes are lagging and converge when they come back."),
+        lagging => {
+            format!("Every step is done; {lagging} nodes are lagging and converge when they come back.")
+        }
     };
     draft.report(Waiting {
         summary,
@@ -81,10 +91,15 @@ pub(super) fn fail(draft: &mut Draft, observation: &Observation, failure: Failur
     let reason = failure.error.reason.clone();
     draft.move_step(failure.place, StepState::Failed, Some(failure.step_error));
     let rolls_back = failure.rolls_back || draft.rollout().spec.auto_rollback;
-    let rollback = if rolls_back { plan_rollback(draft, observation, &reason) } else { None };
+    let rolls_back = rolls_back && draft.rollout().rollback_of.is_none();
+    let rollback = if rolls_back {
+        plan_rollback(draft, observation, &reason)
+    } else {
+        None
+    };
     let mut error = failure.error;
-    if let Some(rollback) = &rollback {
-        note_in(&mut error, rollback);
+    if rolls_back {
+        note_in(&mut error, rollback.as_ref());
     }
     let summary = format!("Failed: {}", error.message);
     end(draft, RolloutState::Failed, Some(error), &reason);
@@ -116,11 +131,8 @@ pub(crate) fn roll_back_by_operator(draft: &mut Draft, observation: &Observation
         Some(error) if !draft.rollout().state.is_open() => error.clone(),
         _ => error("rolled_back", message, json!({})),
     };
-    outcome.details.insert("outcome".to_owned(), "rolled_back".into());
     outcome.details.insert("rolled_back_at".to_owned(), json!(now));
-    if let Some(rollback) = &rollback {
-        note_in(&mut outcome, rollback);
-    }
+    note_in(&mut outcome, rollback.as_ref());
     if draft.rollout().state.is_open() {
         end(draft, RolloutState::Cancelled, Some(outcome), "rolled_back");
     } else {
@@ -163,7 +175,12 @@ pub(crate) fn advance_held(draft: &mut Draft, observation: &Observation) {
     let Some(place) = draft.state().active() else {
         return;
     };
-    let online = |id: NodeId| observation.nodes.get(&id).is_some_and(|facts| facts.is_available());
+    let online = |id: NodeId| {
+        observation
+            .nodes
+            .get(&id)
+            .is_some_and(|facts| facts.is_available())
+    };
     complete_step(draft, place, online);
 }
 
@@ -173,11 +190,15 @@ fn note_told(draft: &mut Draft, observation: &Observation) {
         return;
     }
     let now = draft.now();
-    if let Some(place) = draft.state().active() {
-        let _census = Census::take(draft, observation, place, now);
-    }
-    let stragglers: Vec<NodeId> = draft.state().stragglers().iter().copied().collect();
-    for id in stragglers {
+    let told = |node: &&RolloutNode| node.staged_at.is_some() && node.state != NodeProgress::Active;
+    let told: Vec<NodeId> = draft
+        .state()
+        .nodes()
+        .values()
+        .filter(told)
+        .map(|node| node.node_id)
+        .collect();
+    for id in told {
         note(draft, observation, id, now, &mut Vec::new());
     }
 }
@@ -283,16 +304,20 @@ fn plan_rollback(draft: &Draft, observation: &Observation, reason: &str) -> Opti
     })
 }
 
-fn note_in(error: &mut RolloutError, rollback: &Rollback) {
+/// The outcome also makes the rollout watch for nodes that activate the bundle after all.
+fn note_in(error: &mut RolloutError, rollback: Option<&Rollback>) {
     let unrestorable: Vec<Value> = rollback
-        .unrestorable
         .iter()
+        .flat_map(|rollback| &rollback.unrestorable)
         .map(|node| json!({ "node_id": node.node_id, "reason": node.reason.as_str() }))
         .collect();
-    error.details.insert("outcome".to_owned(), "rolled_back".into());
-    error.details.insert("restored".to_owned(), rollback.nodes.len().into());
+    let restored = rollback.map_or(0, |rollback| rollback.nodes.len());
+    error.details.insert(OUTCOME.to_owned(), ROLLED_BACK.into());
+    error.details.insert("restored".to_owned(), restored.into());
     if !unrestorable.is_empty() {
-        error.details.insert("unrestorable".to_owned(), unrestorable.into());
+        error
+            .details
+            .insert("unrestorable".to_owned(), unrestorable.into());
     }
 }
 
@@ -304,5 +329,5 @@ fn roll_back(draft: &mut Draft, rollback: Rollback) {
         draft.edit_rollout(|rollout| rollout.rolled_back_by = Some(rollback.rollout_id));
         draft.find_stragglers();
     }
-    draft.effect(Effect::RollBack(rollback));
+    draft.effect(Effect::RollBack(Box::new(rollback)));
 }

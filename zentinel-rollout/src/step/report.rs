@@ -2,7 +2,7 @@
 
 use super::census::Census;
 use super::elapsed;
-use crate::gate::{Objection, Verdict};
+use crate::gate::{NOT_ONLINE, Objection, Verdict};
 use crate::transition::Draft;
 use serde_json::{Value, json};
 use zentinel_core::Timestamp;
@@ -42,7 +42,11 @@ pub(super) fn deadline_of(draft: &Draft, place: usize, census: &Census, now: Tim
 pub(super) fn of_nodes(summary: String, census: &Census, until: Option<Timestamp>) -> Waiting {
     let away: std::collections::BTreeSet<_> = census.unavailable.iter().collect();
     let waiting = census.waiting.iter().map(|id| {
-        let reason = if away.contains(id) { "offline" } else { "not_activated" };
+        let reason = if away.contains(id) {
+            "offline"
+        } else {
+            "not_activated"
+        };
         waiting_node(*id, reason)
     });
     let failed = census.failed.iter().map(|id| waiting_node(*id, "rejected"));
@@ -65,7 +69,10 @@ pub(super) fn activating(draft: &Draft, place: usize, census: &Census, now: Time
         census.activated.len(),
         census.total
     );
-    for (count, what) in [(census.unavailable.len(), "offline"), (census.failed.len(), "failed")] {
+    for (count, what) in [
+        (census.unavailable.len(), "offline"),
+        (census.failed.len(), "failed"),
+    ] {
         if count > 0 {
             summary.push_str(&format!(", {count} {what}"));
         }
@@ -83,6 +90,7 @@ pub(super) fn gates(
     let nodes = objections.iter().map(|(id, objection)| {
         let (reason, value, limit) = match &objection.verdict {
             Verdict::Fail { value, limit } => ("gate_failing", *value, *limit),
+            Verdict::Unknown { why } if why == NOT_ONLINE => ("offline", None, None),
             Verdict::Unknown { .. } | Verdict::Pass => ("gate_unknown", None, None),
         };
         WaitingNode {

@@ -6,7 +6,7 @@ use super::{STRAGGLER_INTERVAL, STRAGGLER_WATCH};
 use crate::decision::{Effect, Restore};
 use crate::gate::{Gates, Sample};
 use crate::observation::{NodeFacts, Observation};
-use crate::transition::{Draft, NODE_DELETED};
+use crate::transition::Draft;
 use zentinel_core::Timestamp;
 use zentinel_core::entity::NodeProgress;
 use zentinel_core::id::NodeId;
@@ -28,7 +28,7 @@ pub(super) fn look(draft: &mut Draft, gates: &Gates, observation: &Observation, 
             continue;
         };
         if !facts.exists {
-            draft.move_node(id, NodeProgress::Failed, Some(NODE_DELETED));
+            draft.node_is_gone(id);
             draft.caught_up(id);
         } else if draft.node(id).is_some_and(|node| node.lagging) {
             lagging(draft, gates, id, facts, now, &mut outcome);
@@ -36,9 +36,15 @@ pub(super) fn look(draft: &mut Draft, gates: &Gates, observation: &Observation, 
             late(draft, observation, id, facts, now, &mut outcome);
         }
     }
-    draft.effect(Effect::Expect { nodes: outcome.converged });
-    draft.effect(Effect::Unstage { nodes: outcome.rejected });
-    draft.effect(Effect::Restore { nodes: outcome.restore });
+    draft.effect(Effect::Expect {
+        nodes: outcome.converged,
+    });
+    draft.effect(Effect::Unstage {
+        nodes: outcome.rejected,
+    });
+    draft.effect(Effect::Restore {
+        nodes: outcome.restore,
+    });
 }
 
 /// A node whose step was done without it.
@@ -90,14 +96,19 @@ fn late(
     if !facts.runs(node.bundle_id) {
         return;
     }
-    let previous = node.previous_bundle_id.filter(|previous| *previous != node.bundle_id);
+    let previous = node
+        .previous_bundle_id
+        .filter(|previous| *previous != node.bundle_id);
     let since = facts.active_since.unwrap_or(now);
     draft.edit_node(id, |node| {
         node.activated_at.get_or_insert(since);
     });
     draft.caught_up(id);
     if let Some(bundle_id) = previous.filter(|previous| observation.deployable.contains(previous)) {
-        outcome.restore.push(Restore { node_id: id, bundle_id });
+        outcome.restore.push(Restore {
+            node_id: id,
+            bundle_id,
+        });
     }
 }
 

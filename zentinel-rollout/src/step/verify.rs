@@ -41,14 +41,20 @@ impl Tick<'_> {
                 objections => report::gates(summary, objections, until),
             };
             draft.report(waiting);
-            return self.wait(draft, place, census, &report::gate_details(&evaluation.objections));
+            return self.wait(
+                draft,
+                place,
+                census,
+                &report::gate_details(&evaluation.objections),
+            );
         }
         if draft.step(place).failing_since.is_some() {
             draft.edit_step(place, |step| step.failing_since = None);
         }
         let proposal = {
             let step = draft.step(place);
-            self.strategy.after_gates(&View::new(draft.state(), self.observation, step, self.now))
+            self.strategy
+                .after_gates(&View::new(draft.state(), self.observation, step, self.now))
         };
         self.follow(draft, place, census, &evaluation, proposal)
     }
@@ -98,7 +104,10 @@ impl Tick<'_> {
         let details = report::gate_details(&evaluation.objections);
         let seconds = (now - since).num_seconds();
         if armed && now - since > SUSTAINED_FAILURE {
-            let message = format!("{bad} of {} nodes have failed their gates for {seconds} s.", census.total);
+            let message = format!(
+                "{bad} of {} nodes have failed their gates for {seconds} s.",
+                census.total
+            );
             let figures = json!({
                 "step_index": draft.step(place).index,
                 "failing": bad,
@@ -106,7 +115,12 @@ impl Tick<'_> {
                 "failing_seconds": seconds,
                 "gates": details,
             });
-            return self.fail(draft, place, error(SUSTAINED_GATE_FAILURE, message, figures), false);
+            return self.fail(
+                draft,
+                place,
+                error(SUSTAINED_GATE_FAILURE, message, figures),
+                false,
+            );
         }
         let summary = format!("{bad} of {} nodes fail their gates.", census.total);
         let until = report::deadline_of(draft, place, census, now);
@@ -151,9 +165,18 @@ impl Tick<'_> {
         }
     }
 
-    fn hold(&self, draft: &mut Draft, place: usize, census: &Census, until: Timestamp, why: String) -> Progress {
+    fn hold(
+        &self,
+        draft: &mut Draft,
+        place: usize,
+        census: &Census,
+        until: Timestamp,
+        why: String,
+    ) -> Progress {
         if draft.step(place).state == StepState::Verifying {
+            // The strategy is asked again: what it says may depend on when the hold began.
             draft.move_step(place, StepState::Validating, None);
+            return Progress::Moved;
         }
         if elapsed(draft.step(place), self.now) > MAX_HOLD {
             let message = format!("The strategy has held the step for too long: {why}");
@@ -179,7 +202,10 @@ impl Tick<'_> {
     ) -> Progress {
         let (begun, pending) = draft.state().steps().split_at(place + 1);
         let nodes = |steps: &[zentinel_core::entity::RolloutStep]| -> BTreeSet<NodeId> {
-            steps.iter().flat_map(|step| step.node_ids.iter().copied()).collect()
+            steps
+                .iter()
+                .flat_map(|step| step.node_ids.iter().copied())
+                .collect()
         };
         let fault = match pending {
             [] if steps.is_empty() => None,
@@ -187,7 +213,10 @@ impl Tick<'_> {
             pending => fault_of_steps(&steps, &nodes(begun), &nodes(pending)),
         };
         if let Some(fault) = fault {
-            let message = format!("The strategy {} cut the rest wrongly: {fault}.", self.strategy.name());
+            let message = format!(
+                "The strategy {} cut the rest wrongly: {fault}.",
+                self.strategy.name()
+            );
             self.pause(draft, error(STRATEGY_FAULT, message, json!({})), census);
             return Progress::Waits;
         }

@@ -1,0 +1,573 @@
+//! The event loop of a simulation.
+
+use super::fleet::{Fleet, NEW, Told, bundle};
+use super::invariants::{INVARIANTS, Moment, at_the_end};
+use super::rng::Rng;
+use super::{Options, Outcome, Violation};
+use crate::command::{Command, apply};
+use crate::decision::{Decision, Effect, Restore, Rollback};
+use crate::gate::Gates;
+use crate::plan::{NewRollout, Plan, Target};
+use crate::step::step;
+use crate::strategy::{Strategies, Strategy};
+use crate::transition::State;
+use chrono::{DateTime, TimeDelta};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+use uuid::Uuid;
+use zentinel_core::entity::{HealthGates, NodeProgress, RolloutSpec, RolloutState};
+use zentinel_core::id::{BundleId, NodeId, OrganisationId, ProjectId, RolloutId, TypedId};
+use zentinel_core::{Actor, Percent, Timestamp};
+
+const BEAT: i64 = 30;
+const SWEEP: i64 = 15;
+/// How long faults last.
+const TROUBLE: i64 = 3_600;
+/// Decisions to keep for a failure.
+const TRACE: usize = 30;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Beat(usize),
+    Poll(usize),
+    Activate(usize, BundleId),
+    Tick(usize),
+    Sweep,
+    Operator(Command),
+    Delete(usize),
+    Revoke(BundleId),
+    Heal,
+}
+
+/// One simulation under way.
+pub(super) struct Run {
+    seed: u64,
+    engine_faults: bool,
+    strategies: Strategies,
+    now: Timestamp,
+    fleet: Fleet,
+    rollouts: Vec<State>,
+    /// When the next look at each rollout is due; like a unique job, a second one only brings it forward.
+    due: Vec<Option<Timestamp>>,
+    queue: BinaryHeap<Reverse<(Timestamp, u64, What)>>,
+    sequence: u64,
+    nodes_rng: Rng,
+    engine_rng: Rng,
+    ran_before: BTreeMap<(RolloutId, NodeId), BundleId>,
+    rollbacks: usize,
+    ticks: u64,
+    digest: u64,
+    trace: VecDeque<String>,
+    violation: Option<Violation>,
+    healed: bool,
+    end: Timestamp,
+}
+
+fn spec(options: &Options, rng: &mut Rng) -> RolloutSpec {
+    let nodes = options.nodes.max(1) as u64;
+    let standard = if rng.percent(25) { "all_at_once" } else { "rolling" };
+    let share = rng.percent(40).then(|| Percent::new(u8::try_from(rng.between(5, 60)).unwrap_or(10)));
+    let percent = |value: u64| Percent::new(u8::try_from(value).unwrap_or(50)).unwrap_or(Percent::HALF);
+    let batch_percentage = share.and_then(Result::ok);
+    let batch = u32::try_from(rng.between(1, nodes.div_ceil(3))).unwrap_or(1);
+    RolloutSpec {
+        strategy: options.strategy.as_ref().map_or(standard, |strategy| strategy.name()).to_owned(),
+        batch_size: if batch_percentage.is_some() { 1 } else { batch },
+        batch_percentage,
+        max_unavailable: if rng.percent(50) { u32::try_from(rng.between(1, nodes / 10 + 1)).unwrap_or(1) } else { 0 },
+        progress_deadline_seconds: u32::try_from(rng.between(180, 900)).unwrap_or(600),
+        health_gates: HealthGates {
+            max_error_rate: rng.percent(50).then_some(5.0),
+            ..HealthGates::heartbeat()
+        },
+        auto_rollback: rng.percent(60),
+        rollback_threshold: percent(rng.between(10, 100)),
+        ..RolloutSpec::default()
+    }
+}
+
+fn planned(seed: u64, spec: RolloutSpec, strategy: &dyn Strategy, fleet: &Fleet, now: Timestamp) -> State {
+    let target = |node: &super::fleet::SimNode| Target {
+        node_id: node.id,
+        bundle_id: bundle(NEW),
+        previous_bundle_id: Some(node.original),
+    };
+    let targets: Vec<Target> = fleet.nodes.iter().map(target).collect();
+    let ids: Vec<NodeId> = targets.iter().map(|target| target.node_id).collect();
+    let plan = Plan {
+        steps: strategy.plan(&spec, &ids).unwrap_or_default(),
+        targets,
+        excluded: Vec::new(),
+    };
+    let new = NewRollout {
+        id: RolloutId::from_uuid(Uuid::from_u128(u128::from(seed) << 64 | 1)),
+        organisation_id: OrganisationId::from_uuid(Uuid::from_u128(1)),
+        project_id: ProjectId::from_uuid(Uuid::from_u128(2)),
+        bundle_id: bundle(NEW),
+        spec,
+        created_by: Actor::System,
+    };
+    new.build(plan, now)
+}
+
+impl Run {
+    pub(super) fn new(seed: u64, options: &Options) -> Self {
+        let now = DateTime::UNIX_EPOCH;
+        let fleet = Fleet::new(options.nodes, options.faulty_percent, &mut Rng::named(seed, "fleet"), now);
+        let mut strategies = Strategies::standard();
+        if let Some(strategy) = &options.strategy {
+            strategies = strategies.register(Arc::clone(strategy));
+        }
+        let spec = spec(options, &mut Rng::named(seed, "spec"));
+        let mut run = Self {
+            seed,
+            engine_faults: options.engine_faults,
+            strategies,
+            now,
+            fleet,
+            rollouts: Vec::new(),
+            due: Vec::new(),
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            nodes_rng: Rng::named(seed, "nodes"),
+            engine_rng: Rng::named(seed, "engine"),
+            ran_before: BTreeMap::new(),
+            rollbacks: 0,
+            ticks: 0,
+            digest: seed,
+            trace: VecDeque::new(),
+            violation: None,
+            healed: false,
+            end: now,
+        };
+        if let Some(strategy) = run.strategy(&spec.strategy) {
+            let state = planned(seed, spec, strategy.as_ref(), &run.fleet, now);
+            run.rollouts.push(state);
+            run.due.push(None);
+        }
+        run.schedule_the_world(options);
+        run.command(0, Command::Start);
+        run
+    }
+
+    fn strategy(&self, name: &str) -> Option<Arc<dyn Strategy>> {
+        self.strategies.get(name).ok().cloned()
+    }
+
+    fn schedule_the_world(&mut self, options: &Options) {
+        let mut rng = Rng::named(self.seed, "world");
+        for place in 0..options.nodes {
+            self.at(rng.below(BEAT.cast_unsigned()).cast_signed(), What::Beat(place));
+        }
+        self.at(SWEEP, What::Sweep);
+        self.at(TROUBLE, What::Heal);
+        let second = |rng: &mut Rng| rng.below(TROUBLE.cast_unsigned()).cast_signed();
+        if options.operators {
+            for _ in 0..rng.below(5) {
+                let commands = [
+                    Command::Pause,
+                    Command::Hold,
+                    Command::Resume,
+                    Command::Resume,
+                    Command::Advance,
+                    Command::Cancel,
+                    Command::Rollback,
+                ];
+                let which = usize::try_from(rng.below(7)).unwrap_or(0);
+                let when = second(&mut rng) / 3;
+                self.at(when, What::Operator(commands[which]));
+            }
+        }
+        if options.faulty_percent > 0 {
+            for _ in 0..rng.below(3) {
+                let place = usize::try_from(rng.below(options.nodes as u64)).unwrap_or(0);
+                let when = second(&mut rng);
+                self.at(when, What::Delete(place));
+            }
+            if rng.percent(10) {
+                let revoked = if rng.percent(70) { bundle(NEW) } else { bundle(1) };
+                let when = second(&mut rng);
+                self.at(when, What::Revoke(revoked));
+            }
+        }
+    }
+
+    fn at(&mut self, seconds: i64, what: What) {
+        self.sequence += 1;
+        let when = self.now + TimeDelta::seconds(seconds);
+        self.queue.push(Reverse((when, self.sequence, what)));
+    }
+
+    /// A look at a rollout, like a unique job: an earlier due time wins.
+    fn wake(&mut self, rollout: usize, when: Timestamp) {
+        let due = &mut self.due[rollout];
+        if due.is_none_or(|due| when < due) {
+            *due = Some(when);
+            self.sequence += 1;
+            self.queue.push(Reverse((when, self.sequence, What::Tick(rollout))));
+        }
+    }
+
+    /// A node reported a change: its rollouts are looked at within two seconds.
+    fn wake_all(&mut self) {
+        for rollout in 0..self.rollouts.len() {
+            let state = &self.rollouts[rollout];
+            if state.rollout().state.is_open() || !state.stragglers().is_empty() {
+                self.wake(rollout, self.now + TimeDelta::seconds(2));
+            }
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Outcome {
+        while self.violation.is_none() {
+            let Some(Reverse((when, _, what))) = self.queue.pop() else {
+                break;
+            };
+            if self.healed && (when > self.end || self.is_over()) {
+                break;
+            }
+            self.now = when;
+            self.happens(what);
+        }
+        if self.violation.is_none()
+            && let Some((invariant, message)) = at_the_end(&self.fleet, &self.rollouts)
+        {
+            self.violate(invariant, message);
+        }
+        Outcome {
+            seed: self.seed,
+            nodes: self.fleet.nodes.len(),
+            rollouts: self.rollouts.iter().map(|state| state.rollout().state).collect(),
+            ticks: self.ticks,
+            seconds: (self.now - DateTime::UNIX_EPOCH).num_seconds(),
+            digest: self.digest,
+            violation: self.violation,
+            trace: self.trace.into(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let over = |state: &State| !state.rollout().state.is_open() && state.stragglers().is_empty();
+        // What nodes were told last must have had time to arrive.
+        let quiet = self.fleet.nodes.iter().all(|node| {
+            let done = node.target.is_none_or(|target| target.bundle == node.truth);
+            node.deleted || (done && node.installing.is_none())
+        });
+        quiet && self.rollouts.iter().all(over)
+    }
+
+    fn happens(&mut self, what: What) {
+        match what {
+            What::Beat(place) => self.beat(place),
+            What::Poll(place) => self.report(place),
+            What::Activate(place, wanted) => {
+                if self.fleet.activate(place, wanted, &mut self.nodes_rng, self.now) {
+                    self.report(place);
+                }
+            }
+            What::Tick(rollout) => {
+                if self.due[rollout].is_some_and(|due| due <= self.now) {
+                    self.due[rollout] = None;
+                    self.tick(rollout);
+                }
+            }
+            What::Sweep => {
+                if self.fleet.sweep(self.now) {
+                    self.wake_all();
+                }
+                self.at(SWEEP, What::Sweep);
+            }
+            What::Operator(command) => {
+                for rollout in 0..self.rollouts.len() {
+                    self.command(rollout, command);
+                }
+            }
+            What::Delete(place) if !self.healed => {
+                self.fleet.delete(place);
+                self.wake_all();
+            }
+            What::Delete(_) => {}
+            What::Revoke(revoked) => {
+                self.fleet.observation.deployable.remove(&revoked);
+                self.wake_all();
+            }
+            What::Heal => self.heal(),
+        }
+    }
+
+    fn beat(&mut self, place: usize) {
+        if self.fleet.nodes[place].deleted {
+            return;
+        }
+        self.report(place);
+        self.at(BEAT, What::Beat(place));
+    }
+
+    fn report(&mut self, place: usize) {
+        let (changed, begins) = self.fleet.beat(place, &mut self.nodes_rng, self.now);
+        if let (Some(takes), Some(wanted)) = (begins, self.fleet.nodes[place].installing) {
+            self.at(takes.num_seconds(), What::Activate(place, wanted));
+        }
+        if changed {
+            self.wake_all();
+        }
+    }
+
+    /// Faults end; operators go on with what is held. The deadlines of every step say how long it may take now.
+    fn heal(&mut self) {
+        self.healed = true;
+        self.engine_faults = false;
+        self.fleet.heal(self.now);
+        for rollout in 0..self.rollouts.len() {
+            self.command(rollout, Command::Resume);
+        }
+        let seconds: i64 = self
+            .rollouts
+            .iter()
+            .map(|state| {
+                let steps = i64::try_from(state.steps().len()).unwrap_or(i64::MAX) + 2;
+                steps * (i64::from(state.rollout().spec.progress_deadline_seconds) + 60)
+            })
+            .sum();
+        // A rollback may follow, and stragglers are looked at every minute.
+        self.end = self.now + TimeDelta::seconds(seconds + 4_000);
+    }
+
+    fn tick(&mut self, rollout: usize) {
+        self.ticks += 1;
+        let state = self.load(rollout);
+        let spec = &state.rollout().spec;
+        let gates = Gates::of(&spec.health_gates);
+        let Some(strategy) = self.strategy(&spec.strategy) else {
+            return;
+        };
+        let before = state.rollout().state;
+        let progress = Self::progress_of(&state);
+        let lost = self.engine_faults && self.engine_rng.percent(3);
+        let kept = lost.then(|| state.clone());
+        let decision = step(state, strategy.as_ref(), &gates, &self.fleet.observation, self.now);
+        if let Some(kept) = kept {
+            // The commit lost a race: as if nothing had happened, and again soon.
+            self.rollouts[rollout] = kept;
+            self.wake(rollout, self.now + TimeDelta::seconds(1));
+            return;
+        }
+        self.commit(rollout, before, &progress, decision);
+        // Resume what paused by itself: somebody is on call.
+        if before == RolloutState::Running && self.rollouts[rollout].rollout().state == RolloutState::Paused {
+            let after = self.engine_rng.between(30, 300).cast_signed();
+            self.at(after, What::Operator(Command::Resume));
+        }
+    }
+
+    /// A restart now and then: the state must be the same when it is built from its records again.
+    fn load(&mut self, rollout: usize) -> State {
+        let state = self.rollouts[rollout].clone();
+        if !self.engine_faults || !self.engine_rng.percent(2) {
+            return state;
+        }
+        let (record, steps, nodes) = state.clone().into_parts();
+        let again = State::new(record, steps, nodes.into_values());
+        let same = (again.watched(), again.active(), again.upcoming())
+            == (state.watched(), state.active(), state.upcoming());
+        if !same {
+            self.violate("a_restart_changes_nothing", format!("{}", state.rollout().id));
+        }
+        again
+    }
+
+    fn progress_of(state: &State) -> BTreeMap<NodeId, NodeProgress> {
+        let watched = state.watched();
+        let progress = |id: &NodeId| state.nodes().get(id).map(|node| (*id, node.state));
+        watched.iter().filter_map(progress).collect()
+    }
+
+    fn command(&mut self, rollout: usize, command: Command) {
+        let state = self.rollouts[rollout].clone();
+        let before = state.rollout().state;
+        let progress = state.nodes().iter().map(|(id, node)| (*id, node.state)).collect();
+        let legal = command.check(&state, self.now).is_ok();
+        match apply(command, state, &self.fleet.observation, self.now) {
+            Ok(decision) => self.commit(rollout, before, &progress, decision),
+            Err(error) if legal => self.violate("legal_commands_succeed", format!("{command:?}: {error}")),
+            Err(_) => {}
+        }
+    }
+
+    fn commit(
+        &mut self,
+        rollout: usize,
+        before: RolloutState,
+        progress: &BTreeMap<NodeId, NodeProgress>,
+        decision: Decision,
+    ) {
+        self.remember(rollout, before, &decision);
+        if !decision.is_idle() {
+            let moment = Moment {
+                before,
+                progress,
+                decision: &decision,
+                observation: &self.fleet.observation,
+                ran_before: &self.ran_before,
+                rollbacks: if rollout == 0 { self.rollbacks } else { 0 },
+                now: self.now,
+            };
+            let broken = INVARIANTS.iter().find_map(|(name, holds)| Some((*name, holds(&moment)?)));
+            if let Some((name, message)) = broken {
+                self.violate(name, message);
+            }
+        }
+        if let Some(wake) = decision.next_wake {
+            self.wake(rollout, wake);
+        }
+        let again = self.engine_faults && self.engine_rng.percent(10);
+        let id = decision.state.rollout().id;
+        let effects = decision.effects;
+        self.rollouts[rollout] = decision.state;
+        for effect in &effects {
+            self.carry_out(rollout, id, effect);
+            if again {
+                self.carry_out(rollout, id, effect);
+            }
+        }
+    }
+
+    fn remember(&mut self, rollout: usize, before: RolloutState, decision: &Decision) {
+        if decision.effects.is_empty() && decision.events.is_empty() {
+            self.digest = self.digest.rotate_left(5) ^ decision.changed_nodes.len() as u64;
+            return;
+        }
+        let numbers = |id: &NodeId| Fleet::place(*id) + 1;
+        let effects: Vec<String> = decision
+            .effects
+            .iter()
+            .map(|effect| match effect {
+                Effect::Claim { nodes } => format!("claim {}", nodes.len()),
+                Effect::Stage { nodes } => format!("stage {:?}", nodes.iter().map(numbers).collect::<Vec<_>>()),
+                Effect::Unstage { nodes } => {
+                    format!("unstage {:?}", nodes.iter().map(numbers).collect::<Vec<_>>())
+                }
+                Effect::Expect { nodes } => {
+                    format!("expect {:?}", nodes.iter().map(numbers).collect::<Vec<_>>())
+                }
+                Effect::Release { nodes } => format!("release {}", nodes.len()),
+                Effect::RollBack(rollback) => format!("roll back {}", rollback.nodes.len()),
+                Effect::Restore { nodes } => format!("restore {}", nodes.len()),
+            })
+            .collect();
+        let second = (self.now - DateTime::UNIX_EPOCH).num_seconds();
+        let after = decision.state.rollout().state;
+        let line = format!(
+            "{second:>6} s rollout {rollout} {} -> {}: {}",
+            before.as_str(),
+            after.as_str(),
+            effects.join(", ")
+        );
+        self.digest ^= Rng::named(self.digest, &line).next_u64();
+        if self.trace.len() == TRACE {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(line);
+    }
+
+    fn violate(&mut self, invariant: &'static str, message: String) {
+        let second = (self.now - DateTime::UNIX_EPOCH).num_seconds();
+        self.violation.get_or_insert(Violation {
+            invariant,
+            message,
+            second,
+        });
+    }
+
+    fn carry_out(&mut self, rollout: usize, by: RolloutId, effect: &Effect) {
+        match effect {
+            Effect::Claim { nodes } => {
+                for id in nodes {
+                    let node = self.fleet.node(*id);
+                    if node.claim.is_some_and(|claim| claim != by) {
+                        self.violate("nobody_is_claimed_twice", id.to_string());
+                    } else if !node.deleted {
+                        node.claim = Some(by);
+                    }
+                }
+            }
+            Effect::Stage { nodes } => {
+                for id in nodes {
+                    let told = self.rollouts[rollout].nodes().get(id).map(|node| node.bundle_id);
+                    if let Some(bundle) = told {
+                        self.tell(*id, Told { bundle, by });
+                    }
+                }
+            }
+            Effect::Unstage { nodes } => {
+                for id in nodes {
+                    let node = self.fleet.node(*id);
+                    node.target = node.target.filter(|target| target.by != by);
+                }
+            }
+            Effect::Expect { nodes } => {
+                for id in nodes {
+                    let wanted = self.rollouts[rollout].nodes().get(id).map(|node| node.bundle_id);
+                    let node = self.fleet.node(*id);
+                    if node.claim.is_none_or(|claim| claim == by) {
+                        node.expected = wanted.unwrap_or(node.expected);
+                    }
+                }
+            }
+            Effect::Release { nodes } => {
+                for id in nodes {
+                    let node = self.fleet.node(*id);
+                    node.claim = node.claim.filter(|claim| *claim != by);
+                }
+            }
+            Effect::RollBack(rollback) => self.roll_back(rollout, rollback),
+            Effect::Restore { nodes } => self.restore(by, nodes),
+        }
+    }
+
+    fn tell(&mut self, id: NodeId, told: Told) {
+        let facts = self.fleet.observation.nodes.get(&id).and_then(|facts| facts.active_bundle_id);
+        let node = &mut self.fleet.nodes[Fleet::place(id)];
+        if node.deleted || node.target == Some(told) {
+            return;
+        }
+        node.target = Some(told);
+        node.told.insert(told.bundle);
+        self.ran_before.entry((told.by, id)).or_insert(facts.unwrap_or(node.original));
+        // A long poll is answered.
+        let soon = self.nodes_rng.between(1, 5).cast_signed();
+        self.at(soon, What::Poll(Fleet::place(id)));
+    }
+
+    fn restore(&mut self, by: RolloutId, nodes: &[Restore]) {
+        for restore in nodes {
+            let node = self.fleet.node(restore.node_id);
+            if node.claim.is_some_and(|claim| claim != by) {
+                continue;
+            }
+            node.expected = restore.bundle_id;
+            let bundle = restore.bundle_id;
+            self.tell(restore.node_id, Told { bundle, by });
+        }
+    }
+
+    fn roll_back(&mut self, rollout: usize, rollback: &Rollback) {
+        if self.rollouts.len() > 1 {
+            return; // It exists: carried out twice.
+        }
+        self.rollbacks += 1;
+        for restore in &rollback.nodes {
+            self.fleet.node(restore.node_id).expected = restore.bundle_id;
+        }
+        let original = self.rollouts[rollout].rollout();
+        match State::rollback(original, rollback, &self.strategies, Actor::System, self.now) {
+            Ok(state) => {
+                self.rollouts.push(state);
+                self.due.push(None);
+                self.command(1, Command::Start);
+            }
+            Err(error) => self.violate("a_rollback_can_be_created", error.to_string()),
+        }
+    }
+}
