@@ -6,7 +6,7 @@ mod field;
 mod params;
 mod path;
 
-pub(crate) use body::Input;
+pub(crate) use body::{Input, read_body};
 pub(crate) use client_ip::ClientIp;
 pub use client_ip::Network;
 pub(crate) use field::Field;

@@ -40,7 +40,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for Input<T> {
 ///
 /// # Errors
 /// 413 when it is larger, 400 when the caller breaks off.
-async fn read_body(body: Body, limit: usize) -> ApiResult<Bytes> {
+pub(crate) async fn read_body(body: Body, limit: usize) -> ApiResult<Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
