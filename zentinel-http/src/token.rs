@@ -7,6 +7,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
+use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
@@ -19,52 +20,52 @@ use zentinel_core::port::{Signer, Store, StoreExt};
 use zentinel_core::{Error, Kind, Result, Scope, Secret, Timestamp};
 
 /// How long a token may be renewed with itself, in seconds: 30 days.
-pub const CHAIN_SECONDS: i64 = 30 * 24 * 3_600;
+pub(crate) const CHAIN_SECONDS: i64 = 30 * 24 * 3_600;
 /// How far a token's `iat` may be ahead of this server's clock, in seconds.
 const MAX_CLOCK_SKEW: i64 = 60;
 /// Longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 4_096;
 /// The text for everything that has no text of its own.
-pub const FAILED: &str = "Authentication failed";
+pub(crate) const FAILED: &str = "Authentication failed";
 
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// The node.
-    pub sub: NodeId,
+    pub(crate) sub: NodeId,
     /// Its project.
-    pub prj: ProjectId,
+    pub(crate) prj: ProjectId,
     /// Its organisation.
-    pub org: OrganisationId,
+    pub(crate) org: OrganisationId,
     /// When it was issued, unix seconds.
-    pub iat: i64,
+    pub(crate) iat: i64,
     /// When it ends, unix seconds.
-    pub exp: i64,
+    pub(crate) exp: i64,
     /// When the static key was exchanged, unix seconds: the root of the chain of renewals.
-    pub chn: i64,
+    pub(crate) chn: i64,
     /// The signing key, as in the header.
-    pub kid: String,
+    pub(crate) kid: String,
 }
 
 impl Claims {
     /// Whether the holder may still renew the token with itself.
     #[must_use]
-    pub fn may_renew(&self, now: Timestamp) -> bool {
+    pub(crate) fn may_renew(&self, now: Timestamp) -> bool {
         now.timestamp() - self.chn <= CHAIN_SECONDS
     }
 }
 
 /// A token with its claims.
 #[derive(Clone, Debug)]
-pub struct Issued {
+pub(crate) struct Issued {
     /// The compact JWS.
-    pub token: Secret,
+    pub(crate) token: Secret,
     /// What it says.
-    pub claims: Claims,
+    pub(crate) claims: Claims,
     /// When it was issued, to the second.
-    pub issued_at: Timestamp,
+    pub(crate) issued_at: Timestamp,
     /// When it ends, to the second.
-    pub expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -77,7 +78,7 @@ struct Header<'a> {
 ///
 /// # Errors
 /// Those of the signer; [`Kind::Unavailable`] when the organisation has no key and none can be made.
-pub async fn issue(
+pub(crate) async fn issue(
     signer: &dyn Signer,
     node: &Node,
     chain: i64,
@@ -141,10 +142,8 @@ async fn current_key(signer: &dyn Signer, scope: &Scope) -> Result<String> {
 
 fn no_key(error: Error) -> Error {
     if matches!(error.kind(), Kind::Forbidden | Kind::NotFound) {
-        Error::unavailable(
-            "No signing key configured for this organization. Contact your administrator.",
-        )
-        .with_source(error)
+        Error::unavailable("No signing key configured for this organization. Contact your administrator.")
+            .with_source(error)
     } else {
         error
     }
@@ -173,7 +172,12 @@ fn failed() -> Error {
 ///
 /// # Errors
 /// [`Kind::Unauthenticated`] with the contract's text; those of the signer and the store.
-pub async fn verify(token: &str, signer: &dyn Signer, store: &dyn Store, now: Timestamp) -> Result<Claims> {
+pub(crate) async fn verify(
+    token: &str,
+    signer: &dyn Signer,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Claims> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(failed());
     }
@@ -202,7 +206,10 @@ fn check_signature(token: &str, raw_key: &[u8; 32]) -> Result<RawClaims> {
     // Otherwise the library panics when a program links it with two cryptographic back ends.
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
-        if jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default().is_err() {
+        if jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER
+            .install_default()
+            .is_err()
+        {
             tracing::debug!("the program has chosen its own back end for tokens");
         }
     });
@@ -265,7 +272,7 @@ async fn check_key_record(store: &dyn Store, claims: &Claims) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Unauthenticated`] with the contract's text.
-pub fn check_node(claims: &Claims, node: &Node) -> Result<()> {
+pub(crate) fn check_node(claims: &Claims, node: &Node) -> Result<()> {
     let issued = instant(claims.iat)?;
     let revoked = node.tokens_valid_after.is_some_and(|after| issued < after);
     if node.organisation_id != claims.org || node.project_id != claims.prj || revoked {

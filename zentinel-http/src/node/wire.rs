@@ -4,8 +4,8 @@ use chrono::SecondsFormat;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use url::Url;
 use utoipa::ToSchema;
-use uuid::Uuid;
 use zentinel_core::entity::{Activation, BundleError};
 use zentinel_core::id::{BundleId, NodeId, ProjectId};
 use zentinel_core::port::PublicKey;
@@ -66,7 +66,7 @@ pub struct Registered {
 /// A public Ed25519 key, as the API shows it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SigningKey)]
-pub struct SigningKeyView {
+pub(crate) struct SigningKeyView {
     /// The key's id (`kid`).
     pub key_id: String,
     /// `ed25519`.
@@ -90,11 +90,13 @@ pub struct SigningKeys {
 #[serde(default)]
 pub struct HeartbeatRequest {
     /// `status` is `healthy` or anything else; further entries are kept.
-    #[schema(value_type = Object)]
-    pub health: Map<String, Value>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(value_type = Object, example = json!({"status": "healthy", "uptime_s": 86_400}))]
+    pub health: Value,
     /// Numbers `error_rate`, `latency_p99_ms`, `cpu_percent`, `memory_percent`; list `circuit_breakers`.
-    #[schema(value_type = Object)]
-    pub metrics: Map<String, Value>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(value_type = Object, example = json!({"error_rate": 0.4, "latency_p99_ms": 83}))]
+    pub metrics: Value,
     /// The bundle that serves traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uuid>)]
@@ -129,15 +131,19 @@ impl HeartbeatRequest {
     /// A heartbeat that says `status` (`healthy` opens the heartbeat gate) and nothing else.
     #[must_use]
     pub fn with_status(status: &str) -> Self {
-        let mut beat = Self::default();
-        beat.health.insert("status".to_owned(), status.into());
-        beat
+        Self {
+            health: serde_json::json!({ "status": status }),
+            ..Self::default()
+        }
     }
 
     /// Adds a measurement, for example `error_rate`.
     #[must_use]
     pub fn measuring(mut self, name: &str, value: f64) -> Self {
-        self.metrics.insert(name.to_owned(), value.into());
+        if !self.metrics.is_object() {
+            self.metrics = Value::Object(Map::new());
+        }
+        self.metrics[name] = value.into();
         self
     }
 
@@ -159,6 +165,7 @@ pub struct HeartbeatAck {
     pub node_id: NodeId,
     /// When the control plane heard it.
     #[serde(serialize_with = "whole_seconds")]
+    #[schema(value_type = String, format = DateTime)]
     pub last_seen_at: Timestamp,
 }
 
@@ -185,28 +192,35 @@ pub struct BundleOffer {
     /// Length of the archive in bytes.
     pub size_bytes: u64,
     /// Where to GET the archive, for a limited time.
-    pub download_url: String,
+    #[schema(value_type = String)]
+    pub download_url: Url,
     /// Weight 0 to 100 of the node's active blue-green step, when there is one.
     pub traffic_weight: Option<u8>,
     /// When to ask again, in seconds.
     pub poll_after_s: u64,
-    /// The signed statement (DSSE envelope) that a node checks before it downloads.
+    /// The signed statement (DSSE envelope) that a node checks before it downloads. This control
+    /// plane always sends one.
+    #[serde(default)]
     #[schema(value_type = Object)]
-    pub statement: Envelope,
+    pub statement: Option<Envelope>,
     /// Standard base64 of the Ed25519 signature over the archive.
+    #[serde(default)]
     pub signature: Option<String>,
     /// The key that made it.
+    #[serde(default)]
     pub signing_key_id: Option<String>,
     /// `ed25519`.
+    #[serde(default)]
     pub signature_alg: String,
     /// `reload` or `restart`: what activating takes.
+    #[serde(default)]
     #[schema(value_type = String)]
     pub activation: Activation,
     /// `rollback` when a rollback is in force.
+    #[serde(default)]
     pub reason: Option<String>,
     /// The answer's `ETag`, for the next poll; not part of the body.
     #[serde(skip)]
-    #[schema(ignore)]
     pub etag: Option<String>,
 }
 
@@ -231,6 +245,7 @@ pub struct TokenAnswer {
     pub token_type: String,
     /// When it ends.
     #[serde(serialize_with = "whole_seconds")]
+    #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
     /// Its life in seconds.
     pub expires_in: i64,
@@ -245,6 +260,7 @@ pub struct RotatedKey {
     pub node_key: Secret,
     /// When the old key stops working.
     #[serde(serialize_with = "whole_seconds")]
+    #[schema(value_type = String, format = DateTime)]
     pub old_key_valid_until: Timestamp,
 }
 
@@ -264,6 +280,7 @@ pub struct NodeEvent {
     pub metadata: Map<String, Value>,
     /// When, by the node's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub occurred_at: Option<Timestamp>,
     /// Makes a repeated call add nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

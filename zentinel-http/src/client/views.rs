@@ -1,0 +1,325 @@
+//! What the operator API takes and answers, as far as tools act on it.
+//!
+//! Unknown fields of an answer are ignored, so that a newer server does not break an older tool.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use zentinel_core::entity::{
+    Activation, BundleError, BundleStatus, Excluded, HealthGates, NodeProgress, NodeStatus, RiskLevel,
+    RolloutError, RolloutState, StepState, TargetSelector, Waiting,
+};
+use zentinel_core::id::{BundleId, NodeId, ProjectId, RegistrationTokenId, RolloutId, StepId};
+use zentinel_core::port::Diagnostic;
+use zentinel_core::{Sha256Digest, Timestamp};
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct List<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// How many match in all.
+    pub total: u64,
+    /// Where the next page begins; `None` at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A project.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ProjectView {
+    /// Its id.
+    pub id: ProjectId,
+    /// What people call it.
+    pub name: String,
+    /// Its name in URLs.
+    pub slug: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// When it was created.
+    pub inserted_at: Timestamp,
+}
+
+/// A file beside the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BundleFile {
+    /// Relative path with `/`.
+    pub path: String,
+    /// Standard base64 of the content.
+    pub content: String,
+}
+
+/// A bundle to compile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NewBundle {
+    /// Unique in the project, 1 to 100 characters.
+    pub version: String,
+    /// KDL text.
+    pub config_source: String,
+    /// Files beside it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<BundleFile>,
+    /// The author's own judgement; the compiler only raises it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub risk_level: Option<RiskLevel>,
+}
+
+/// The answer to a new bundle: it is compiled in the background.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct CreatedBundle {
+    /// Its id.
+    pub id: BundleId,
+    /// What people call it.
+    pub version: String,
+    /// `pending`.
+    pub status: BundleStatus,
+    /// Its project.
+    pub project_id: ProjectId,
+}
+
+/// A bundle.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct BundleView {
+    /// Its id.
+    pub id: BundleId,
+    /// What people call it.
+    pub version: String,
+    /// Where it is in its life.
+    pub status: BundleStatus,
+    /// SHA-256 of the archive.
+    pub checksum: Option<Sha256Digest>,
+    /// Length of the archive in bytes.
+    pub size_bytes: Option<u64>,
+    /// How dangerous it looks.
+    pub risk_level: RiskLevel,
+    /// Codes of the findings behind that.
+    #[serde(default)]
+    pub risk_reasons: Vec<String>,
+    /// What the compiler said, as text.
+    pub compiler_output: Option<String>,
+    /// What the compiler said.
+    #[serde(default)]
+    pub diagnostics: Vec<Diagnostic>,
+    /// What activating it takes.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Whether a signature exists.
+    pub signed: bool,
+    /// The key that made it.
+    pub signing_key_id: Option<String>,
+    /// When it was created.
+    pub inserted_at: Timestamp,
+}
+
+/// A rollout to create. What is absent is the server's default.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NewRollout {
+    /// The bundle.
+    pub bundle_id: BundleId,
+    /// Which nodes; all by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_selector: Option<TargetSelector>,
+    /// `rolling` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<String>,
+    /// Nodes per step; 1 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<u32>,
+    /// Instead of `batch_size`: percentage of the targets per step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_percentage: Option<u8>,
+    /// How many nodes of a step may be offline; 0 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<u32>,
+    /// How long a step may take in seconds; 600 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress_deadline_seconds: Option<u32>,
+    /// What must hold before a step is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_gates: Option<HealthGates>,
+    /// Whether failure rolls back by itself; not by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_rollback: Option<bool>,
+    /// Percentage of a step's nodes that must fail before the step does; 50 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_threshold: Option<u8>,
+    /// Whether it starts at once; true by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_start: Option<bool>,
+    /// Whether open rollouts on the same nodes are cancelled; not by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<bool>,
+}
+
+impl NewRollout {
+    /// A rollout of a bundle with the server's defaults.
+    #[must_use]
+    pub fn of(bundle_id: BundleId) -> Self {
+        Self {
+            bundle_id,
+            target_selector: None,
+            strategy: None,
+            batch_size: None,
+            batch_percentage: None,
+            max_unavailable: None,
+            progress_deadline_seconds: None,
+            health_gates: None,
+            auto_rollback: None,
+            rollback_threshold: None,
+            auto_start: None,
+            supersede: None,
+        }
+    }
+}
+
+/// A rollout.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct RolloutView {
+    /// Its id.
+    pub id: RolloutId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// The bundle.
+    pub bundle_id: BundleId,
+    /// Name of the strategy.
+    pub strategy: String,
+    /// Where it is in its life.
+    pub state: RolloutState,
+    /// Why it ended or stands still.
+    pub error: Option<RolloutError>,
+    /// What it waits for.
+    #[serde(default)]
+    pub waiting: Waiting,
+    /// Nodes that the selector names but that are left out.
+    #[serde(default)]
+    pub excluded: Vec<Excluded>,
+    /// The rollout that this one undoes.
+    #[serde(default)]
+    pub rollback_of: Option<RolloutId>,
+    /// The rollout that undoes this one.
+    #[serde(default)]
+    pub rolled_back_by: Option<RolloutId>,
+    /// When it first ran.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub completed_at: Option<Timestamp>,
+    /// When it was created.
+    pub inserted_at: Timestamp,
+}
+
+/// One batch of a rollout.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct StepView {
+    /// Its id.
+    pub id: StepId,
+    /// Its place, from 0.
+    pub step_index: u32,
+    /// Its nodes.
+    pub node_ids: Vec<NodeId>,
+    /// Where it is in its life.
+    pub state: StepState,
+    /// Why it failed.
+    pub error: Option<Value>,
+}
+
+/// How far the nodes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Progress {
+    /// All of them.
+    pub total: u64,
+    /// Neither active nor failed.
+    pub pending: u64,
+    /// Run the bundle and were found healthy.
+    pub active: u64,
+    /// Could not, or were given up.
+    pub failed: u64,
+}
+
+/// One node's part in a rollout.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct NodeStatusView {
+    /// The node.
+    pub node_id: NodeId,
+    /// What it shall run.
+    pub bundle_id: BundleId,
+    /// What it ran before.
+    pub previous_bundle_id: Option<BundleId>,
+    /// How far it is.
+    pub state: NodeProgress,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// A rollout with its steps and nodes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct RolloutDetailView {
+    /// The rollout.
+    pub rollout: RolloutView,
+    /// Its steps, by index.
+    pub steps: Vec<StepView>,
+    /// How far the nodes are.
+    pub progress: Progress,
+    /// Each node.
+    #[serde(default)]
+    pub node_statuses: Vec<NodeStatusView>,
+}
+
+/// A node, as operators see it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct NodeView {
+    /// Its id.
+    pub id: NodeId,
+    /// Unique in the project.
+    pub name: String,
+    /// Liveness.
+    pub status: NodeStatus,
+    /// For selectors.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Version of the proxy.
+    pub version: Option<String>,
+    /// When it was last heard from.
+    pub last_seen_at: Option<Timestamp>,
+    /// The bundle that serves traffic.
+    #[serde(default)]
+    pub active_bundle_id: Option<BundleId>,
+    /// What it should run.
+    #[serde(default)]
+    pub expected_bundle_id: Option<BundleId>,
+    /// Whether an operator let it in.
+    #[serde(default)]
+    pub approved: bool,
+    /// Whether it runs something else than it should.
+    #[serde(default)]
+    pub drifted: bool,
+    /// The last activation that failed.
+    #[serde(default)]
+    pub bundle_error: Option<BundleError>,
+}
+
+/// A registration token to issue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NewRegistrationToken {
+    /// What people call it.
+    pub name: String,
+    /// Labels that every node registered with it gets.
+    pub labels: BTreeMap<String, String>,
+    /// How often it may be used; `None` for any number of times.
+    pub max_uses: Option<u32>,
+    /// When it ends; the server's default when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A new registration token. Its raw value is shown this once.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CreatedRegistrationToken {
+    /// Its id.
+    pub id: RegistrationTokenId,
+    /// What people call it.
+    pub name: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// The token itself.
+    #[serde(deserialize_with = "super::operator::secret")]
+    pub token: zentinel_core::Secret,
+}

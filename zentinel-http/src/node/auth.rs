@@ -1,0 +1,157 @@
+//! Which node calls.
+//!
+//! A bearer token takes precedence over the static key. Either must belong to the node that the
+//! path names.
+
+use super::memory::{Memory, Shared};
+use super::wire::NODE_KEY_HEADER;
+use crate::error::{ApiError, ApiResult};
+use crate::extract::{ClientIp, parse_id, path_param};
+use crate::operator::auth::bearer;
+use crate::services::Api;
+use crate::token::{self, Claims};
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use std::sync::Arc;
+use zentinel_core::credential::CredentialHash;
+use zentinel_core::entity::Node;
+use zentinel_core::id::{NodeId, TypedId};
+use zentinel_core::port::StoreExt;
+use zentinel_core::{Error, Kind, Sha256Digest};
+use zentinel_rollout::fleet::NodeSnapshot;
+
+const MISSING: &str =
+    "Missing authentication. Provide Authorization: Bearer <token> or X-Zentinel-Node-Key header.";
+
+/// What a node showed.
+#[derive(Clone, Debug)]
+pub(super) enum Proof {
+    /// Its static key, by digest.
+    Key(CredentialHash),
+    /// A token.
+    Token(Arc<Claims>),
+}
+
+/// An authenticated node.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// What is wanted of it.
+    pub(super) node: Arc<Node>,
+    /// What it showed.
+    pub(super) proof: Proof,
+    /// The router's memory.
+    pub(super) memory: Arc<Memory>,
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> ApiResult<Self> {
+        let Shared(memory) = Shared::of(parts)?;
+        memory.catch_up(api);
+        let (snapshot, proof) = match bearer(&parts.headers) {
+            Some(token) => by_token(parts, api, &memory, token).await?,
+            None => by_key(parts, api).await?,
+        };
+        let text = path_param(parts, api, "node_id").await?;
+        let named: NodeId = parse_id(&text).ok_or_else(|| Error::not_found("Node not found"))?;
+        if named != snapshot.node.id {
+            return Err(Error::forbidden("Node id mismatch").into());
+        }
+        let bucket = bucket(named);
+        api.limit(&parts.extensions, &bucket, api.options.rate_limits.node, 1)?;
+        Ok(Self {
+            node: snapshot.node,
+            proof,
+            memory,
+        })
+    }
+}
+
+fn bucket(node: NodeId) -> String {
+    let mut name = String::with_capacity(41);
+    name.push_str("node:");
+    name.push_str(
+        node.uuid()
+            .hyphenated()
+            .encode_lower(&mut uuid::Uuid::encode_buffer()),
+    );
+    name
+}
+
+/// A wrong credential costs a query or a signature check: an address may not try without end.
+fn count_guess(parts: &Parts, api: &Api) -> ApiResult<()> {
+    let client = ClientIp::of(parts, &api.options.trusted_proxies);
+    let bucket = format!("guess:{}", client.text());
+    api.limit(&parts.extensions, &bucket, api.options.rate_limits.default, 1)
+}
+
+async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiResult<(NodeSnapshot, Proof)> {
+    let now = api.now();
+    let digest = Sha256Digest::of(raw.as_bytes());
+    let claims = match memory.verified(&digest, now) {
+        Some(claims) if claims.exp > now.timestamp() => claims,
+        Some(_) => {
+            memory.drop_token(&digest);
+            return Err(Error::unauthenticated("Token expired").into());
+        }
+        None => {
+            let generation = memory.key_generation();
+            let verified = token::verify(raw, &*api.signer, &*api.store, now).await;
+            if verified
+                .as_ref()
+                .is_err_and(|error| error.kind() == Kind::Unauthenticated)
+            {
+                count_guess(parts, api)?;
+            }
+            let claims = Arc::new(verified?);
+            memory.remember(digest, Arc::clone(&claims), generation, now);
+            claims
+        }
+    };
+    let snapshot = snapshot(api, claims.sub)
+        .await?
+        .ok_or_else(|| Error::unauthenticated("Node not found"))?;
+    token::check_node(&claims, &snapshot.node)?;
+    Ok((snapshot, Proof::Token(claims)))
+}
+
+/// The node from memory; from the store when another replica has just let it in.
+async fn snapshot(api: &Api, id: NodeId) -> ApiResult<Option<NodeSnapshot>> {
+    if let Some(known) = api.fleet.snapshot(id) {
+        return Ok(Some(known));
+    }
+    api.fleet.refresh(&[id]).await?;
+    Ok(api.fleet.snapshot(id))
+}
+
+async fn by_key(parts: &Parts, api: &Api) -> ApiResult<(NodeSnapshot, Proof)> {
+    let key = parts
+        .headers
+        .get(NODE_KEY_HEADER)
+        .ok_or_else(|| Error::unauthenticated(MISSING))?;
+    let unknown = || Error::unauthenticated("Invalid node key");
+    let hash = CredentialHash::of(key.to_str().map_err(|_| unknown())?);
+    let id = match api.fleet.authenticate(&hash) {
+        Some(id) => id,
+        None => {
+            count_guess(parts, api)?;
+            // Another replica may have issued it a moment ago.
+            let node = api.store.find_by_key::<Node>(hash.as_str()).await?;
+            let id = node.ok_or_else(unknown)?.id;
+            api.fleet.refresh(&[id]).await?;
+            api.fleet.authenticate(&hash).ok_or_else(unknown)?
+        }
+    };
+    let snapshot = api.fleet.snapshot(id).ok_or_else(unknown)?;
+    Ok((snapshot, Proof::Key(hash)))
+}
+
+/// A node that was deleted while it was served.
+pub(super) fn gone(error: Error) -> Error {
+    if error.kind() == Kind::NotFound {
+        Error::unauthenticated("Node not found")
+    } else {
+        error
+    }
+}

@@ -1,0 +1,75 @@
+//! The configuration that a node says it runs.
+
+use super::auth::Caller;
+use super::batch::object;
+use super::wire::{ConfigAck, ConfigRequest};
+use crate::error::{ApiError, ApiResult};
+use crate::services::Api;
+use crate::wire::{ChangeRefusals, Json};
+use axum::body::Body;
+use axum::extract::State;
+use http::StatusCode;
+use serde_json::{Map, Value};
+use zentinel_core::entity::{Bundle, NodeConfig};
+use zentinel_core::port::StoreExt;
+use zentinel_core::{Changes, Error, Result, Sha256Digest};
+
+/// Longest configuration in bytes.
+const MAX_CONFIG: usize = 4 << 20;
+
+/// Report the configuration that runs
+///
+/// One per node; the newest wins. `content_drift` says whether it differs from that of the bundle
+/// the node is expected to run.
+#[utoipa::path(
+    post, path = "/api/v1/nodes/{node_id}/config", tag = "Node API",
+    params(("node_id" = uuid::Uuid, Path)), request_body = ConfigRequest,
+    responses((status = 200, body = ConfigAck), ChangeRefusals),
+    security(("node_token" = []), ("node_key" = [])),
+)]
+pub(super) async fn report(State(api): State<Api>, caller: Caller, body: Body) -> ApiResult<Json<ConfigAck>> {
+    let (mut body, _) = object::<Map<String, Value>>(body, api.options.body_limit).await?;
+    let config_kdl = match body.remove("config_kdl") {
+        None => return Err(ApiError::bad_request("expected `config_kdl`")),
+        Some(Value::String(text)) => text,
+        Some(_) => return Err(Error::invalid_field("config_kdl", "is invalid").into()),
+    };
+    if config_kdl.len() > MAX_CONFIG {
+        return Err(ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+    if config_kdl.trim().is_empty() {
+        return Err(Error::invalid_field("config_kdl", "can't be blank").into());
+    }
+    if config_kdl.contains('\0') {
+        return Err(Error::invalid_field("config_kdl", "is invalid").into());
+    }
+    let node = &caller.node;
+    let config_hash = Sha256Digest::of(config_kdl.as_bytes());
+    let config = NodeConfig {
+        node_id: node.id,
+        organisation_id: node.organisation_id,
+        project_id: node.project_id,
+        config_kdl,
+        config_hash,
+        created_at: api.now(),
+    };
+    api.store.commit(Changes::new().upsert(&config)?).await?;
+    let expected = expected_hash(&api, &caller).await?;
+    let content_drift = expected.map(|expected| expected != config_hash);
+    if content_drift == Some(true) {
+        tracing::warn!(node = %node.id, "a node runs another configuration than its bundle's");
+    }
+    Ok(Json(ConfigAck {
+        status: "ok".to_owned(),
+        config_hash,
+        content_drift,
+    }))
+}
+
+async fn expected_hash(api: &Api, caller: &Caller) -> Result<Option<Sha256Digest>> {
+    let Some(expected) = caller.node.expected_bundle_id else {
+        return Ok(None);
+    };
+    let bundle = api.store.find::<Bundle>(&caller.node.scope(), expected).await?;
+    Ok(bundle.and_then(|bundle| bundle.config_hash))
+}

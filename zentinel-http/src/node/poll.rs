@@ -1,0 +1,188 @@
+//! What a node should run.
+
+use super::auth::{Caller, gone};
+use super::offers::Offered;
+use super::wire::{BundleOffer, NoUpdate, POLL_AFTER_HEADER, PollAnswer};
+use crate::error::{ApiError, ApiResult};
+use crate::extract::Params;
+use crate::services::Api;
+use crate::wire::{Json, Refusals};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+use zentinel_core::entity::NodeTarget;
+use zentinel_core::error::Checks;
+use zentinel_core::{Error, Result};
+use zentinel_rollout::fleet::Offer;
+
+/// Ask what to run
+///
+/// Answers from memory unless there is something new. `If-None-Match` with the `ETag` of the last
+/// answer gets 304 while that answer holds (its download URL may have expired meanwhile: leave the
+/// header out to get a fresh one). With `wait` the request is held until there is news, at most
+/// that many seconds. `X-Zentinel-Poll-After` says when to ask again.
+#[utoipa::path(
+    get, path = "/api/v1/nodes/{node_id}/bundles/latest", tag = "Node API",
+    params(
+        ("node_id" = uuid::Uuid, Path),
+        ("wait" = Option<u32>, Query, description = "Seconds to wait for news; capped by the server"),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of the last answer"),
+    ),
+    responses(
+        (status = 200, body = PollAnswer), (status = 304, description = "Nothing new"), Refusals,
+    ),
+    security(("node_token" = []), ("node_key" = [])),
+)]
+pub(super) async fn latest(
+    State(api): State<Api>,
+    caller: Caller,
+    params: Params,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let wait = wait(&params, api.options.max_long_poll)?;
+    let id = caller.node.id;
+    let offer = api.fleet.offer(id).map_err(gone)?;
+    let is_seen = |etag: u64| {
+        headers
+            .get_all(IF_NONE_MATCH)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|value| names(value, etag)))
+    };
+    let knows = headers.contains_key(IF_NONE_MATCH);
+    let seen = is_seen(offer.etag);
+    let offer = if wait.is_zero() || knows && !seen {
+        offer
+    } else {
+        let seen = seen.then_some(offer.etag);
+        api.fleet.wait_for_offer(id, seen, wait).await.map_err(gone)?
+    };
+    let poll_after = jittered(api.options.poll_interval);
+    let mut response = if is_seen(offer.etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        body(&api, &caller, &offer, poll_after).await?
+    };
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static(POLL_AFTER_HEADER), poll_after.into());
+    let etag = HeaderValue::from_str(&format!("\"{:x}\"", offer.etag));
+    headers.insert(ETAG, etag.unwrap_or(HeaderValue::from_static("\"0\"")));
+    Ok(response)
+}
+
+fn wait(params: &Params, most: Duration) -> Result<Duration> {
+    let Some(text) = params.get("wait").filter(|text| !text.is_empty()) else {
+        return Ok(Duration::ZERO);
+    };
+    let mut checks = Checks::new();
+    let seconds = text.parse::<u32>();
+    checks.that("wait", seconds.is_ok(), "is invalid");
+    checks.finish()?;
+    Ok(Duration::from_secs(seconds.unwrap_or_default().into()).min(most))
+}
+
+/// Whether an `If-None-Match` value names this etag.
+fn names(value: &str, etag: u64) -> bool {
+    value.split(',').map(str::trim).any(|one| {
+        let one = one.strip_prefix("W/").unwrap_or(one);
+        let hex = one.strip_prefix('"').and_then(|one| one.strip_suffix('"'));
+        one == "*" || hex.and_then(|hex| u64::from_str_radix(hex, 16).ok()) == Some(etag)
+    })
+}
+
+/// The poll interval with up to 10 % of jitter either way, in whole seconds, so that nodes that
+/// began together do not stay together.
+fn jittered(interval: Duration) -> u64 {
+    let base = interval.as_secs().max(1);
+    let spread = base / 10;
+    rand::random_range(base - spread..=base + spread)
+}
+
+async fn body(api: &Api, caller: &Caller, offer: &Offer, poll_after_s: u64) -> ApiResult<Response> {
+    // What the fleet knows may be newer than what was read to authenticate.
+    let snapshot = api.fleet.snapshot(caller.node.id);
+    let node = snapshot.map_or_else(|| Arc::clone(&caller.node), |snapshot| snapshot.node);
+    let allowed = |target: &&NodeTarget| {
+        node.approved
+            && node
+                .pinned_bundle_id
+                .is_none_or(|pinned| pinned == target.bundle_id)
+    };
+    if let Some(target) = offer.target.as_ref().filter(allowed) {
+        let offered = caller.memory.offers.find(api, &node, target).await?;
+        if let Some(offered) = offered {
+            let update = update(api, target, &offered, poll_after_s).await?;
+            return Ok(Json(update).into_response());
+        }
+    }
+    let nothing = NoUpdate {
+        no_update: true,
+        poll_after_s,
+    };
+    Ok(Json(nothing).into_response())
+}
+
+async fn update(
+    api: &Api,
+    target: &NodeTarget,
+    offered: &Offered,
+    poll_after_s: u64,
+) -> Result<BundleOffer, ApiError> {
+    let now = api.now();
+    let expires = now + api.options.presign_validity;
+    let download_url = api
+        .blobs
+        .presign_get(&offered.storage_key, now, expires)
+        .await
+        .map_err(|error| {
+            Error::unavailable("The download URL could not be made. Poll again.").with_source(error)
+        })?;
+    Ok(BundleOffer {
+        bundle_id: target.bundle_id,
+        version: offered.version.clone(),
+        checksum: offered.checksum,
+        size_bytes: offered.size_bytes,
+        download_url,
+        traffic_weight: None,
+        poll_after_s,
+        statement: Some(offered.envelope.clone()),
+        signature: offered.signature.clone(),
+        signing_key_id: offered.signing_key_id.clone(),
+        signature_alg: "ed25519".to_owned(),
+        activation: offered.activation,
+        reason: target.reason.clone(),
+        etag: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn etags_are_compared_weakly() {
+        for value in ["\"1f\"", "W/\"1f\"", "\"0\", \"1f\"", "*"] {
+            assert!(names(value, 0x1f), "{value}");
+        }
+        for value in ["", "1f", "\"1e\"", "\"x\"", "\"", "W/"] {
+            assert!(!names(value, 0x1f), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn jitter_stays_within_a_tenth(seconds in 0_u64..100_000) {
+            let hint = jittered(Duration::from_secs(seconds));
+            let base = seconds.max(1);
+            prop_assert!(hint >= base - base / 10 && hint <= base + base / 10);
+        }
+
+        #[test]
+        fn no_etag_panics(value in ".{0,60}") {
+            names(&value, 1);
+        }
+    }
+}

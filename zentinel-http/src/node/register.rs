@@ -1,0 +1,210 @@
+//! Registration: a proxy becomes a node.
+
+use super::batch::{object, object_holds_nul};
+use super::credentials::public_keys;
+use super::enrol::{Permit, permit};
+use super::memory::Shared;
+use super::wire::{RegisterRequest, Registered};
+use crate::error::{ApiResult, taken_also_on};
+use crate::extract::{ClientIp, Field, path_param};
+use crate::services::Api;
+use crate::wire::{ChangeRefusals, Json};
+use axum::extract::{Request, State};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use zentinel_core::credential::NewCredential;
+use zentinel_core::entity::{AuditEntry, Event, Node, NodeReport, Registration, RegistrationToken};
+use zentinel_core::error::Checks;
+use zentinel_core::id::{OrganisationId, ProjectId, TypedId};
+use zentinel_core::port::StoreExt;
+use zentinel_core::{Actor, Changes, Error, Kind, Result, Secret, Stored, Timestamp};
+
+/// Largest registration in bytes.
+const MAX_BYTES: usize = 256 * 1024;
+/// How often a lost race for a token is run again; registrations of this replica do not race.
+const RACES: usize = 16;
+
+/// A registration as it arrives.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Incoming {
+    name: Field<String>,
+    labels: Field<BTreeMap<String, String>>,
+    capabilities: Field<BTreeSet<String>>,
+    version: Field<String>,
+    ip: Field<String>,
+    hostname: Field<String>,
+    metadata: Field<Map<String, Value>>,
+    registration_token: Field<String>,
+}
+
+/// Register a node
+///
+/// Needs a registration token (`Authorization: Bearer`, `X-Zentinel-Join-Token` or the field
+/// `registration_token`) or an API key with `nodes:write`. Where a project allows it, a node may
+/// come without; it then gets nothing until an operator approves it.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project_slug}/nodes/register", tag = "Node API",
+    params(("project_slug" = String, Path), ("X-Zentinel-Join-Token" = Option<String>, Header)),
+    request_body = RegisterRequest,
+    responses((status = 201, body = Registered), ChangeRefusals),
+    security((), ("api_key" = ["nodes:write"])),
+)]
+pub(super) async fn register(
+    State(api): State<Api>,
+    Shared(memory): Shared,
+    request: Request,
+) -> ApiResult<(StatusCode, Json<Registered>)> {
+    let (mut parts, body) = request.into_parts();
+    let client = ClientIp::of(&parts, &api.options.trusted_proxies);
+    let bucket = format!("register:{}", client.text());
+    api.limit(
+        &parts.extensions,
+        &bucket,
+        api.options.rate_limits.registration,
+        1,
+    )?;
+    let slug = path_param(&mut parts, &api, "project_slug").await?;
+    let (incoming, check_nul) = object::<Incoming>(body, MAX_BYTES).await?;
+    let (registration, token) = incoming.check(check_nul, client);
+    let permit = permit(&api, &parts, &slug, token.as_deref()).await?;
+    let registration = registration?;
+    registration.check()?;
+    let (node, report, key) = match permit {
+        Permit::Token(token) => {
+            let _turn = memory.gate(token.id.uuid()).lock().await;
+            with_token(&api, *token, &registration).await?
+        }
+        Permit::Key(key, project) => {
+            let scope = (project.organisation_id, project.id);
+            let origin = json!({"api_key_id": key});
+            admit(&api, scope, &registration, true, &origin, Changes::new()).await?
+        }
+        Permit::Open(project) => {
+            let scope = (project.organisation_id, project.id);
+            admit(
+                &api,
+                scope,
+                &registration,
+                false,
+                &json!({"open": true}),
+                Changes::new(),
+            )
+            .await?
+        }
+    };
+    let signing_keys = public_keys(&*api.signer, node.organisation_id).await?;
+    let registered = Registered {
+        node_id: node.id,
+        node_key: key,
+        poll_interval_s: api.options.poll_interval.as_secs(),
+        project_id: node.project_id,
+        signing_keys,
+    };
+    api.fleet.admit(node, report);
+    Ok((StatusCode::CREATED, Json(registered)))
+}
+
+impl Incoming {
+    /// The registration, or what is wrong with it; and the token, which is looked at first.
+    fn check(self, check_nul: bool, client: ClientIp) -> (Result<Registration>, Option<String>) {
+        let mut checks = Checks::new();
+        let token = self
+            .registration_token
+            .optional("registration_token", &mut checks);
+        let metadata = self
+            .metadata
+            .optional("metadata", &mut checks)
+            .unwrap_or_default();
+        checks.that(
+            "metadata",
+            !check_nul || !object_holds_nul(&metadata),
+            "is invalid",
+        );
+        let given_ip = self.ip.optional("ip", &mut checks);
+        let registration = Registration {
+            name: self.name.required("name", &mut checks).unwrap_or_default(),
+            labels: self.labels.optional("labels", &mut checks).unwrap_or_default(),
+            capabilities: self
+                .capabilities
+                .optional("capabilities", &mut checks)
+                .unwrap_or_default(),
+            version: self.version.optional("version", &mut checks),
+            ip: given_ip.or_else(|| client.0.map(|address| address.to_string())),
+            hostname: self.hostname.optional("hostname", &mut checks),
+            metadata,
+        };
+        (checks.finish().map(|()| registration), token)
+    }
+}
+
+type Admitted = (Node, NodeReport, Secret);
+
+/// Counts a use of the token and inserts the node in one commit, so that a token never lets in
+/// more nodes than it may.
+async fn with_token(
+    api: &Api,
+    mut token: Stored<RegistrationToken>,
+    registration: &Registration,
+) -> Result<Admitted> {
+    let scope = (token.organisation_id, token.project_id);
+    let mut labelled = registration.clone();
+    labelled.labels.extend(token.labels.clone());
+    let origin = json!({"registration_token_id": token.id});
+    for race in 0.. {
+        let mut used = token.value.clone();
+        used.uses.used = used.uses.used.saturating_add(1);
+        let changes = Changes::new().update(&token, &used)?;
+        match admit(api, scope, &labelled, true, &origin, changes).await {
+            Err(error) if error.kind() == Kind::Stale && race < RACES => {}
+            other => return other,
+        }
+        let again: Option<Stored<RegistrationToken>> = api.store.find(&token_scope(&token), token.id).await?;
+        token = again
+            .filter(|token| token.is_usable(api.now()))
+            .ok_or_else(|| Error::unauthenticated("Registration token required"))?;
+    }
+    Err(Error::stale("the registration token"))
+}
+
+fn token_scope(token: &RegistrationToken) -> zentinel_core::Scope {
+    zentinel_core::Scope::Project(token.organisation_id, token.project_id)
+}
+
+/// Inserts a node with everything that belongs to it.
+async fn admit(
+    api: &Api,
+    scope: (OrganisationId, ProjectId),
+    registration: &Registration,
+    approved: bool,
+    origin: &Value,
+    changes: Changes,
+) -> Result<Admitted> {
+    let now = api.now();
+    let key = NewCredential::generate();
+    let node = Node::register(scope, registration, approved, key.hash, now)?;
+    let report = NodeReport::registered(&node, registration);
+    let changes = changes
+        .insert(&node)?
+        .insert(&report)?
+        .audit(audit(&node, registration, origin, now))
+        .event(event(&node, now));
+    let committed = api.store.commit(changes).await;
+    committed.map_err(|error| taken_also_on(error, "project_id"))?;
+    Ok((node, report, key.raw))
+}
+
+fn audit(node: &Node, registration: &Registration, origin: &Value, now: Timestamp) -> AuditEntry {
+    let mut metadata = json!({"name": node.name, "ip": registration.ip, "approved": node.approved});
+    if let (Value::Object(metadata), Value::Object(origin)) = (&mut metadata, origin) {
+        metadata.extend(origin.clone());
+    }
+    AuditEntry::new(&node.scope(), Actor::System, "node.registered", node.id, now).with_metadata(metadata)
+}
+
+fn event(node: &Node, now: Timestamp) -> Event {
+    let payload = json!({"node_id": node.id, "node_name": node.name, "approved": node.approved});
+    Event::new(&node.scope(), "node.registered", payload, now)
+}
