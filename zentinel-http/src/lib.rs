@@ -19,14 +19,18 @@
 //! * `/blobs/…`: signed downloads, where the blob store cannot presign itself.
 //! * `/health`, `/ready`, `/metrics`, `/api/openapi.json`.
 
+mod blob;
+pub mod client;
 mod error;
 mod extract;
 mod limits;
 mod middleware;
+mod node;
 mod observe;
 mod openapi;
 mod operator;
 mod services;
+mod token;
 mod wire;
 
 pub use extract::Network;

@@ -73,10 +73,12 @@ pub fn router(services: Arc<Services>) -> Router {
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let json = OpenApiRouter::new()
         .merge(operator::routes())
+        .merge(crate::node::routes())
         .route_layer(from_fn(accepts_json));
     let (router, document) = OpenApiRouter::with_openapi(document)
         .merge(json)
         .merge(observe::routes())
+        .merge(crate::blob::routes())
         .split_for_parts();
     let text = match document.to_json() {
         Ok(text) => Bytes::from(text),
