@@ -160,7 +160,14 @@ impl Finding {
     /// A finding with the usual severity of its code.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, severity: code.severity(), position: None, path: None, message: message.into(), help: None }
+        Self {
+            code,
+            severity: code.severity(),
+            position: None,
+            path: None,
+            message: message.into(),
+            help: None,
+        }
     }
 
     /// With another severity.
@@ -234,7 +241,9 @@ impl From<Finding> for Diagnostic {
 /// Whether any diagnostic is an error.
 #[must_use]
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
-    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    diagnostics
+        .iter()
+        .any(|diagnostic| diagnostic.severity == Severity::Error)
 }
 
 /// Puts errors first, then warnings, each in the order of the text, drops repetitions and keeps at
@@ -246,7 +255,10 @@ pub(crate) fn finish(findings: Vec<Finding>, limit: usize) -> Vec<Diagnostic> {
     if diagnostics.len() > limit {
         let dropped = diagnostics.len() - limit;
         diagnostics.truncate(limit);
-        let note = Finding::new(Code::TooManyFindings, format!("{dropped} more findings are not shown"));
+        let note = Finding::new(
+            Code::TooManyFindings,
+            format!("{dropped} more findings are not shown"),
+        );
         diagnostics.push(note.into());
     }
     diagnostics
@@ -308,8 +320,10 @@ mod tests {
     fn errors_come_first_and_the_rest_is_counted() {
         let mut findings: Vec<Finding> = (0..20)
             .map(|line| {
-                Finding::new(Code::BestPractice, format!("note {line}"))
-                    .at(Position { line: 20 - line, column: 1 })
+                Finding::new(Code::BestPractice, format!("note {line}")).at(Position {
+                    line: 20 - line,
+                    column: 1,
+                })
             })
             .collect();
         findings.push(Finding::new(Code::Semantic, "no place"));

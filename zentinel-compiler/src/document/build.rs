@@ -15,7 +15,11 @@ pub(crate) struct Cursor<'t> {
 
 impl<'t> Cursor<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
-        Self { text, offset: 0, position: Position { line: 1, column: 1 } }
+        Self {
+            text,
+            offset: 0,
+            position: Position { line: 1, column: 1 },
+        }
     }
 
     pub(crate) fn position(&mut self, offset: usize) -> Position {
@@ -44,7 +48,10 @@ pub(super) fn syntax_finding(text: &str, error: &KdlError) -> Finding {
     let Some(first) = error.diagnostics.first() else {
         return Finding::new(Code::Syntax, "the text is not KDL 2");
     };
-    let mut message = first.message.clone().unwrap_or_else(|| "the text is not KDL 2".to_owned());
+    let mut message = first
+        .message
+        .clone()
+        .unwrap_or_else(|| "the text is not KDL 2".to_owned());
     if let Some(label) = first.label.as_deref().filter(|label| !label.is_empty()) {
         message = format!("{message} ({label})");
     }
@@ -63,7 +70,11 @@ pub(super) fn build(text: &str, kdl: &KdlDocument) -> Document {
         seen: HashMap::new(),
     };
     let roots = kdl.nodes().iter().map(|node| builder.add(node, None)).collect();
-    Document { nodes: builder.nodes, roots, by_path: builder.by_path }
+    Document {
+        nodes: builder.nodes,
+        roots,
+        by_path: builder.by_path,
+    }
 }
 
 struct Builder<'t> {
@@ -84,11 +95,19 @@ impl Builder<'_> {
             let position = self.cursor.position(offset);
             match entry.name() {
                 Some(name) => {
-                    properties.push(Property { name: name.value().to_owned(), value: value(entry), position });
+                    properties.push(Property {
+                        name: name.value().to_owned(),
+                        value: value(entry),
+                        position,
+                    });
                 }
                 None => {
                     let span = offset..offset + entry.span().len();
-                    arguments.push(Argument { value: value(entry), position, span });
+                    arguments.push(Argument {
+                        value: value(entry),
+                        position,
+                        span,
+                    });
                 }
             }
         }
@@ -107,7 +126,11 @@ impl Builder<'_> {
         });
         self.by_path.entry(path).or_insert(index);
         if let Some(children) = node.children() {
-            let children = children.nodes().iter().map(|child| self.add(child, Some(index))).collect();
+            let children = children
+                .nodes()
+                .iter()
+                .map(|child| self.add(child, Some(index)))
+                .collect();
             self.nodes[index].children = children;
         }
         index
@@ -116,7 +139,8 @@ impl Builder<'_> {
     fn path(&mut self, name: &str, first: Option<&Argument>, parent: Option<usize>) -> String {
         let id = first.and_then(|argument| argument.value.as_text());
         let parent_data = parent.map(|parent| &self.nodes[parent]);
-        let in_plural = parent_data.is_some_and(|parent| plural(name).is_some_and(|plural| parent.name == plural));
+        let in_plural =
+            parent_data.is_some_and(|parent| plural(name).is_some_and(|plural| parent.name == plural));
         let step = match id {
             Some(id) if in_plural => escape(id),
             Some(id) if matches!(name, "namespace" | "service") => format!("{}/{}", escape(name), escape(id)),
@@ -129,8 +153,16 @@ impl Builder<'_> {
         if is_merged(name, parent_data) {
             return path;
         }
-        let count = self.seen.entry(path.clone()).and_modify(|count| *count += 1).or_insert(1);
-        if *count == 1 { path } else { format!("{path}[{count}]") }
+        let count = self
+            .seen
+            .entry(path.clone())
+            .and_modify(|count| *count += 1)
+            .or_insert(1);
+        if *count == 1 {
+            path
+        } else {
+            format!("{path}[{count}]")
+        }
     }
 }
 

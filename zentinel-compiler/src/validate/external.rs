@@ -31,7 +31,10 @@ impl ExternalOptions {
     /// This program, with a time limit of 30 s.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), time_limit: Duration::from_secs(30) }
+        Self {
+            program: program.into(),
+            time_limit: Duration::from_secs(30),
+        }
     }
 }
 
@@ -94,8 +97,11 @@ impl ExternalValidator {
     }
 
     fn missing(&self, error: &io::Error) -> Finding {
-        Finding::new(Code::ExternalValidatorMissing, format!("{} could not be run: {error}", self.name()))
-            .help("fix the path of the program in the settings, or remove it")
+        Finding::new(
+            Code::ExternalValidatorMissing,
+            format!("{} could not be run: {error}", self.name()),
+        )
+        .help("fix the path of the program in the settings, or remove it")
     }
 
     fn name(&self) -> String {
@@ -116,7 +122,10 @@ impl ConfigValidator for ExternalValidator {
 }
 
 fn write(text: &str) -> io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new().prefix("zentinel-").suffix(".kdl").tempfile()?;
+    let mut file = tempfile::Builder::new()
+        .prefix("zentinel-")
+        .suffix(".kdl")
+        .tempfile()?;
     file.write_all(text.as_bytes())?;
     file.flush()?;
     Ok(file)
@@ -124,7 +133,9 @@ fn write(text: &str) -> io::Result<NamedTempFile> {
 
 /// The beginning of a stream. The rest is read and dropped, or the program would wait for us.
 async fn head(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
+    let Some(mut stream) = stream else {
+        return String::new();
+    };
     let mut head = Vec::new();
     let read = (&mut stream).take(OUTPUT_LIMIT).read_to_end(&mut head).await;
     let rest = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
@@ -139,8 +150,15 @@ fn refused(status: ExitStatus, stdout: &str, stderr: &str) -> Finding {
     let said = plain(said);
     // The stack trace after the chain of causes says nothing to the reader.
     let said = said.split("Stack backtrace").next().unwrap_or(&said).trim();
-    let finding = Finding::new(Code::ExternalValidator, format!("zentinel test refuses the configuration ({status})"));
-    if said.is_empty() { finding } else { finding.help(said) }
+    let finding = Finding::new(
+        Code::ExternalValidator,
+        format!("zentinel test refuses the configuration ({status})"),
+    );
+    if said.is_empty() {
+        finding
+    } else {
+        finding.help(said)
+    }
 }
 
 /// Without colours and other control characters.
@@ -170,7 +188,9 @@ fn without_local_paths(text: &str) -> String {
             (Some("static-files"), "root") | (Some("agent"), "unix-socket") | (Some("unix-socket"), "path")
         )
     };
-    let Ok(document) = Document::parse(text) else { return text.to_owned() };
+    let Ok(document) = Document::parse(text) else {
+        return text.to_owned();
+    };
     let mut spans: Vec<_> = document
         .nodes()
         .filter(|node| replaced(*node))

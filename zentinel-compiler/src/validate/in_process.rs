@@ -28,7 +28,10 @@ impl InProcessValidator {
     #[must_use]
     pub fn new(options: ValidateOptions) -> Self {
         let places = Arc::new(Semaphore::new(options.concurrency.max(1)));
-        Self { options: Arc::new(options), places }
+        Self {
+            options: Arc::new(options),
+            places,
+        }
     }
 }
 
@@ -39,7 +42,10 @@ impl Default for InProcessValidator {
 }
 
 /// Waits for a place among the concurrent checks, at most as long as one check may take.
-pub(super) async fn place(places: &Arc<Semaphore>, options: &ValidateOptions) -> Result<OwnedSemaphorePermit> {
+pub(super) async fn place(
+    places: &Arc<Semaphore>,
+    options: &ValidateOptions,
+) -> Result<OwnedSemaphorePermit> {
     match timeout(options.time_limit, Arc::clone(places).acquire_owned()).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(error)) => Err(Error::internal("the validator is closed").with_source(error)),
@@ -49,8 +55,13 @@ pub(super) async fn place(places: &Arc<Semaphore>, options: &ValidateOptions) ->
 
 /// The finding for a text that takes too long.
 pub(super) fn timed_out(options: &ValidateOptions) -> Diagnostic {
-    let message = format!("the check took longer than {:?} and was given up", options.time_limit);
-    Finding::new(Code::ValidationTimeout, message).help("simplify the configuration, or raise the time limit").into()
+    let message = format!(
+        "the check took longer than {:?} and was given up",
+        options.time_limit
+    );
+    Finding::new(Code::ValidationTimeout, message)
+        .help("simplify the configuration, or raise the time limit")
+        .into()
 }
 
 /// What is too long is refused before it is copied anywhere.

@@ -5,8 +5,8 @@ mod limits;
 
 pub use child::run_child_if_requested;
 
-use super::in_process::{place, timed_out, too_large};
 use super::ValidateOptions;
+use super::in_process::{place, timed_out, too_large};
 use crate::diagnostic::{Code, Finding};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,10 @@ impl IsolatedValidator {
     #[must_use]
     pub fn new(options: IsolatedOptions) -> Self {
         let places = Arc::new(Semaphore::new(options.validate.concurrency.max(1)));
-        Self { options: Arc::new(options), places }
+        Self {
+            options: Arc::new(options),
+            places,
+        }
     }
 
     fn spawn(&self) -> Result<Child> {
@@ -120,8 +123,11 @@ impl IsolatedValidator {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                Error::unavailable(format!("the validator {} could not be started: {error}", program.display()))
-                    .with_source(error)
+                Error::unavailable(format!(
+                    "the validator {} could not be started: {error}",
+                    program.display()
+                ))
+                .with_source(error)
             })
     }
 
@@ -179,9 +185,12 @@ fn current_program() -> Result<PathBuf> {
 }
 
 fn crashed(status: ExitStatus) -> Diagnostic {
-    Finding::new(Code::ParserCrashed, format!("the parser died on this text ({status})"))
-        .help("simplify the configuration; please report it with the text")
-        .into()
+    Finding::new(
+        Code::ParserCrashed,
+        format!("the parser died on this text ({status})"),
+    )
+    .help("simplify the configuration; please report it with the text")
+    .into()
 }
 
 #[async_trait]
@@ -191,7 +200,11 @@ impl ConfigValidator for IsolatedValidator {
         if let Some(refusal) = too_large(kdl, options) {
             return Ok(refusal);
         }
-        let request = Request { text: kdl.to_owned(), generated, options: options.clone() };
+        let request = Request {
+            text: kdl.to_owned(),
+            generated,
+            options: options.clone(),
+        };
         let request = serde_json::to_vec(&request)?;
         let _permit = place(&self.places, options).await?;
         let mut child = self.spawn()?;

@@ -7,9 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 /// Words of a message that name things: what is quoted, and the kinds of things.
-static QUOTED: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("'([^'\n]{1,200})'|`([a-z0-9-]{1,40})`").ok());
+static QUOTED: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new("'([^'\n]{1,200})'|`([a-z0-9-]{1,40})`").ok());
 static OWNER: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)\b(route|listener|upstream|filter|agent|namespace|service)(?: ID)? '([^'\n]{1,200})'").ok()
+    Regex::new(r"(?i)\b(route|listener|upstream|filter|agent|namespace|service)(?: ID)? '([^'\n]{1,200})'")
+        .ok()
 });
 
 /// Most words of a message that are looked for.
@@ -44,12 +46,20 @@ impl<'d> Places<'d> {
     fn node(&self, message: &str) -> Option<Node<'d>> {
         let first = message.lines().next().unwrap_or(message);
         let owner = self.owner(first);
-        let words = words(first);
+        let mut words = words(first);
+        // The owner is found already; something below it may have the same name by chance.
+        if let Some(at) = words
+            .iter()
+            .position(|word| owner.is_some_and(|owner| owner.text() == Some(word)))
+        {
+            words.remove(at);
+        }
+        let last = first.starts_with("Duplicate");
         let scope: Box<dyn Iterator<Item = Node<'d>>> = match owner {
             Some(owner) => Box::new(below(owner)),
             None => Box::new(self.document.nodes()),
         };
-        best(scope, &words, owner).or(owner)
+        best(scope, &words, owner, last).or(owner)
     }
 
     /// The route, listener, ... that the message names; of duplicates the last one, within the
@@ -61,17 +71,25 @@ impl<'d> Places<'d> {
             .map(|found| (found[1].to_lowercase(), found[2].to_owned()))
             .collect();
         let (kind, id) = named.first()?;
-        let around = named.iter().skip(1).find(|(kind, _)| matches!(kind.as_str(), "namespace" | "service"));
+        let around = named
+            .iter()
+            .skip(1)
+            .find(|(kind, _)| matches!(kind.as_str(), "namespace" | "service"));
         let nodes = self.owners.get(&(kind.as_str(), id.as_str()))?;
         let within = |node: &&Node<'_>| match around {
             Some((kind, id)) => {
                 let id = id.rsplit(':').next().unwrap_or(id);
-                node.ancestors().any(|ancestor| ancestor.name() == kind && ancestor.text() == Some(id))
+                node.ancestors()
+                    .any(|ancestor| ancestor.name() == kind && ancestor.text() == Some(id))
             }
             None => true,
         };
         let mut fitting = nodes.iter().filter(within);
-        if message.starts_with("Duplicate") { fitting.next_back().copied() } else { fitting.next().copied() }
+        if message.starts_with("Duplicate") {
+            fitting.next_back().copied()
+        } else {
+            fitting.next().copied()
+        }
     }
 }
 
@@ -91,14 +109,25 @@ fn is_owner(node: Node<'_>, kind: &str) -> bool {
 
 fn words(message: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
-    let Some(quoted) = QUOTED.as_ref() else { return words };
+    let Some(quoted) = QUOTED.as_ref() else {
+        return words;
+    };
     for found in quoted.captures_iter(message) {
         if let Some(word) = found.get(1).or_else(|| found.get(2)) {
             words.push(word.as_str().to_owned());
         }
     }
     // Kinds that messages name without quotes, after the more telling words.
-    for kind in ["default-route", "client-auth", "static files", "upstream", "filter", "target", "namespace", "address"] {
+    for kind in [
+        "default-route",
+        "client-auth",
+        "static files",
+        "upstream",
+        "filter",
+        "target",
+        "namespace",
+        "address",
+    ] {
         if message.contains(kind) {
             words.push(match kind {
                 "static files" => "static-files".to_owned(),
@@ -107,7 +136,6 @@ fn words(message: &str) -> Vec<String> {
             });
         }
     }
-    words.dedup();
     words.truncate(MAX_WORDS);
     words
 }
@@ -122,17 +150,23 @@ fn below<'d>(owner: Node<'d>) -> impl Iterator<Item = Node<'d>> {
     })
 }
 
-/// The first node whose own name and values hold the most of the words.
-fn best<'d>(nodes: impl Iterator<Item = Node<'d>>, words: &[String], owner: Option<Node<'d>>) -> Option<Node<'d>> {
+/// The first or last node whose own name and values hold the most of the words.
+fn best<'d>(
+    nodes: impl Iterator<Item = Node<'d>>,
+    words: &[String],
+    owner: Option<Node<'d>>,
+    last: bool,
+) -> Option<Node<'d>> {
     let mut best: Option<(usize, Node<'d>)> = None;
-    for node in nodes {
-        if Some(node) == owner {
-            continue;
-        }
-        let mut own: HashSet<&str> = node.arguments().iter().filter_map(|argument| argument.value.as_text()).collect();
-        own.insert(node.name());
+    for node in nodes.filter(|node| Some(*node) != owner) {
+        let texts = node
+            .arguments()
+            .iter()
+            .filter_map(|argument| argument.value.as_text());
+        let own: HashSet<&str> = texts.chain([node.name()]).collect();
         let score = words.iter().filter(|word| own.contains(word.as_str())).count();
-        if score > best.map_or(0, |(score, _)| score) {
+        let most = best.map_or(0, |(score, _)| score);
+        if score > most || (last && score > 0 && score == most) {
             best = Some((score, node));
         }
     }
@@ -144,24 +178,42 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "listeners {\n  listener \"web\" {\n    address \"0.0.0.0:80\"\n    default-route \"gone\"\n  }\n}\n\
-        routes {\n  route \"api\" {\n    upstream \"pool\"\n    filters \"a\" \"b\"\n  }\n}\n\
+        routes {\n  route \"api\" {\n    upstream \"pool\"\n    filters \"a\" \"b\"\n  }\n  route \"pool\" {\n    upstream \"pool\"\n  }\n}\n\
         namespace \"shop\" {\n  routes {\n    route \"api\" {\n      upstream \"other\"\n    }\n  }\n}\n";
 
     fn place(message: &str) -> Option<String> {
         let document = Document::parse(TEXT).unwrap();
-        Places::new(&document).node(message).map(|node| node.path().to_owned())
+        Places::new(&document)
+            .node(message)
+            .map(|node| node.path().to_owned())
     }
 
     #[test]
     fn messages_are_placed() {
         let cases = [
-            ("Route 'api' references upstream 'pool' which doesn't exist.", Some("routes/api/upstream")),
-            ("Route 'api' references filter 'b' which doesn't exist.", Some("routes/api/filters")),
-            ("Listener 'web' references default-route 'gone' which doesn't exist.", Some("listeners/web/default-route")),
+            (
+                "Route 'api' references upstream 'pool' which doesn't exist.",
+                Some("routes/api/upstream"),
+            ),
+            (
+                "Route 'api' references filter 'b' which doesn't exist.",
+                Some("routes/api/filters"),
+            ),
+            (
+                "Listener 'web' references default-route 'gone' which doesn't exist.",
+                Some("listeners/web/default-route"),
+            ),
             ("Route 'api' has no match conditions.", Some("routes/api")),
-            ("Route 'api' in namespace 'shop' references upstream 'other' which", Some("namespace/shop/routes/api/upstream")),
+            ("Route 'pool' has no match conditions.", Some("routes/pool")),
+            (
+                "Route 'api' in namespace 'shop' references upstream 'other' which",
+                Some("namespace/shop/routes/api/upstream"),
+            ),
             ("Unknown top-level configuration block: 'routes'", Some("routes")),
-            ("Duplicate listener address '0.0.0.0:80'.", Some("listeners/web/address")),
+            (
+                "Duplicate listener address '0.0.0.0:80'.",
+                Some("listeners/web/address"),
+            ),
             ("Something else entirely", None),
         ];
         for (message, expected) in cases {

@@ -20,9 +20,13 @@ use crate::document::{Document, Node};
 pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
     for node in document.nodes() {
         match (node.parent_name(), node.name()) {
-            (Some("listeners"), "listener") | (Some("service"), "listener") => listener::check(node, findings),
+            (Some("listeners"), "listener") | (Some("service"), "listener") => {
+                listener::check(node, findings)
+            }
             (Some("routes"), "route") => route::check(node, document, findings),
-            (Some("upstreams"), "upstream") if !node.parent().is_some_and(in_mcp_block) => upstream::check(node, findings),
+            (Some("upstreams"), "upstream") if !node.parent().is_some_and(in_mcp_block) => {
+                upstream::check(node, findings)
+            }
             (Some("filters"), "filter") => filter::check(node, findings),
             _ => {}
         }
@@ -45,7 +49,10 @@ fn choice(node: Node<'_>, code: Code, known: &[&str], shown: &[&str], findings: 
         return;
     }
     let message = format!("{} \"{value}\" is unknown", node.name());
-    findings.push(node.finding(code, message).help(format!("known are {}", shown.join(", "))));
+    findings.push(
+        node.finding(code, message)
+            .help(format!("known are {}", shown.join(", "))),
+    );
 }
 
 /// Checks that an address to bind is `IP:PORT`.

@@ -42,7 +42,12 @@ struct Recogniser<'t> {
 
 pub(super) fn check(text: &str, limits: &Limits) -> Result<(), Fault> {
     let scanner = Scanner::new(text, limits);
-    let mut recogniser = Recogniser { scanner, frames: Vec::new(), slashdash_depth: 0, tokens: 0 };
+    let mut recogniser = Recogniser {
+        scanner,
+        frames: Vec::new(),
+        slashdash_depth: 0,
+        tokens: 0,
+    };
     let mut node = recogniser.start()?;
     while let Some(state) = node {
         node = recogniser.proceed(state)?;
@@ -57,13 +62,21 @@ impl Recogniser<'_> {
         let offset = self.scanner.offset;
         let Some(character) = self.scanner.peek() else {
             return match self.frames.last() {
-                Some(frame) => Err(Fault::new(Code::UnmatchedBrace, frame.offset, "this `{` is never closed")),
+                Some(frame) => Err(Fault::new(
+                    Code::UnmatchedBrace,
+                    frame.offset,
+                    "this `{` is never closed",
+                )),
                 None => Ok(None),
             };
         };
         if character == '}' {
             let Some(frame) = self.frames.pop() else {
-                return Err(Fault::new(Code::UnmatchedBrace, offset, "this `}` closes nothing"));
+                return Err(Fault::new(
+                    Code::UnmatchedBrace,
+                    offset,
+                    "this `}` closes nothing",
+                ));
             };
             self.scanner.offset += 1;
             self.slashdash_depth -= usize::from(frame.slashed);
@@ -71,18 +84,25 @@ impl Recogniser<'_> {
         }
         let slashed = self.slashdash()?;
         if self.scanner.at("{") {
-            return Err(Fault::syntax(self.scanner.offset, "a block must follow the name of a node on the same line"));
+            return Err(Fault::syntax(
+                self.scanner.offset,
+                "a block must follow the name of a node on the same line",
+            ));
         }
         self.annotation()?;
         self.name()?;
-        Ok(Some(NodeState { stage: Stage::Entries, slashed }))
+        Ok(Some(NodeState {
+            stage: Stage::Entries,
+            slashed,
+        }))
     }
 
     /// Reads the rest of a node, or into a block of it.
     fn proceed(&mut self, mut node: NodeState) -> Result<Option<NodeState>, Fault> {
         loop {
             let spaced = self.scanner.space()?;
-            if self.scanner.at("//") || self.scanner.newline() || self.scanner.peek().is_none_or(|c| c == '}') {
+            if self.scanner.at("//") || self.scanner.newline() || self.scanner.peek().is_none_or(|c| c == '}')
+            {
                 return self.end(node);
             }
             if self.scanner.at(";") {
@@ -96,7 +116,10 @@ impl Recogniser<'_> {
             }
             if self.scanner.at("{") {
                 if node.stage == Stage::Done {
-                    return Err(Fault::syntax(self.scanner.offset, "a node can have one block only"));
+                    return Err(Fault::syntax(
+                        self.scanner.offset,
+                        "a node can have one block only",
+                    ));
                 }
                 node.stage = Stage::Done;
                 self.open(false, node)?;
@@ -117,8 +140,11 @@ impl Recogniser<'_> {
                 self.slashdash_depth -= 1;
             }
             if node.stage != Stage::Entries {
-                return Err(Fault::syntax(self.scanner.offset, "values must stand before the block of their node")
-                    .help("begin the next node on a new line"));
+                return Err(Fault::syntax(
+                    self.scanner.offset,
+                    "values must stand before the block of their node",
+                )
+                .help("begin the next node on a new line"));
             }
             self.entry()?;
         }
@@ -132,12 +158,20 @@ impl Recogniser<'_> {
     fn open(&mut self, slashed: bool, node: NodeState) -> Result<(), Fault> {
         let offset = self.scanner.offset;
         self.count(offset)?;
-        self.frames.push(Frame { offset, slashed, node });
+        self.frames.push(Frame {
+            offset,
+            slashed,
+            node,
+        });
         self.scanner.offset += 1;
         let limit = self.scanner.limits.max_depth;
         if self.frames.len() > limit {
-            return Err(Fault::new(Code::NestingTooDeep, offset, format!("blocks are nested more than {limit} deep"))
-                .help("no setting of the proxy needs that; deep nesting aborts its process"));
+            return Err(Fault::new(
+                Code::NestingTooDeep,
+                offset,
+                format!("blocks are nested more than {limit} deep"),
+            )
+            .help("no setting of the proxy needs that; deep nesting aborts its process"));
         }
         Ok(())
     }
@@ -152,7 +186,8 @@ impl Recogniser<'_> {
         let limit = self.scanner.limits.max_slashdash_depth;
         if self.slashdash_depth > limit {
             let message = format!("parts commented out with `/-` are nested more than {limit} deep");
-            return Err(Fault::new(Code::SlashdashTooDeep, offset, message).help("remove the inner `/-`, or use `//`"));
+            return Err(Fault::new(Code::SlashdashTooDeep, offset, message)
+                .help("remove the inner `/-`, or use `//`"));
         }
         self.scanner.line_space()?;
         Ok(true)
@@ -161,14 +196,20 @@ impl Recogniser<'_> {
     fn name(&mut self) -> Result<(), Fault> {
         self.count(self.scanner.offset)?;
         if self.scanner.at_number() {
-            return Err(Fault::syntax(self.scanner.offset, "a number cannot be the name of a node")
-                .help("quote it, or write the name of the setting before it"));
+            return Err(
+                Fault::syntax(self.scanner.offset, "a number cannot be the name of a node")
+                    .help("quote it, or write the name of the setting before it"),
+            );
         }
         self.text()
     }
 
     fn text(&mut self) -> Result<(), Fault> {
-        if self.scanner.at_string() { self.scanner.string() } else { self.scanner.bare_text() }
+        if self.scanner.at_string() {
+            self.scanner.string()
+        } else {
+            self.scanner.bare_text()
+        }
     }
 
     /// A value, or a property.
@@ -212,7 +253,10 @@ impl Recogniser<'_> {
         self.count(offset)?;
         self.scanner.space()?;
         if self.scanner.at_number() {
-            return Err(Fault::syntax(self.scanner.offset, "a number cannot be the name of a type"));
+            return Err(Fault::syntax(
+                self.scanner.offset,
+                "a number cannot be the name of a type",
+            ));
         }
         self.text()?;
         self.scanner.space()?;

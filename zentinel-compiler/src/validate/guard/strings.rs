@@ -101,11 +101,16 @@ impl Scanner<'_> {
                 return Ok(());
             }
             if self.at(closing) {
-                return Err(Fault::syntax(self.offset, "the closing quotes must stand on their own line").help(MULTI_LINE));
+                return Err(
+                    Fault::syntax(self.offset, "the closing quotes must stand on their own line")
+                        .help(MULTI_LINE),
+                );
             }
             match self.peek() {
                 Some('\\') if !raw => self.escape()?,
-                Some(character) if is_disallowed(character) => return Err(disallowed(self.offset, character)),
+                Some(character) if is_disallowed(character) => {
+                    return Err(disallowed(self.offset, character));
+                }
                 Some(character) => self.bump(character),
                 None => return Err(unclosed(start)),
             }
@@ -118,7 +123,8 @@ impl Scanner<'_> {
             let rest = &self.text[line..];
             let empty = rest.trim_start_matches(is_space).starts_with(is_newline);
             if !empty && !rest.starts_with(prefix) {
-                let message = "the line does not begin with the white space that is before the closing quotes";
+                let message =
+                    "the line does not begin with the white space that is before the closing quotes";
                 return Err(Fault::syntax(line, message).help(MULTI_LINE));
             }
         }
@@ -161,7 +167,8 @@ impl Scanner<'_> {
                 if digits.len() <= 6 && scalar.is_some() && self.take("}") {
                     return Ok(());
                 }
-                Err(Fault::syntax(start, "this is not a Unicode character").help("write for example \\u{1f600}"))
+                Err(Fault::syntax(start, "this is not a Unicode character")
+                    .help("write for example \\u{1f600}"))
             }
             _ => Err(Fault::syntax(start, "this escape is unknown")
                 .help("write \\\\ for a backslash, or use a raw string: #\"...\"#")),
@@ -175,6 +182,9 @@ fn unclosed(start: usize) -> Fault {
 }
 
 fn disallowed(offset: usize, character: char) -> Fault {
-    Fault::syntax(offset, format!("U+{:04X} may not stand in a string", u32::from(character)))
-        .help("write it as an escape, for example \\u{feff}")
+    Fault::syntax(
+        offset,
+        format!("U+{:04X} may not stand in a string", u32::from(character)),
+    )
+    .help("write it as an escape, for example \\u{feff}")
 }

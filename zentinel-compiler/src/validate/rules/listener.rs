@@ -13,20 +13,31 @@ pub(super) fn check(listener: Node<'_>, findings: &mut Vec<Finding>) {
 }
 
 fn missing_tls(listener: Node<'_>, findings: &mut Vec<Finding>) {
-    let Some(protocol) = listener.child("protocol") else { return };
-    let secure = protocol.text().is_some_and(|value| matches!(value.to_lowercase().as_str(), "https" | "h2"));
+    let Some(protocol) = listener.child("protocol") else {
+        return;
+    };
+    let secure = protocol
+        .text()
+        .is_some_and(|value| matches!(value.to_lowercase().as_str(), "https" | "h2"));
     if secure && listener.child("tls").is_none() {
         let message = format!(
             "listener \"{}\" speaks {} but has no tls block; the proxy would run without it",
             listener.text().unwrap_or_default(),
             protocol.text().unwrap_or_default()
         );
-        findings.push(protocol.finding(Code::MissingTls, message).help("add tls { cert-file ...; key-file ... }"));
+        findings.push(
+            protocol
+                .finding(Code::MissingTls, message)
+                .help("add tls { cert-file ...; key-file ... }"),
+        );
     }
     if !secure && let Some(tls) = listener.child("tls") {
         findings.push(
-            tls.finding(Code::IgnoredSetting, "the protocol of this listener is http, so its tls block is not used")
-                .help("add protocol \"https\", or remove the tls block"),
+            tls.finding(
+                Code::IgnoredSetting,
+                "the listener has a tls block, but its protocol is http",
+            )
+            .help("add protocol \"https\", or remove the tls block"),
         );
     }
 }

@@ -5,16 +5,44 @@ use crate::diagnostic::{Code, Finding};
 use crate::document::{Node, Value};
 
 const ALGORITHMS: [&str; 15] = [
-    "round_robin", "least_connections", "weighted", "weighted_least_connections", "ip_hash", "random",
-    "consistent_hash", "maglev", "power_of_two_choices", "adaptive", "peak_ewma", "least_tokens_queued",
-    "locality_aware", "deterministic_subset", "sticky",
+    "round_robin",
+    "least_connections",
+    "weighted",
+    "weighted_least_connections",
+    "ip_hash",
+    "random",
+    "consistent_hash",
+    "maglev",
+    "power_of_two_choices",
+    "adaptive",
+    "peak_ewma",
+    "least_tokens_queued",
+    "locality_aware",
+    "deterministic_subset",
+    "sticky",
 ];
 
 /// Other spellings that the proxy takes.
 const ALGORITHM_ALIASES: [&str; 19] = [
-    "roundrobin", "leastconnections", "weighted_round_robin", "weighted-round-robin", "iphash",
-    "consistenthash", "p2c", "leasttokensqueued", "least_tokens", "localityaware", "locality", "peakewma",
-    "ewma", "subset", "subsetting", "weighted_least_conn", "wlc", "sticky_session", "stickysession",
+    "roundrobin",
+    "leastconnections",
+    "weighted_round_robin",
+    "weighted-round-robin",
+    "iphash",
+    "consistenthash",
+    "p2c",
+    "leasttokensqueued",
+    "least_tokens",
+    "localityaware",
+    "locality",
+    "peakewma",
+    "ewma",
+    "subset",
+    "subsetting",
+    "weighted_least_conn",
+    "wlc",
+    "sticky_session",
+    "stickysession",
 ];
 
 pub(super) fn check(upstream: Node<'_>, findings: &mut Vec<Finding>) {
@@ -27,7 +55,10 @@ pub(super) fn check(upstream: Node<'_>, findings: &mut Vec<Finding>) {
             algorithm(fallback, findings);
         }
     }
-    if let Some(kind) = upstream.child("health-check").and_then(|check| check.child("type")) {
+    if let Some(kind) = upstream
+        .child("health-check")
+        .and_then(|check| check.child("type"))
+    {
         let known = ["http", "tcp", "grpc", "inference", "mcp"];
         choice(kind, Code::UnknownHealthCheck, &known, &known, findings);
     }
@@ -37,13 +68,21 @@ fn algorithm(node: Node<'_>, findings: &mut Vec<Finding>) {
     let Some(value) = node.text() else { return };
     let value = value.to_lowercase();
     if !ALGORITHM_ALIASES.contains(&value.as_str()) {
-        choice(node, Code::UnknownLoadBalancing, &ALGORITHMS, &ALGORITHMS, findings);
+        choice(
+            node,
+            Code::UnknownLoadBalancing,
+            &ALGORITHMS,
+            &ALGORITHMS,
+            findings,
+        );
     }
 }
 
 /// Targets in every form that the proxy takes.
 fn targets(upstream: Node<'_>) -> Vec<Node<'_>> {
-    let wrapped = upstream.children_named("targets").flat_map(|node| node.children_named("target"));
+    let wrapped = upstream
+        .children_named("targets")
+        .flat_map(|node| node.children_named("target"));
     let mut targets: Vec<Node<'_>> = upstream.children_named("target").chain(wrapped).collect();
     if targets.is_empty() {
         targets.extend(upstream.child("address"));
@@ -52,7 +91,9 @@ fn targets(upstream: Node<'_>) -> Vec<Node<'_>> {
 }
 
 fn target_address(target: Node<'_>, findings: &mut Vec<Finding>) {
-    let written = target.text().or_else(|| target.property("address").and_then(Value::as_text));
+    let written = target
+        .text()
+        .or_else(|| target.property("address").and_then(Value::as_text));
     let (node, address) = match (written, target.child("address")) {
         (Some(address), _) => (target, address),
         (None, Some(child)) => match child.text() {
@@ -61,13 +102,20 @@ fn target_address(target: Node<'_>, findings: &mut Vec<Finding>) {
         },
         (None, None) => {
             let message = "the target has no address, so it is left out";
-            findings.push(target.finding(Code::InvalidTarget, message).help("write target \"host:port\""));
+            findings.push(
+                target
+                    .finding(Code::InvalidTarget, message)
+                    .help("write target \"host:port\""),
+            );
             return;
         }
     };
     if let Some(problem) = problem(address) {
         let message = format!("target \"{address}\": {problem}");
-        findings.push(node.finding(Code::InvalidTarget, message).help("write \"host:port\", for example \"10.0.0.5:8080\""));
+        findings.push(
+            node.finding(Code::InvalidTarget, message)
+                .help("write \"host:port\", for example \"10.0.0.5:8080\""),
+        );
     }
 }
 
@@ -83,7 +131,9 @@ fn problem(address: &str) -> Option<&'static str> {
         return Some("the port is not a number from 1 to 65535");
     }
     if let Some(inner) = host.strip_prefix('[') {
-        let valid = inner.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
+        let valid = inner
+            .strip_suffix(']')
+            .is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
         return (!valid).then_some("the IPv6 address is not valid");
     }
     if host.contains(':') {
@@ -97,7 +147,9 @@ fn problem(address: &str) -> Option<&'static str> {
             && label.len() <= 63
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
     };
     let name = host.strip_suffix('.').unwrap_or(host);
     if name.len() > 253 || !name.split('.').all(label) {
@@ -113,12 +165,33 @@ mod tests {
 
     #[test]
     fn targets_are_host_and_port() {
-        for good in ["a:1", "api.internal:8080", "10.0.0.1:65535", "[::1]:80", "my_svc.ns.svc.:443", "x-1:9"] {
+        for good in [
+            "a:1",
+            "api.internal:8080",
+            "10.0.0.1:65535",
+            "[::1]:80",
+            "my_svc.ns.svc.:443",
+            "x-1:9",
+        ] {
             assert_eq!(problem(good), None, "{good}");
         }
         for bad in [
-            "a", "http://a:80", "a:0", "a:65536", "a:x", ":80", "::1:80", "[::1:80", "[x]:80", "1.2.3:80",
-            "a b:80", "a/b:80", "-a:80", "a..b:80", "a:+80", "",
+            "a",
+            "http://a:80",
+            "a:0",
+            "a:65536",
+            "a:x",
+            ":80",
+            "::1:80",
+            "[::1:80",
+            "[x]:80",
+            "1.2.3:80",
+            "a b:80",
+            "a/b:80",
+            "-a:80",
+            "a..b:80",
+            "a:+80",
+            "",
         ] {
             assert!(problem(bad).is_some(), "{bad}");
         }
