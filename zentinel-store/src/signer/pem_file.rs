@@ -28,11 +28,19 @@ impl PemFileSigner {
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
             Error::unavailable(format!("signing key {} cannot be read", path.display())).with_source(error)
         })?);
-        let key = SigningKey::from_pkcs8_pem(&text).ok().or_else(|| from_seed(&text)).ok_or_else(|| {
-            Error::invalid(format!("{} holds no Ed25519 private key", path.display()))
-                .with_hint("expected PKCS#8 PEM or base64 of a 32-byte seed")
-        })?;
-        Ok(Self { pair: KeyPair { key_id: key_id.to_owned(), key } })
+        let key = SigningKey::from_pkcs8_pem(&text)
+            .ok()
+            .or_else(|| from_seed(&text))
+            .ok_or_else(|| {
+                Error::invalid(format!("{} holds no Ed25519 private key", path.display()))
+                    .with_hint("expected PKCS#8 PEM or base64 of a 32-byte seed")
+            })?;
+        Ok(Self {
+            pair: KeyPair {
+                key_id: key_id.to_owned(),
+                key,
+            },
+        })
     }
 }
 
@@ -71,16 +79,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = SigningKey::from_bytes(&[9; 32]);
         let pem = key.to_pkcs8_pem(LineEnding::LF).unwrap().to_string();
-        for (name, text, ok) in
-            [("pem", pem, true), ("seed", format!("{}\n", STANDARD.encode([9; 32])), true), ("junk", "hello".into(), false)]
-        {
+        for (name, text, ok) in [
+            ("pem", pem, true),
+            ("seed", format!("{}\n", STANDARD.encode([9; 32])), true),
+            ("junk", "hello".into(), false),
+        ] {
             let path = dir.path().join(name);
             std::fs::write(&path, text).unwrap();
             let opened = PemFileSigner::open(&path, "sk_file");
             assert_eq!(opened.is_ok(), ok, "{name}");
             if let Ok(signer) = opened {
                 let signature = signer.sign(&Scope::Instance, b"x").await.unwrap();
-                let public = signer.public_key(&Scope::Instance, "sk_file").await.unwrap().unwrap();
+                let public = signer
+                    .public_key(&Scope::Instance, "sk_file")
+                    .await
+                    .unwrap()
+                    .unwrap();
                 assert!(public.verify(b"x", &signature.bytes) && !public.verify(b"y", &signature.bytes));
             }
         }

@@ -33,14 +33,22 @@ impl MasterKey {
     /// nor made, [`Kind::Invalid`](zentinel_core::Kind::Invalid) when it is not 32 bytes long.
     pub fn load_or_create(path: &Path) -> Result<Self> {
         let failed = |error: std::io::Error| {
-            Error::unavailable(format!("master key file {} cannot be used", path.display())).with_source(error)
+            Error::unavailable(format!("master key file {} cannot be used", path.display()))
+                .with_source(error)
         };
         let draft = path.with_extension(format!("new-{}", std::process::id()));
         if !path.exists() {
             let fresh = Zeroizing::new(rand::random::<[u8; 32]>());
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed)?;
-            file.write_all(&*fresh).and_then(|()| file.sync_all()).map_err(failed)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&draft)
+                .map_err(failed)?;
+            file.write_all(&*fresh)
+                .and_then(|()| file.sync_all())
+                .map_err(failed)?;
             // A hard link fails when the name is taken, so the first writer wins.
             let linked = std::fs::hard_link(&draft, path);
             std::fs::remove_file(&draft).map_err(failed)?;
@@ -82,7 +90,11 @@ impl MasterKey {
         let nonce: [u8; NONCE_LEN] = rand::random();
         let mut sealed = plain.to_vec();
         self.cipher()?
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context.as_bytes()), &mut sealed)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context.as_bytes()),
+                &mut sealed,
+            )
             .map_err(|_| Error::internal("sealing failed"))?;
         Ok([&[VERSION], nonce.as_slice(), &sealed].concat())
     }
@@ -148,7 +160,10 @@ mod tests {
         let first = MasterKey::load_or_create(&path).unwrap();
         let again = MasterKey::load_or_create(&path).unwrap();
         assert_eq!(first.derive("x"), again.derive("x"));
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         std::fs::write(&path, "short").unwrap();
         assert!(MasterKey::load_or_create(&path).is_err());
     }
