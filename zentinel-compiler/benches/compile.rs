@@ -1,6 +1,10 @@
 //! What compiling costs, beside what the proxy's parser costs alone.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark fails by panicking"
+)]
 
 use divan::Bencher;
 use std::sync::Arc;

@@ -1,6 +1,10 @@
 //! The whole pipeline as an integrator uses it: reproducible bytes, checked against test vectors.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
