@@ -215,3 +215,32 @@ impl Backend for Pg {
 }
 
 impl_ports!(PostgresStore, Pg);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_tell_what_a_caller_can_do() {
+        for (code, class) in [
+            ("40001", Class::Collision),
+            ("40P01", Class::Collision),
+            ("57P01", Class::Away),
+            ("08006", Class::Away),
+            ("53300", Class::Away),
+            ("55P03", Class::Away),
+            ("25006", Class::Away),
+            ("22003", Class::Value),
+            ("42P01", Class::Defect),
+            ("23505", Class::Defect),
+        ] {
+            assert_eq!(Pg::classify(code), class, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_that_is_none_is_invalid() {
+        let error = PostgresStore::connect("not a url", 1).await.unwrap_err();
+        assert_eq!(error.kind(), zentinel_core::Kind::Invalid);
+    }
+}

@@ -72,7 +72,7 @@ pub struct SqliteStore {
     inner: Arc<Lite>,
 }
 
-struct Lite {
+pub(crate) struct Lite {
     writer: Pool<Sqlite>,
     readers: Pool<Sqlite>,
     notices: Notices,
@@ -273,3 +273,25 @@ impl Backend for Lite {
 }
 
 impl_ports!(SqliteStore, Lite);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extended_codes_mean_what_their_primary_code_means() {
+        // BUSY_SNAPSHOT, IOERR_FSYNC, CANTOPEN_ISDIR, FULL, TOOBIG, CORRUPT, CONSTRAINT_UNIQUE.
+        for (code, class) in [
+            ("517", Class::Away),
+            ("1034", Class::Away),
+            ("526", Class::Away),
+            ("13", Class::Away),
+            ("18", Class::Value),
+            ("11", Class::Defect),
+            ("2067", Class::Defect),
+            ("", Class::Defect),
+        ] {
+            assert_eq!(Lite::classify(code), class, "{code}");
+        }
+    }
+}

@@ -38,10 +38,14 @@ pub(super) struct Set {
 
 impl Set {
     fn push(&mut self, item: &impl Serialize) -> Result<()> {
-        self.json.push(if self.rows == 0 { b'[' } else { b',' });
-        serde_json::to_writer(&mut self.json, item)?;
-        self.rows += 1;
+        self.push_encoded(&serde_json::to_vec(item)?);
         Ok(())
+    }
+
+    fn push_encoded(&mut self, item: &[u8]) {
+        self.json.push(if self.rows == 0 { b'[' } else { b',' });
+        self.json.extend_from_slice(item);
+        self.rows += 1;
     }
 
     fn is_full(&self) -> bool {
@@ -167,15 +171,8 @@ fn step<B: Backend>(
     writes: &[(Action, Uuid, &Write)],
     group: bool,
 ) -> Result<(Step, usize)> {
-    let mut seen = HashSet::new();
     let action = writes.first().map_or(Action::Check, |(action, _, _)| *action);
-    let mut run: Vec<_> = writes
-        .iter()
-        .take_while(|(next, id, _)| *next == action && seen.insert(*id))
-        .take(if group { MAX_ROWS } else { 1 })
-        .collect();
-    // Two units of work that write the same records should lock them in the same order.
-    run.sort_unstable_by_key(|(_, id, _)| *id);
+    let most = if group { MAX_ROWS } else { 1 };
     let mut step = Step {
         kind,
         action,
@@ -183,54 +180,42 @@ fn step<B: Backend>(
         projects: HashSet::new(),
         set: Set::default(),
     };
-    let mut written = HashSet::new();
-    for (_, id, write) in &run {
-        if step.set.is_full() {
+    let mut seen = HashSet::new();
+    let mut items = Vec::new();
+    let mut bytes = 0;
+    for (next, id, write) in writes.iter().take(most) {
+        if *next != action || bytes >= MAX_BYTES || !seen.insert(*id) {
             break;
         }
-        step.push::<B>(write)?;
-        written.insert(*id);
-    }
-    if written.len() == run.len() {
-        step.ids = writes.iter().take(run.len()).map(|(_, id, _)| *id).collect();
-        return Ok((step, run.len()));
-    }
-    // The set was full: as many writes as it took, in their own order.
-    let taken = written.len();
-    let mut step = Step {
-        kind,
-        action,
-        ids: Vec::new(),
-        projects: HashSet::new(),
-        set: Set::default(),
-    };
-    for (_, id, write) in writes.iter().take(taken) {
-        step.push::<B>(write)?;
+        let item = item::<B>(write)?;
+        bytes += item.len();
+        items.push((*id, item));
         step.ids.push(*id);
-    }
-    Ok((step, taken))
-}
-
-impl Step {
-    fn push<B: Backend>(&mut self, write: &Write) -> Result<()> {
-        match write {
-            Write::Insert(row) | Write::Upsert(row) => {
-                self.projects.insert(row.project_id);
-                self.set.push(&RecordItem::new::<B>(row, None))
-            }
-            Write::Update { row, expected } => {
-                self.projects.insert(row.project_id);
-                self.set.push(&RecordItem::new::<B>(row, Some(*expected)))
-            }
-            Write::Delete { id, expected, .. } | Write::Check { id, expected, .. } => {
-                self.set.push(&Expected {
-                    id: *id,
-                    expected: *expected,
-                })
-            }
-            Write::Append(_) => Ok(()),
+        if let Write::Insert(row) | Write::Update { row, .. } | Write::Upsert(row) = write {
+            step.projects.insert(row.project_id);
         }
     }
+    // Two units of work that write the same records should lock them in the same order.
+    items.sort_unstable_by_key(|(id, _)| *id);
+    for (_, item) in &items {
+        step.set.push_encoded(item);
+    }
+    Ok((step, items.len()))
+}
+
+/// What a set says of one write.
+fn item<B: Backend>(write: &Write) -> Result<Vec<u8>> {
+    Ok(match write {
+        Write::Insert(row) | Write::Upsert(row) => serde_json::to_vec(&RecordItem::new::<B>(row, None))?,
+        Write::Update { row, expected } => serde_json::to_vec(&RecordItem::new::<B>(row, Some(*expected)))?,
+        Write::Delete { id, expected, .. } | Write::Check { id, expected, .. } => {
+            serde_json::to_vec(&Expected {
+                id: *id,
+                expected: *expected,
+            })?
+        }
+        Write::Append(row) => serde_json::to_vec(&LogItem::new::<B>(row, 1))?,
+    })
 }
 
 /// A record that must have a revision.
@@ -288,4 +273,171 @@ pub(super) fn jobs<B: Backend>(jobs: &[NewJob]) -> Result<Set> {
         }
     }
     Ok(set)
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::sqlite::Lite;
+    use serde_json::{Value, json};
+    use zentinel_core::id::{OrganisationId, TypedId as _};
+    use zentinel_core::port::Queue;
+
+    fn row(kind: RecordKind, id: u128) -> zentinel_core::Row {
+        zentinel_core::Row {
+            kind,
+            id: Uuid::from_u128(id),
+            organisation_id: Some(OrganisationId::from_uuid(Uuid::nil())),
+            project_id: None,
+            owner: Uuid::nil(),
+            natural_key: None,
+            lookup_key: None,
+            state: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            body: json!({ "id": id.to_string() }),
+        }
+    }
+
+    fn beat(owner: u128, key: Option<&str>) -> Write {
+        Write::Append(LogRow {
+            kind: LogKind::Heartbeat,
+            id: Uuid::new_v4(),
+            organisation_id: None,
+            project_id: None,
+            owner: Uuid::from_u128(owner),
+            at: Timestamp::UNIX_EPOCH,
+            dedup_key: key.map(str::to_owned),
+            body: Value::Null,
+        })
+    }
+
+    fn plan(writes: Vec<Write>, group: bool) -> Plan {
+        Plan::new::<Lite>(
+            &Changes {
+                writes,
+                ..Changes::new()
+            },
+            group,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_flush_of_reports_and_heartbeats_takes_two_statements() {
+        let pair = |id| [Write::Upsert(row(RecordKind::NodeReport, id)), beat(id, None)];
+        let plan = plan((0..1_000).rev().flat_map(pair).collect(), true);
+        assert_eq!((plan.steps.len(), plan.appended.len()), (1, 1));
+        assert_eq!(
+            (plan.steps[0].set.rows, plan.appended[0].set.rows),
+            (1_000, 1_000)
+        );
+        assert!(plan.grouped);
+        // Encoded in the order of ids, remembered in the order of the writes.
+        assert_eq!(plan.steps[0].ids[0], Uuid::from_u128(999));
+        let rows: Vec<Value> = serde_json::from_str(&plan.steps[0].set.json().unwrap()).unwrap();
+        assert!(rows.is_sorted_by_key(|row| row["id"].as_str().map(str::to_owned)));
+    }
+
+    #[test]
+    fn the_order_within_a_kind_is_kept() {
+        let node = |id| row(RecordKind::Node, id);
+        let update = |id, revision| Write::Update {
+            row: node(id),
+            expected: Revision(revision),
+        };
+        let writes = vec![
+            Write::Insert(row(RecordKind::Bundle, 9)),
+            update(1, 1),
+            update(2, 1),
+            Write::Insert(row(RecordKind::Bundle, 8)),
+            update(1, 2),
+            Write::Check {
+                kind: RecordKind::Node,
+                id: Uuid::from_u128(1),
+                expected: Revision(3),
+            },
+        ];
+        let steps = |group| -> Vec<(RecordKind, Action, usize)> {
+            let plan = plan(writes.clone(), group);
+            plan.steps
+                .iter()
+                .map(|step| (step.kind, step.action, step.set.rows))
+                .collect()
+        };
+        assert_eq!(
+            steps(true),
+            [
+                (RecordKind::Node, Action::Update, 2),
+                (RecordKind::Node, Action::Update, 1),
+                (RecordKind::Node, Action::Check, 1),
+                (RecordKind::Bundle, Action::Insert, 2),
+            ]
+        );
+        assert_eq!(steps(false).len(), 6);
+    }
+
+    #[test]
+    fn large_sets_are_cut() {
+        let mut large = row(RecordKind::BundleSource, 0);
+        large.body = "x".repeat(3_000_000).into();
+        let writes = (0..4).map(|id| {
+            Write::Insert(zentinel_core::Row {
+                id: Uuid::from_u128(id),
+                ..large.clone()
+            })
+        });
+        let sizes = |plan: Plan| plan.steps.iter().map(|step| step.set.rows).collect::<Vec<_>>();
+        assert_eq!(sizes(plan(writes.collect(), true)), [3, 1]);
+        let many = (0..MAX_ROWS as u128 + 1).map(|id| Write::Insert(row(RecordKind::Node, id)));
+        assert_eq!(sizes(plan(many.collect(), true)), [MAX_ROWS, 1]);
+    }
+
+    #[test]
+    fn repeated_keys_become_one() {
+        let repeated = plan(
+            vec![
+                beat(1, Some("a")),
+                beat(1, Some("a")),
+                beat(2, Some("a")),
+                beat(1, None),
+            ],
+            true,
+        );
+        assert_eq!(repeated.appended[0].set.rows, 3);
+        let job = |second: i64, key: Option<&str>| NewJob {
+            unique_key: key.map(str::to_owned),
+            ..NewJob::new(
+                Queue::Default,
+                "tick",
+                Value::Null,
+                Timestamp::from_timestamp(second, 0).unwrap(),
+            )
+        };
+        let set = jobs::<Lite>(&[
+            job(9, Some("a")),
+            job(3, Some("a")),
+            job(5, None),
+            job(7, Some("b")),
+        ])
+        .unwrap();
+        let rows: Vec<Value> = serde_json::from_str(&set.json().unwrap()).unwrap();
+        let due: Vec<i64> = rows
+            .iter()
+            .map(|row| row["run_at"].as_i64().unwrap() / 1_000_000)
+            .collect();
+        assert_eq!(due, [3, 5, 7]);
+    }
+
+    #[test]
+    fn audit_entries_are_not_appended_directly() {
+        let mut write = beat(1, None);
+        if let Write::Append(row) = &mut write {
+            row.kind = LogKind::Audit;
+        }
+        let changes = Changes {
+            writes: vec![write],
+            ..Changes::new()
+        };
+        assert!(Plan::new::<Lite>(&changes, true).is_err());
+    }
 }

@@ -16,7 +16,9 @@ mod sqlite_process;
 use async_trait::async_trait;
 use database::Database;
 use std::sync::Arc;
-use zentinel_core::port::{Scheduler, Store};
+use zentinel_core::entity::Organisation;
+use zentinel_core::port::{Clock as _, Order, Query, Scheduler, Store, SystemClock};
+use zentinel_core::{Changes, Record as _, RecordKind, Revision, Row, Scope, Write};
 use zentinel_store::MemoryStore;
 use zentinel_store::conformance::{Backend, Guard};
 use zentinel_store::postgres::PostgresStore;
@@ -84,4 +86,49 @@ mod postgres {
     zentinel_store::conformance::store_suite!(super::Postgres);
     zentinel_store::conformance::scheduler_suite!(super::Postgres);
     zentinel_store::conformance::durable_suite!(super::Postgres);
+}
+
+/// Renaming along a chain in one commit works in the order of the writes, however the back end
+/// groups them; in the wrong order the key is taken.
+async fn names_move_along_a_chain(backend: &dyn Backend) {
+    let (_guard, store, _) = backend.fresh().await;
+    let now = SystemClock.now();
+    let names = |number: usize| format!("name-{number:03}");
+    let rows: Vec<Row> = (0..50)
+        .map(|number| Organisation::new(&names(number), now).unwrap().to_row().unwrap())
+        .collect();
+    let write = |writes: Vec<Write>| Changes {
+        writes,
+        ..Changes::new()
+    };
+    store
+        .commit(write(rows.iter().cloned().map(Write::Insert).collect()))
+        .await
+        .unwrap();
+    let up = |(number, row): (usize, &Row)| Write::Update {
+        row: Row {
+            natural_key: Some(names(number + 1)),
+            ..row.clone()
+        },
+        expected: Revision(1),
+    };
+    let wrong: Vec<Write> = rows.iter().enumerate().map(up).collect();
+    let error = store.commit(write(wrong.clone())).await.unwrap_err();
+    assert_eq!(error.fields()["slug"], ["has already been taken"]);
+    store
+        .commit(write(wrong.into_iter().rev().collect()))
+        .await
+        .unwrap();
+    let query = Query::all(RecordKind::Organisation).ordered(Order::Name);
+    let page = store.query(&Scope::Instance, &query).await.unwrap();
+    let found: Vec<_> = page.items.iter().map(|row| (row.id, row.revision)).collect();
+    let expected: Vec<_> = rows.iter().map(|row| (row.id, Revision(2))).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn names_move_along_a_chain_on_every_back_end() {
+    names_move_along_a_chain(&Memory).await;
+    names_move_along_a_chain(&Sqlite).await;
+    names_move_along_a_chain(&Postgres).await;
 }
