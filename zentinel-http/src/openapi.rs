@@ -80,6 +80,7 @@ pub fn router(services: Arc<Services>) -> Router {
         .merge(observe::routes())
         .merge(crate::blob::routes())
         .split_for_parts();
+    let document = named(document);
     let text = match document.to_json() {
         Ok(text) => Bytes::from(text),
         Err(error) => {
@@ -105,6 +106,41 @@ pub fn router(services: Arc<Services>) -> Router {
         .with_state(api)
 }
 
+/// Gives each operation a name of its own, such as `bundles.create`, for generated clients: the
+/// names of handlers repeat.
+fn named(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for (path, item) in &mut document.paths.paths {
+        let resource = resource(path);
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ];
+        for operation in operations.into_iter().flatten() {
+            let handler = operation.operation_id.take().unwrap_or_default();
+            let repeated = resource.rsplit('.').next() == Some(handler.as_str());
+            operation.operation_id = Some(if repeated {
+                resource.clone()
+            } else {
+                format!("{resource}.{handler}")
+            });
+        }
+    }
+    document
+}
+
+/// The fixed segments of a path without the prefix that all share.
+fn resource(path: &str) -> String {
+    let path = path.strip_prefix("/api/v1").unwrap_or(path);
+    let path = path.strip_prefix("/projects/{project_slug}/").unwrap_or(path);
+    let fixed = path
+        .split('/')
+        .filter(|segment| !segment.is_empty() && !segment.starts_with('{'));
+    fixed.collect::<Vec<_>>().join(".").replace('-', "_")
+}
+
 fn server(api: &Api) -> Server {
     let url = api.options.public_url.as_str();
     ServerBuilder::new()
@@ -118,4 +154,19 @@ async fn no_route() -> ApiError {
 
 async fn wrong_method(_: Request) -> ApiError {
     ApiError::framework(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_named_by_their_paths() {
+        assert_eq!(
+            resource("/api/v1/projects/{project_slug}/node-groups/{id}/nodes"),
+            "node_groups.nodes"
+        );
+        assert_eq!(resource("/api/v1/projects/{project_slug}"), "projects");
+        assert_eq!(resource("/health"), "health");
+    }
 }

@@ -43,11 +43,14 @@ impl<T: DeserializeOwned> FromRequest<Api> for Input<T> {
 pub(crate) async fn read_body(body: Body, limit: usize) -> ApiResult<Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE))
-        }
+        Err(error) if is_too_long(&*error) => Err(ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE)),
         Err(_) => Err(ApiError::bad_request("the request body ended early")),
     }
+}
+
+/// The limit may be that of the guard, wrapped on its way here.
+fn is_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<LengthLimitError>() || error.source().is_some_and(is_too_long)
 }
 
 fn object(content_type: &str, bytes: &[u8]) -> ApiResult<Map<String, Value>> {

@@ -34,7 +34,11 @@ pub(crate) fn parse_id<I: TypedId>(text: &str) -> Option<I> {
 
 /// The decoded path segment with a name; empty when the segment is not UTF-8, which nothing is
 /// named like.
-pub(crate) async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> ApiResult<String> {
+pub(crate) async fn path_param<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> ApiResult<String> {
     let Ok(params) = RawPathParams::from_request_parts(parts, state).await else {
         return Ok(String::new());
     };

@@ -25,6 +25,9 @@ pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE).into_response();
     }
+    if !is_text(request.uri().path()) {
+        return ApiError::framework(StatusCode::NOT_FOUND).into_response();
+    }
     let slot = RateSlot::default();
     request.extensions_mut().insert(slot.clone());
     let patience = patience(&api, &request);
@@ -43,6 +46,26 @@ pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
         decision.write(response.headers_mut());
     }
     response
+}
+
+/// Whether a path decodes to UTF-8; nothing is named by anything else.
+fn is_text(path: &str) -> bool {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let (bytes, mut decoded) = (path.as_bytes(), Vec::with_capacity(path.len()));
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.extend(u8::try_from(high * 16 + low));
+                at += 3;
+            }
+            _ => {
+                decoded.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    std::str::from_utf8(&decoded).is_ok()
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
@@ -124,6 +147,16 @@ pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_decode_to_text() {
+        for good in ["/a", "/%C3%A9", "/100%", "/%zz", "/%00"] {
+            assert!(is_text(good), "{good}");
+        }
+        for bad in ["/%ff", "/%C3", "/a%C3/b"] {
+            assert!(!is_text(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn json_is_what_we_speak() {

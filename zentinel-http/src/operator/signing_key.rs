@@ -4,15 +4,17 @@ use super::auth::{self, AnyKey, InProject};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::path_param;
 use crate::services::Api;
+use crate::token;
 use crate::wire::{Json, Refusals};
 use axum::extract::{FromRequestParts, State};
 use http::request::Parts;
 use serde::Serialize;
+use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use zentinel_core::credential::CredentialHash;
-use zentinel_core::entity::Project;
+use zentinel_core::entity::{Node, Project};
 use zentinel_core::port::{PublicKey, StoreExt};
 use zentinel_core::{Error, Result, Scope};
 
@@ -61,42 +63,53 @@ impl FromRequestParts<Api> for Reader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> ApiResult<Self> {
+        let bearer = auth::bearer(&parts.headers).map(str::to_owned);
         let node_key = parts.headers.get("x-zentinel-node-key");
         let node_key = node_key.and_then(|value| value.to_str().ok());
-        match (auth::bearer(&parts.headers), node_key) {
-            (None, Some(key)) => {
-                let hash = CredentialHash::of(key);
-                let slug = path_param(parts, api, "project_slug").await?;
-                Ok(Self(node_scope(api, parts, &hash, &slug).await?))
-            }
+        let node = match (bearer, node_key) {
+            // API keys hold no dots.
+            (Some(token), _) if token.contains('.') => node_of_token(api, &token).await?,
+            (None, Some(key)) => node_of_key(api, key)?,
             _ => {
                 let at = InProject::<AnyKey>::from_request_parts(parts, api).await?;
-                Ok(Self(Scope::Organisation(at.project.organisation_id)))
+                return Ok(Self(Scope::Organisation(at.project.organisation_id)));
             }
-        }
+        };
+        let bucket = format!("node:{}", node.id);
+        api.limit(&parts.extensions, &bucket, api.options.rate_limits.node, 1)?;
+        let slug = path_param(parts, api, "project_slug").await?;
+        let project = api.store.find::<Project>(&node.scope(), node.project_id).await?;
+        project
+            .filter(|project| project.slug.as_str() == slug)
+            .map(|project| Self(Scope::Organisation(project.organisation_id)))
+            .ok_or_else(|| Error::not_found("Project not found").into())
     }
 }
 
-async fn node_scope(api: &Api, parts: &Parts, hash: &CredentialHash, slug: &str) -> ApiResult<Scope> {
-    let node = api.fleet.authenticate(hash).and_then(|id| api.fleet.snapshot(id));
-    let node = node
-        .ok_or_else(|| Error::unauthenticated("Invalid node key"))?
+fn node_of_key(api: &Api, key: &str) -> Result<Arc<Node>> {
+    let node = api.fleet.authenticate(&CredentialHash::of(key));
+    node.and_then(|id| api.fleet.snapshot(id))
+        .map(|known| known.node)
+        .ok_or_else(|| Error::unauthenticated("Invalid node key"))
+}
+
+async fn node_of_token(api: &Api, token: &str) -> Result<Arc<Node>> {
+    let claims = token::verify(token, &*api.signer, &*api.store, api.now()).await?;
+    let known = api.fleet.snapshot(claims.sub);
+    let node = known
+        .ok_or_else(|| Error::unauthenticated("Node not found"))?
         .node;
-    let bucket = format!("node:{}", node.id);
-    api.limit(&parts.extensions, &bucket, api.options.rate_limits.node, 1)?;
-    let project = api.store.find::<Project>(&node.scope(), node.project_id).await?;
-    let its = project.filter(|project| project.slug.as_str() == slug);
-    its.map(|project| Scope::Organisation(project.organisation_id))
-        .ok_or_else(|| Error::not_found("Project not found").into())
+    token::check_node(&claims, &node)?;
+    Ok(node)
 }
 
 /// Get the public signing keys
 ///
-/// For operators with any key and for the project's nodes (`X-Zentinel-Node-Key`).
+/// For operators with any key and for the project's nodes, by key or token.
 #[utoipa::path(
     get, path = "/api/v1/projects/{project_slug}/signing-key", tag = "Signing keys",
     params(("project_slug" = String, Path)),
-    responses((status = 200, body = KeysBody), Refusals), security(("api_key" = []), ("node_key" = [])),
+    responses((status = 200, body = KeysBody), Refusals), security(("api_key" = []), ("node_key" = []), ("node_token" = [])),
 )]
 async fn show(State(api): State<Api>, Reader(scope): Reader) -> ApiResult<Json<KeysBody>> {
     let keys: Result<Vec<PublicKey>> = api.signer.public_keys(&scope).await;

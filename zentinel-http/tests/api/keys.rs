@@ -245,8 +245,19 @@ async fn public_keys_are_for_operators_and_for_the_projects_nodes() {
         let request = request("GET", &path).header("x-zentinel-node-key", key);
         world.send(request.body(Body::empty()).unwrap()).await
     };
-    let (_, key) = world.node(&world.home, "edge-1", &[]).await;
+    let (node, key) = world.node(&world.home, "edge-1", &[]).await;
     assert_eq!(as_node(&key).await.expect(200), keys);
+    let exchange =
+        request("POST", &format!("/api/v1/nodes/{node}/token")).header("x-zentinel-node-key", &key);
+    let token = world
+        .send(exchange.body(Body::empty()).unwrap())
+        .await
+        .expect(200)["token"]
+        .clone();
+    let token = token.as_str().unwrap();
+    assert_eq!(world.call("GET", &path, token, None).await.expect(200), keys);
+    let reply = world.call("GET", &path, &format!("{token}x"), None).await;
+    assert_eq!(reply.status.as_u16(), 401, "{}", reply.text);
     as_node("made-up").await.expect_error(401, "Invalid node key");
     world
         .post("/api/v1/projects", json!({"name": "Second"}))
