@@ -157,7 +157,7 @@ impl Agent {
                 }
                 Err(error) => {
                     tracing::warn!(node = %self.options.name, %error, "heartbeat failed");
-                    backoff.next()
+                    backoff.pause()
                 }
             };
             tokio::select! {
@@ -191,13 +191,13 @@ impl Agent {
                             tracing::warn!(node = %self.options.name, %error, "bundle not fetched");
                             // The same offer must be looked at again.
                             etag = None;
-                            backoff.next()
+                            backoff.pause()
                         }
                     }
                 }
                 Err(error) => {
                     tracing::warn!(node = %self.options.name, %error, "poll failed");
-                    backoff.next()
+                    backoff.pause()
                 }
             };
             tokio::time::sleep(pause).await;
@@ -215,8 +215,8 @@ impl Agent {
             (state.active_bundle_id, state.refused.clone())
         };
         let request = HeartbeatRequest {
-            health,
-            metrics,
+            health: health.into(),
+            metrics: metrics.into(),
             active_bundle_id,
             bundle_error: refused.map(|refused| BundleError {
                 bundle_id: refused.bundle_id,

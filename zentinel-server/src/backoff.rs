@@ -28,7 +28,7 @@ impl Backoff {
     }
 
     /// The next pause.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let ceiling = self
             .first
             .saturating_mul(1 << self.failures.min(20))
@@ -45,10 +45,10 @@ mod tests {
     #[test]
     fn grows_to_the_limit_and_starts_over() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        let pauses: Vec<_> = (0..40).map(|_| backoff.next()).collect();
+        let pauses: Vec<_> = (0..40).map(|_| backoff.pause()).collect();
         assert!(pauses[0] >= Duration::from_millis(50) && pauses[0] <= Duration::from_millis(100));
         assert!(pauses[39] >= Duration::from_millis(500) && pauses[39] <= Duration::from_secs(1));
         backoff.reset();
-        assert!(backoff.next() <= Duration::from_millis(100));
+        assert!(backoff.pause() <= Duration::from_millis(100));
     }
 }
