@@ -45,15 +45,6 @@ impl ApiError {
     pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::Framework(StatusCode::BAD_REQUEST, Some(message.into()))
     }
-
-    /// The kind, for decisions; `None` for answers that are not the domain's.
-    #[cfg(test)]
-    pub(crate) fn kind(&self) -> Option<Kind> {
-        match self {
-            Self::Domain(error) => Some(error.kind()),
-            _ => None,
-        }
-    }
 }
 
 impl From<Error> for ApiError {

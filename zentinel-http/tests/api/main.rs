@@ -1,5 +1,7 @@
 //! The operator API over in-memory back ends, called without a socket.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 mod bad_input;
 mod bundles;
 mod credentials;
