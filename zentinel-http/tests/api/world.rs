@@ -32,71 +32,71 @@ use zentinel_store::blob::ObjectBlobStore;
 use zentinel_store::signer::MemorySigner;
 
 /// A configuration that compiles.
-pub const KDL: &str = include_str!("../../../examples/configs/edge.kdl");
+pub(crate) const KDL: &str = include_str!("../../../examples/configs/edge.kdl");
 
 /// 2026-02-23T10:00:05Z: not at the beginning of a minute.
-pub const START: i64 = 1_771_840_805;
+pub(crate) const START: i64 = 1_771_840_805;
 
-pub struct World {
-    pub app: Router,
-    pub store: Arc<MemoryStore>,
-    pub services: Arc<Services>,
-    pub clock: Arc<ManualClock>,
+pub(crate) struct World {
+    pub(crate) app: Router,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) services: Arc<Services>,
+    pub(crate) clock: Arc<ManualClock>,
     handlers: Vec<Arc<dyn JobHandler>>,
     /// The tenant that tests act for.
-    pub home: Tenant,
+    pub(crate) home: Tenant,
 }
 
 /// An organisation with a project and a key for everything.
 #[derive(Clone)]
-pub struct Tenant {
-    pub organisation: Organisation,
-    pub project: Project,
-    pub key: String,
+pub(crate) struct Tenant {
+    pub(crate) organisation: Organisation,
+    pub(crate) project: Project,
+    pub(crate) key: String,
 }
 
 impl Tenant {
     /// A path below the project.
-    pub fn path(&self, rest: &str) -> String {
+    pub(crate) fn path(&self, rest: &str) -> String {
         format!("/api/v1/projects/{}{rest}", self.project.slug)
     }
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Value,
-    pub text: String,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
 }
 
 impl Reply {
     #[track_caller]
-    pub fn expect(self, status: u16) -> Value {
+    pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         self.body
     }
 
     #[track_caller]
-    pub fn expect_error(self, status: u16, text: &str) {
+    pub(crate) fn expect_error(self, status: u16, text: &str) {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         assert_eq!(self.body["error"], json!(text), "{}", self.text);
     }
 
     /// The messages of one field of a 422.
     #[track_caller]
-    pub fn expect_field(self, field: &str, message: &str) {
+    pub(crate) fn expect_field(self, field: &str, message: &str) {
         assert_eq!(self.status.as_u16(), 422, "{}", self.text);
         assert_eq!(self.body["error"][field], json!([message]), "{}", self.text);
     }
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(set: impl FnOnce(&mut HttpOptions)) -> Self {
+    pub(crate) async fn with(set: impl FnOnce(&mut HttpOptions)) -> Self {
         let now = DateTime::from_timestamp(START, 0).unwrap();
         let clock = Arc::new(ManualClock::new(now));
         let as_clock: Arc<dyn Clock> = clock.clone();
@@ -152,21 +152,21 @@ impl World {
     }
 
     /// Without rate limits in the way.
-    pub async fn unlimited() -> Self {
+    pub(crate) async fn unlimited() -> Self {
         Self::with(|options| options.rate_limits = RateLimits::uniform(1_000_000)).await
     }
 
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// Another organisation, with a project of the same name.
-    pub async fn stranger(&self) -> Tenant {
+    pub(crate) async fn stranger(&self) -> Tenant {
         tenant(&*self.store, "Stranger", "Edge", self.now()).await
     }
 
     /// A key of the home organisation.
-    pub async fn key(&self, scopes: &[ApiScope], bound: bool) -> String {
+    pub(crate) async fn key(&self, scopes: &[ApiScope], bound: bool) -> String {
         let project = bound.then_some(self.home.project.id);
         let scopes: BTreeSet<ApiScope> = scopes.iter().copied().collect();
         let (key, raw) = ApiKey::issue(
@@ -183,7 +183,7 @@ impl World {
         raw.expose().to_owned()
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Reply {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    pub async fn call(&self, method: &str, path: &str, key: &str, body: Option<Value>) -> Reply {
+    pub(crate) async fn call(&self, method: &str, path: &str, key: &str, body: Option<Value>) -> Reply {
         let mut request = request(method, path).header("authorization", format!("Bearer {key}"));
         if body.is_some() {
             request = request.header("content-type", "application/json");
@@ -205,28 +205,33 @@ impl World {
         self.send(request.body(body).unwrap()).await
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.call("GET", path, &self.home.key, None).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
         self.call("POST", path, &self.home.key, Some(body)).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Reply {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Reply {
         self.call("PUT", path, &self.home.key, Some(body)).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Reply {
         self.call("PATCH", path, &self.home.key, Some(body)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Reply {
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
         self.call("DELETE", path, &self.home.key, None).await
     }
 
     /// A node of a tenant that has registered, and its key.
-    pub async fn node(&self, tenant: &Tenant, name: &str, labels: &[(&str, &str)]) -> (NodeId, String) {
+    pub(crate) async fn node(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        labels: &[(&str, &str)],
+    ) -> (NodeId, String) {
         let registration = Registration {
             name: name.to_owned(),
             labels: labels
@@ -247,7 +252,7 @@ impl World {
     }
 
     /// Runs every job that is due, until none is.
-    pub async fn run_jobs(&self) {
+    pub(crate) async fn run_jobs(&self) {
         let lease = Duration::from_secs(60);
         for _ in 0..100 {
             let mut ran = false;
@@ -282,7 +287,7 @@ impl World {
     }
 
     /// A bundle that was created and compiled.
-    pub async fn compiled(&self, tenant: &Tenant, version: &str) -> String {
+    pub(crate) async fn compiled(&self, tenant: &Tenant, version: &str) -> String {
         let body = json!({"version": version, "config_source": KDL});
         let reply = self
             .call("POST", &tenant.path("/bundles"), &tenant.key, Some(body))
@@ -293,7 +298,7 @@ impl World {
     }
 
     /// The actions in the audit log that the key may see, oldest first.
-    pub async fn audited(&self) -> Vec<String> {
+    pub(crate) async fn audited(&self) -> Vec<String> {
         let body = self.get("/api/v1/audit/logs?limit=500").await.expect(200);
         let mut actions: Vec<_> = body["entries"]
             .as_array()
@@ -306,7 +311,7 @@ impl World {
     }
 }
 
-pub fn request(method: &str, path: &str) -> http::request::Builder {
+pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
     let peer: SocketAddr = "198.51.100.7:50000".parse().unwrap();
     Request::builder()
         .method(method)
@@ -314,7 +319,7 @@ pub fn request(method: &str, path: &str) -> http::request::Builder {
         .extension(ConnectInfo(peer))
 }
 
-pub async fn insert<T: Record>(store: &dyn Store, record: &T) {
+pub(crate) async fn insert<T: Record>(store: &dyn Store, record: &T) {
     store
         .commit(Changes::new().insert(record).unwrap())
         .await
@@ -337,7 +342,7 @@ async fn tenant(store: &dyn Store, name: &str, project: &str, now: Timestamp) ->
 }
 
 /// A registration token of a tenant.
-pub async fn registration_token(world: &World, tenant: &Tenant) -> RegistrationToken {
+pub(crate) async fn registration_token(world: &World, tenant: &Tenant) -> RegistrationToken {
     let ids = (tenant.organisation.id, tenant.project.id);
     let until = world.now() + Duration::from_secs(3_600);
     let (token, _) =
@@ -347,7 +352,7 @@ pub async fn registration_token(world: &World, tenant: &Tenant) -> RegistrationT
 }
 
 /// Ids of the items of a list, in order.
-pub fn ids(body: &Value, list: &str) -> Vec<String> {
+pub(crate) fn ids(body: &Value, list: &str) -> Vec<String> {
     let items = body[list].as_array().unwrap();
     items
         .iter()
