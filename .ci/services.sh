@@ -5,14 +5,18 @@
 # The S3-compatible server runs inside the test processes (s3s-fs, which verifies signatures).
 set -euo pipefail
 
-if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+# Debian keeps the server's programs off the PATH, by version.
+programs() {
+    ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 | grep . || dirname "$(command -v initdb)" 2>/dev/null
+}
+if ! programs >/dev/null; then
     echo "installing PostgreSQL" >&2
     sudo=""
     [ "$(id -u)" = 0 ] || sudo="sudo"
     $sudo apt-get update -qq
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends postgresql >&2
 fi
-bin=$(dirname "$(command -v initdb 2>/dev/null || ls /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)")
+bin=$(programs)
 
 dir=$(mktemp -d)
 # PostgreSQL refuses to run as root.

@@ -58,7 +58,7 @@ fn a_taken_address_is_explained() {
 #[test]
 fn completions_are_a_script() {
     let output = binary::command(&["completions", "bash"], &[]).output().unwrap();
-    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("_zentinel-server"));
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("complete -F _zentinel"));
 }
 
 #[test]

@@ -15,9 +15,8 @@ const NAME: &str = "ZENTINEL_TEST_CHILD_NAME";
 /// Not a test of its own: the tests below run it as a child. Commits two records, an event and a
 /// job at a time until it is killed, and prints the number of every commit that returned.
 #[tokio::test]
-#[ignore = "the child of other tests"]
 async fn child_that_commits() {
-    let path = std::env::var(DATABASE).expect("this is the child of other tests");
+    let Ok(path) = std::env::var(DATABASE) else { return };
     let name = std::env::var(NAME).unwrap();
     let store = SqliteStore::open(Path::new(&path)).await.unwrap();
     for number in 0..u32::MAX {
@@ -48,12 +47,7 @@ struct Running {
 impl Running {
     fn start(path: &Path, name: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "sqlite_process::child_that_commits",
-                "--ignored",
-                "--nocapture",
-            ])
+            .args(["--exact", "sqlite_process::child_that_commits", "--nocapture"])
             .env(DATABASE, path)
             .env(NAME, name)
             .stdout(Stdio::piped())
