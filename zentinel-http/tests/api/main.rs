@@ -10,6 +10,7 @@ mod keys;
 mod limits;
 mod nodes;
 mod observe;
+mod outages;
 mod projects;
 mod rollouts;
 mod tenancy;

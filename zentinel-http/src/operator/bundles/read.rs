@@ -11,8 +11,10 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+use std::error::Error as _;
 use utoipa::ToSchema;
 use zentinel_core::entity::{AuditEntry, Bundle, BundleSbom, BundleSource, BundleStatus};
+use zentinel_core::id::BundleId;
 use zentinel_core::port::{Query, StoreExt};
 use zentinel_core::{Changes, Error, Kind, RecordKind, Result};
 
@@ -148,21 +150,28 @@ pub(super) async fn verify(
 ) -> ApiResult<Json<VerificationBody>> {
     let bundle = api.store.fetch::<Bundle>(&at.scope(), id.0).await?;
     let checked = zentinel_compiler::bundle::verify(&bundle, &*api.blobs, &*api.signer).await;
-    let checked = checked.map_err(|error| match error.kind() {
-        Kind::Internal | Kind::NotFound => {
-            tracing::error!(error = ?error, bundle = %bundle.id, "an archive could not be verified");
-            ApiError::stated(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Failed to retrieve bundle for verification",
-            )
-        }
-        _ => ApiError::from(error),
-    })?;
+    let checked = checked.map_err(|error| unverifiable(bundle.id, error))?;
     Ok(Json(VerificationBody {
         verified: checked.verified,
         signed: checked.signed,
         key_id: checked.key_id,
     }))
+}
+
+/// An archive that cannot be read is a 500 in the contract; while the object store is away, the
+/// caller is told to try again.
+fn unverifiable(bundle: BundleId, error: Error) -> ApiError {
+    const TEXT: &str = "Failed to retrieve bundle for verification";
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<Error>());
+    let away = cause.is_some_and(|cause| cause.kind().is_transient());
+    match error.kind() {
+        Kind::Internal if away => Error::unavailable(TEXT).with_source(error).into(),
+        Kind::Internal => {
+            tracing::error!(error = ?error, %bundle, "an archive could not be verified");
+            ApiError::stated(StatusCode::INTERNAL_SERVER_ERROR, TEXT)
+        }
+        _ => error.into(),
+    }
 }
 
 /// Get the software bill of materials
