@@ -1,5 +1,7 @@
 //! The node API, the signed downloads and the client, over in-memory back ends.
 
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "test helpers too")]
+
 #[path = "node_api/auth.rs"]
 mod auth;
 #[path = "node_api/blobs.rs"]
@@ -16,3 +18,5 @@ mod reports;
 mod tokens;
 #[path = "node_api/world.rs"]
 mod world;
+#[path = "node_api/wrappers.rs"]
+mod wrappers;

@@ -98,10 +98,7 @@ async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiRe
         None => {
             let generation = memory.key_generation();
             let verified = token::verify(raw, &*api.signer, &*api.store, now).await;
-            if verified
-                .as_ref()
-                .is_err_and(|error| error.kind() == Kind::Unauthenticated)
-            {
+            if verified.as_ref().is_err_and(token::is_guess) {
                 count_guess(parts, api)?;
             }
             let claims = Arc::new(verified?);

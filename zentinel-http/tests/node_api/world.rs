@@ -1,5 +1,6 @@
 //! A control plane in memory, served on loopback, with one tenant.
 
+use crate::wrappers::{CountingStore, FlakyBlobs};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -23,9 +25,7 @@ use zentinel_core::entity::{
     ApiKey, ApiScope, Bundle, BundleOrigin, Node, Organisation, Project, RegistrationToken, RiskLevel,
 };
 use zentinel_core::id::{BundleId, NodeId, OrganisationId};
-use zentinel_core::port::{
-    Clock, JobHandler, ManualClock, Queue, Scheduler, Signer, Store, StoreExt,
-};
+use zentinel_core::port::{Clock, JobHandler, ManualClock, Queue, Scheduler, Store, StoreExt};
 use zentinel_core::presign::UrlSigner;
 use zentinel_core::{Actor, Changes, Record, Scope, Secret, Stored, Timestamp};
 use zentinel_http::client::NodeClient;
@@ -46,7 +46,9 @@ const START: i64 = 1_771_840_805;
 pub struct World {
     pub app: Router,
     pub url: Url,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<CountingStore>,
+    pub blobs: Arc<FlakyBlobs>,
+    pub scheduler: Arc<MemoryStore>,
     pub services: Arc<Services>,
     pub clock: Arc<ManualClock>,
     pub home: Tenant,
@@ -102,7 +104,12 @@ impl Reply {
 
     #[track_caller]
     pub fn expect_error(self, status: u16, text: &str) {
-        assert_eq!((self.status.as_u16(), &self.body["error"]), (status, &json!(text)), "{:?}", self.bytes);
+        assert_eq!(
+            (self.status.as_u16(), &self.body["error"]),
+            (status, &json!(text)),
+            "{:?}",
+            self.bytes
+        );
     }
 
     /// The fields of a 422.
@@ -129,18 +136,32 @@ impl World {
         let now = DateTime::from_timestamp(START, 0).unwrap();
         let clock = Arc::new(ManualClock::new(now));
         let as_clock: Arc<dyn Clock> = clock.clone();
-        let store = Arc::new(MemoryStore::new());
+        let scheduler = Arc::new(MemoryStore::new());
+        let store = Arc::new(CountingStore {
+            inner: scheduler.clone(),
+            reads: AtomicUsize::new(0),
+        });
         let as_store: Arc<dyn Store> = store.clone();
         let url_signer = UrlSigner::new([7; 32]);
-        let blobs = Arc::new(ObjectBlobStore::memory(url.clone(), url_signer.clone()));
+        let blobs = Arc::new(FlakyBlobs {
+            inner: Arc::new(ObjectBlobStore::memory(url.clone(), url_signer.clone())),
+            away: AtomicBool::new(false),
+        });
         let master = MasterKey::from_bytes([9; 32]);
         let signer = Arc::new(SealedSigner::new(as_store.clone(), as_clock.clone(), master));
         let validator = Arc::new(InProcessValidator::new(ValidateOptions::default()));
-        let fleet = Fleet::load(as_store.clone(), as_clock.clone(), FleetOptions::default()).await.unwrap();
+        let fleet = Fleet::load(as_store.clone(), as_clock.clone(), FleetOptions::default())
+            .await
+            .unwrap();
         let strategies = Strategies::standard();
         let engine_options = EngineOptions::default();
-        let engine =
-            Engine::new(as_store.clone(), signer.clone(), as_clock.clone(), strategies, engine_options);
+        let engine = Engine::new(
+            as_store.clone(),
+            signer.clone(),
+            as_clock.clone(),
+            strategies,
+            engine_options,
+        );
         let compile = CompileHandler::new(
             as_store.clone(),
             blobs.clone(),
@@ -152,8 +173,8 @@ impl World {
         set(&mut options);
         let services = Arc::new(Services {
             store: as_store,
-            scheduler: store.clone(),
-            blobs,
+            scheduler: scheduler.clone(),
+            blobs: blobs.clone(),
             signer,
             validator,
             clock: as_clock,
@@ -177,6 +198,8 @@ impl World {
             app,
             url,
             store,
+            blobs,
+            scheduler,
             services,
             clock,
             home,
@@ -199,7 +222,10 @@ impl World {
     }
 
     pub async fn insert<T: Record>(&self, record: &T) {
-        self.store.commit(Changes::new().insert(record).unwrap()).await.unwrap();
+        self.store
+            .commit(Changes::new().insert(record).unwrap())
+            .await
+            .unwrap();
     }
 
     pub async fn read<T: Record>(&self, id: T::Id) -> Stored<T> {
@@ -211,7 +237,10 @@ impl World {
         let read = self.read::<T>(id).await;
         let mut changed = read.value.clone();
         change(&mut changed);
-        self.store.commit(Changes::new().update(&read, &changed).unwrap()).await.unwrap();
+        self.store
+            .commit(Changes::new().update(&read, &changed).unwrap())
+            .await
+            .unwrap();
     }
 
     pub async fn send(&self, request: Request<Body>) -> Reply {
@@ -226,9 +255,18 @@ impl World {
         }
     }
 
-    pub async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Reply {
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Reply {
         let peer: SocketAddr = "198.51.100.7:50000".parse().unwrap();
-        let mut request = Request::builder().method(method).uri(path).extension(ConnectInfo(peer));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .extension(ConnectInfo(peer));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -243,7 +281,13 @@ impl World {
     }
 
     pub async fn bearer(&self, method: &str, path: &str, token: &str) -> Reply {
-        self.call(method, path, &[("authorization", &format!("Bearer {token}"))], None).await
+        self.call(
+            method,
+            path,
+            &[("authorization", &format!("Bearer {token}"))],
+            None,
+        )
+        .await
     }
 
     pub async fn token(&self, tenant: &Tenant, max_uses: Option<u32>) -> (RegistrationToken, Secret) {
@@ -260,7 +304,14 @@ impl World {
     pub async fn member(&self, tenant: &Tenant, name: &str) -> Member {
         let (_, raw) = self.token(tenant, Some(1)).await;
         let headers = [("x-zentinel-join-token", raw.expose())];
-        let reply = self.call("POST", &tenant.register_path(), &headers, Some(json!({"name": name}))).await;
+        let reply = self
+            .call(
+                "POST",
+                &tenant.register_path(),
+                &headers,
+                Some(json!({"name": name})),
+            )
+            .await;
         let body = reply.expect(201);
         Member {
             id: body["node_id"].as_str().unwrap().parse().unwrap(),
@@ -301,9 +352,14 @@ impl World {
         let (bundle, changes) = create(ids, Actor::System, new, self.now()).unwrap();
         self.store.commit(changes).await.unwrap();
         let lease = Duration::from_secs(60);
-        for job in self.store.claim(Queue::Default, "test", 10, lease, self.now()).await.unwrap() {
+        for job in self
+            .scheduler
+            .claim(Queue::Default, "test", 10, lease, self.now())
+            .await
+            .unwrap()
+        {
             self.compile.run(&job).await.unwrap();
-            self.store.complete(&job, self.now()).await.unwrap();
+            self.scheduler.complete(&job, self.now()).await.unwrap();
         }
         self.read::<Bundle>(bundle.id).await.value
     }
@@ -311,11 +367,20 @@ impl World {
     /// Hands a bundle to a node and waits until polls know.
     pub async fn assign(&self, tenant: &Tenant, bundle: BundleId, node: NodeId) {
         let engine = &self.services.engine;
-        let assigned = engine.assign(&tenant.scope(), Actor::System, bundle, &[node], true).await.unwrap();
+        let assigned = engine
+            .assign(&tenant.scope(), Actor::System, bundle, &[node], true)
+            .await
+            .unwrap();
         assert_eq!(assigned.assigned, [node]);
         self.eventually(|| {
             let snapshot = self.services.fleet.snapshot(node);
-            snapshot.is_some_and(|known| known.node.target.as_ref().is_some_and(|target| target.bundle_id == bundle))
+            snapshot.is_some_and(|known| {
+                known
+                    .node
+                    .target
+                    .as_ref()
+                    .is_some_and(|target| target.bundle_id == bundle)
+            })
         })
         .await;
     }
@@ -351,7 +416,11 @@ async fn tenant(store: &dyn Store, name: &str, now: Timestamp) -> Tenant {
     let project = Project::new(organisation.id, "Edge", now).unwrap();
     let scopes = ApiScope::ALL.iter().copied().collect();
     let (key, raw) = ApiKey::issue(organisation.id, None, None, "all", scopes, None, now).unwrap();
-    let changes = Changes::new().insert(&organisation).unwrap().insert(&project).unwrap();
+    let changes = Changes::new()
+        .insert(&organisation)
+        .unwrap()
+        .insert(&project)
+        .unwrap();
     store.commit(changes.insert(&key).unwrap()).await.unwrap();
     Tenant {
         organisation,
