@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::request::Parts;
 use zentinel_core::credential::CredentialHash;
 use zentinel_core::entity::{ApiScope, Project, RegistrationToken};
-use zentinel_core::id::ApiKeyId;
+use zentinel_core::id::{ApiKeyId, OrganisationId};
 use zentinel_core::port::{Query, StoreExt};
 use zentinel_core::{Error, Kind, RecordKind, Result, Scope, Slug, Stored};
 
@@ -21,6 +21,16 @@ pub(super) enum Permit {
     Key(ApiKeyId, Box<Project>),
     /// The project is open: the node waits for approval.
     Open(Box<Project>),
+}
+
+impl Permit {
+    /// The organisation that the node will belong to.
+    pub(super) fn organisation(&self) -> OrganisationId {
+        match self {
+            Self::Token(token) => token.organisation_id,
+            Self::Key(_, project) | Self::Open(project) => project.organisation_id,
+        }
+    }
 }
 
 fn required() -> Error {

@@ -72,6 +72,8 @@ pub(super) async fn register(
     let permit = permit(&api, &parts, &slug, token.as_deref()).await?;
     let registration = registration?;
     registration.check()?;
+    // Before the commit: a node that is in must not be told otherwise.
+    let signing_keys = public_keys(&*api.signer, permit.organisation()).await?;
     let (node, report, key) = match permit {
         Permit::Token(token) => {
             let _turn = memory.gate(token.id.uuid()).lock().await;
@@ -95,7 +97,6 @@ pub(super) async fn register(
             .await?
         }
     };
-    let signing_keys = public_keys(&*api.signer, node.organisation_id).await?;
     let registered = Registered {
         node_id: node.id,
         node_key: key,
