@@ -22,15 +22,21 @@ fn bundle(number: u128) -> BundleId {
 /// A running rollout whose first step waits for its nodes.
 fn waiting(nodes: u128, spec: RolloutSpec, now: Timestamp) -> (State, Observation) {
     let strategies = Strategies::standard();
-    let strategy = strategies.get(&spec.strategy).unwrap_or_else(|error| panic!("{error}"));
-    let ids: Vec<NodeId> = (1..=nodes).map(|number| NodeId::from_uuid(Uuid::from_u128(number))).collect();
+    let strategy = strategies
+        .get(&spec.strategy)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let ids: Vec<NodeId> = (1..=nodes)
+        .map(|number| NodeId::from_uuid(Uuid::from_u128(number)))
+        .collect();
     let target = |node_id: &NodeId| Target {
         node_id: *node_id,
         bundle_id: bundle(2),
         previous_bundle_id: Some(bundle(1)),
     };
     let plan = Plan {
-        steps: strategy.plan(&spec, &ids).unwrap_or_else(|error| panic!("{error}")),
+        steps: strategy
+            .plan(&spec, &ids)
+            .unwrap_or_else(|error| panic!("{error}")),
         targets: ids.iter().map(target).collect(),
         excluded: Vec::new(),
     };
@@ -65,7 +71,9 @@ fn waiting(nodes: u128, spec: RolloutSpec, now: Timestamp) -> (State, Observatio
 fn idle(bencher: Bencher<'_, '_>, nodes: u128, spec: RolloutSpec) {
     let now = DateTime::UNIX_EPOCH;
     let strategies = Strategies::standard();
-    let strategy = strategies.get(&spec.strategy).unwrap_or_else(|error| panic!("{error}"));
+    let strategy = strategies
+        .get(&spec.strategy)
+        .unwrap_or_else(|error| panic!("{error}"));
     let gates = Gates::of(&spec.health_gates);
     let (state, observation) = waiting(nodes, spec, now);
     // The state goes round: what one tick returns is what the next one gets.

@@ -53,8 +53,8 @@ pub fn node_may(from: NodeProgress, to: NodeProgress) -> bool {
         Pending => matches!(to, Staging | Activating | Failed),
         Staging => matches!(to, Staged | Activating | Pending | Failed),
         Staged => matches!(to, Staging | Activating | Pending | Failed),
-        Activating => matches!(to, Staging | Active | Pending | Failed),
-        Active => matches!(to, Staging | Failed),
+        Activating => matches!(to, Staging | Staged | Active | Pending | Failed),
+        Active => matches!(to, Staging | Staged | Failed),
         Failed => matches!(to, Activating),
     }
 }
@@ -375,7 +375,9 @@ impl Draft {
     /// The node was deleted, wherever it stood.
     pub(crate) fn node_is_gone(&mut self, id: NodeId) {
         match self.node(id).map(|node| node.state) {
-            Some(NodeProgress::Failed) => self.edit_node(id, |node| node.error = Some(NODE_DELETED.to_owned())),
+            Some(NodeProgress::Failed) => {
+                self.edit_node(id, |node| node.error = Some(NODE_DELETED.to_owned()))
+            }
             Some(_) => self.move_node(id, NodeProgress::Failed, Some(NODE_DELETED)),
             None => {}
         }
@@ -391,6 +393,8 @@ impl Draft {
             state.bundles.extend(node.previous_bundle_id);
             if node.lagging {
                 state.stragglers.insert(id);
+            } else if state.rollout.state.is_open() {
+                state.stragglers.remove(&id);
             }
             self.decision.changed_nodes.insert(id);
         }

@@ -104,7 +104,8 @@ fn the_heartbeat_gate_needs_two_healthy_beats() {
 
 #[test]
 fn nothing_passes_on_what_is_not_known() {
-    let cases: [(&str, fn(&mut NodeFacts)); 8] = [
+    type Spoil = fn(&mut NodeFacts);
+    let cases: [(&str, Spoil); 8] = [
         ("deleted", |facts| facts.exists = false),
         ("offline", |facts| facts.status = NodeStatus::Offline),
         ("never heard from", |facts| facts.status = NodeStatus::Unknown),

@@ -16,7 +16,10 @@ fn scope() -> (OrganisationId, ProjectId) {
 }
 
 fn edge(number: u128, name: &str, zone: Option<&str>) -> Node {
-    let labels = zone.map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned())).into_iter().collect();
+    let labels = zone
+        .map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned()))
+        .into_iter()
+        .collect();
     let registration = Registration {
         name: name.to_owned(),
         labels,
@@ -45,7 +48,14 @@ fn plan_of(spec: &RolloutSpec, nodes: &[Node], groups: &[NodeGroup]) -> Result<P
 }
 
 fn names(plan: &Plan, nodes: &[Node]) -> Vec<String> {
-    let name = |target: &Target| nodes.iter().find(|node| node.id == target.node_id).unwrap().name.clone();
+    let name = |target: &Target| {
+        nodes
+            .iter()
+            .find(|node| node.id == target.node_id)
+            .unwrap()
+            .name
+            .clone()
+    };
     plan.targets.iter().map(name).collect()
 }
 
@@ -73,12 +83,19 @@ fn pinned_and_unapproved_nodes_are_left_out_with_the_reason() {
     let plan = plan_of(&RolloutSpec::default(), &nodes, &[]).unwrap();
     assert_eq!(names(&plan, &nodes), ["c"]);
     let reasons: Vec<_> = plan.excluded.iter().map(|excluded| excluded.reason).collect();
-    assert_eq!(reasons, [ExclusionReason::Pinned, ExclusionReason::PendingApproval]);
+    assert_eq!(
+        reasons,
+        [ExclusionReason::Pinned, ExclusionReason::PendingApproval]
+    );
 }
 
 #[test]
 fn selectors_by_label_id_and_group() {
-    let nodes = [edge(1, "a", Some("x")), edge(2, "b", Some("y")), edge(3, "c", None)];
+    let nodes = [
+        edge(1, "a", Some("x")),
+        edge(2, "b", Some("y")),
+        edge(3, "c", None),
+    ];
     let selected = |selector: TargetSelector, groups: &[NodeGroup]| {
         let spec = RolloutSpec {
             target_selector: selector,
@@ -89,7 +106,10 @@ fn selectors_by_label_id_and_group() {
     let labels = BTreeMap::from([(ZONE_LABEL.to_owned(), "y".to_owned())]);
     assert_eq!(selected(TargetSelector::Labels { labels }, &[]).unwrap(), ["b"]);
     let node_ids = BTreeSet::from([nodes[2].id, nodes[0].id]);
-    assert_eq!(selected(TargetSelector::NodeIds { node_ids }, &[]).unwrap(), ["c", "a"]);
+    assert_eq!(
+        selected(TargetSelector::NodeIds { node_ids }, &[]).unwrap(),
+        ["c", "a"]
+    );
     let node_ids = BTreeSet::from([NodeId::random()]);
     let error = selected(TargetSelector::NodeIds { node_ids }, &[]).unwrap_err();
     assert!(error.fields().contains_key("target_selector"));
@@ -101,7 +121,10 @@ fn selectors_by_label_id_and_group() {
     groups[0].node_ids = BTreeSet::from([nodes[0].id, nodes[1].id]);
     groups[1].node_ids = BTreeSet::from([nodes[1].id]);
     let group_ids = groups.iter().map(|group| group.id).collect();
-    assert_eq!(selected(TargetSelector::Groups { group_ids }, &groups).unwrap(), ["a", "b"]);
+    assert_eq!(
+        selected(TargetSelector::Groups { group_ids }, &groups).unwrap(),
+        ["a", "b"]
+    );
     let group_ids = BTreeSet::from([GroupId::random()]);
     assert!(selected(TargetSelector::Groups { group_ids }, &groups).is_err());
 }
@@ -142,9 +165,15 @@ fn every_field_of_a_specification_is_checked_at_once() {
     assert_eq!(error.kind(), Kind::Invalid);
     let fields = error.fields();
     assert!(fields["target_selector"][0].starts_with("must be {type: all}"));
-    assert_eq!(fields["strategy"], ["is not a known strategy; known: all_at_once, rolling"]);
+    assert_eq!(
+        fields["strategy"],
+        ["is not a known strategy; known: all_at_once, rolling"]
+    );
     assert_eq!(fields["batch_size"], ["must be greater than 0"]);
-    assert_eq!(fields["batch_percentage"], ["cannot set both batch_size and batch_percentage"]);
+    assert_eq!(
+        fields["batch_percentage"],
+        ["cannot set both batch_size and batch_percentage"]
+    );
     assert_eq!(fields["progress_deadline_seconds"], ["must be greater than 0"]);
     assert_eq!(fields["health_gates"].len(), 2);
     check_spec(&RolloutSpec::default(), &Strategies::standard()).unwrap();
@@ -152,7 +181,10 @@ fn every_field_of_a_specification_is_checked_at_once() {
 
 #[test]
 fn selectors_as_sent() {
-    assert_eq!(target_selector(&json!({"type": "all"})).unwrap(), TargetSelector::All);
+    assert_eq!(
+        target_selector(&json!({"type": "all"})).unwrap(),
+        TargetSelector::All
+    );
     assert!(target_selector(&json!({"type": "labels", "labels": {"a": "b"}})).is_ok());
     for bad in [
         json!(null),
@@ -167,22 +199,38 @@ fn selectors_as_sent() {
         json!({"type": "groups"}),
     ] {
         let error = target_selector(&bad).unwrap_err();
-        assert!(error.fields()["target_selector"][0].starts_with("must be {type: all}"), "{bad}");
+        assert!(
+            error.fields()["target_selector"][0].starts_with("must be {type: all}"),
+            "{bad}"
+        );
     }
 }
 
 #[test]
 fn gates_as_sent() {
     let gates = health_gates(&json!({"heartbeat_healthy": true, "max_error_rate": 5})).unwrap();
-    assert_eq!((gates.heartbeat_healthy, gates.max_error_rate), (Some(true), Some(5.0)));
+    assert_eq!(
+        (gates.heartbeat_healthy, gates.max_error_rate),
+        (Some(true), Some(5.0))
+    );
     for (bad, message) in [
         (json!({"b": 1, "a": 2}), "unknown keys: a, b"),
         (json!({"max_error_rate": "5"}), "max_error_rate must be a number"),
-        (json!({"max_cpu_percent": -1}), "max_cpu_percent must be greater than or equal to 0"),
-        (json!({"heartbeat_healthy": "yes"}), "heartbeat_healthy must be true or false"),
+        (
+            json!({"max_cpu_percent": -1}),
+            "max_cpu_percent must be greater than or equal to 0",
+        ),
+        (
+            json!({"heartbeat_healthy": "yes"}),
+            "heartbeat_healthy must be true or false",
+        ),
         (json!([]), "must be an object"),
     ] {
-        assert_eq!(health_gates(&bad).unwrap_err().fields()["health_gates"], [message], "{bad}");
+        assert_eq!(
+            health_gates(&bad).unwrap_err().fields()["health_gates"],
+            [message],
+            "{bad}"
+        );
     }
 }
 

@@ -106,6 +106,7 @@ pub(super) const NEW: u128 = 100;
 impl Fleet {
     pub(super) fn new(count: usize, faulty_percent: u64, rng: &mut Rng, now: Timestamp) -> Self {
         let mut nodes = Vec::with_capacity(count);
+        let faulty_percent = rng.below(faulty_percent + 1);
         let mut observation = Observation::new([bundle(NEW), bundle(1), bundle(2), bundle(3)]);
         for number in 1..=count as u128 {
             let id = NodeId::from_uuid(Uuid::from_u128(number));
@@ -184,12 +185,17 @@ impl Fleet {
             facts.healthy_streak = 0;
             facts.bundle_error = None;
         }
-        facts.health = match node.behaviour {
-            Behaviour::Mute => Health::default(),
-            Behaviour::FailingGate if says == bundle(NEW) => degraded(),
-            _ => healthy(),
+        match node.behaviour {
+            Behaviour::Mute => facts.health = Health::default(),
+            Behaviour::FailingGate if says == bundle(NEW) => facts.health = degraded(),
+            _ if facts.health.is_healthy() => {}
+            _ => facts.health = healthy(),
+        }
+        facts.healthy_streak = if facts.health.is_healthy() {
+            facts.healthy_streak + 1
+        } else {
+            0
         };
-        facts.healthy_streak = if facts.health.is_healthy() { facts.healthy_streak + 1 } else { 0 };
         let after = (facts.active_bundle_id, facts.status, facts.healthy_streak.min(3));
         (before != after, begins)
     }

@@ -15,8 +15,6 @@ use zentinel_core::id::{BundleId, NodeId, RolloutId};
 pub struct Moment<'a> {
     /// The rollout's state before.
     pub before: RolloutState,
-    /// How each of its nodes stood before.
-    pub progress: &'a BTreeMap<NodeId, NodeProgress>,
     /// The decision.
     pub decision: &'a Decision,
     /// What it was based on.
@@ -37,16 +35,27 @@ pub const INVARIANTS: [Invariant; 9] = [
     ("state_is_consistent", state_is_consistent),
     ("one_batch_in_flight", one_batch_in_flight),
     ("lagging_within_max_unavailable", lagging_within_max_unavailable),
-    ("only_running_rollouts_tell_nodes", only_running_rollouts_tell_nodes),
+    (
+        "only_running_rollouts_tell_nodes",
+        only_running_rollouts_tell_nodes,
+    ),
     ("terminal_stays_terminal", terminal_stays_terminal),
     ("one_rollback_per_rollout", one_rollback_per_rollout),
-    ("a_rollback_leads_where_the_node_was", a_rollback_leads_where_the_node_was),
+    (
+        "a_rollback_leads_where_the_node_was",
+        a_rollback_leads_where_the_node_was,
+    ),
     ("no_gate_opens_on_the_unknown", no_gate_opens_on_the_unknown),
-    ("running_rollouts_are_looked_at_again", running_rollouts_are_looked_at_again),
+    (
+        "running_rollouts_are_looked_at_again",
+        running_rollouts_are_looked_at_again,
+    ),
 ];
 
 fn state_is_consistent(moment: &Moment<'_>) -> Option<String> {
-    crate::check(&moment.decision.state).first().map(ToString::to_string)
+    crate::check(&moment.decision.state)
+        .first()
+        .map(ToString::to_string)
 }
 
 /// Told and not yet found healthy, lagging nodes apart: only nodes of the active step.
@@ -68,11 +77,19 @@ fn one_batch_in_flight(moment: &Moment<'_>) -> Option<String> {
 
 fn lagging_within_max_unavailable(moment: &Moment<'_>) -> Option<String> {
     let state = &moment.decision.state;
-    if state.rollout().rollback_of.is_some() {
+    let ended = matches!(
+        state.rollout().state,
+        RolloutState::Failed | RolloutState::Cancelled
+    );
+    if state.rollout().rollback_of.is_some() || ended {
         return None;
     }
     let allowed = usize::try_from(state.rollout().spec.max_unavailable).unwrap_or(usize::MAX);
-    for step in moment.decision.steps_to_update().filter(|step| step.state == StepState::Completed) {
+    for step in moment
+        .decision
+        .steps_to_update()
+        .filter(|step| step.state == StepState::Completed)
+    {
         let left = |id: &&NodeId| {
             state.nodes().get(id).is_some_and(|node| {
                 let deleted = node.error.as_deref() == Some(crate::transition::NODE_DELETED);
@@ -81,14 +98,21 @@ fn lagging_within_max_unavailable(moment: &Moment<'_>) -> Option<String> {
         };
         let count = step.node_ids.iter().filter(left).count();
         if count > allowed {
-            return Some(format!("step {} left {count} nodes behind, {allowed} may be", step.index));
+            return Some(format!(
+                "step {} left {count} nodes behind, {allowed} may be",
+                step.index
+            ));
         }
     }
     None
 }
 
 fn only_running_rollouts_tell_nodes(moment: &Moment<'_>) -> Option<String> {
-    let tells = moment.decision.effects.iter().any(|effect| matches!(effect, Effect::Stage { .. }));
+    let tells = moment
+        .decision
+        .effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::Stage { .. }));
     (tells && moment.before != RolloutState::Running)
         .then(|| format!("nodes were told while the rollout was {}", moment.before.as_str()))
 }
@@ -138,8 +162,7 @@ fn no_gate_opens_on_the_unknown(moment: &Moment<'_>) -> Option<String> {
         facts.runs(wanted) && facts.is_available() && fresh && after && healthy
     };
     let odd = moment.decision.nodes_to_update().find(|node| {
-        let was = moment.progress.get(&node.node_id);
-        let opened = node.state == NodeProgress::Active && was != Some(&NodeProgress::Active);
+        let opened = node.state == NodeProgress::Active && node.verified_at == Some(moment.now);
         let facts = moment.observation.nodes.get(&node.node_id);
         opened && !facts.is_some_and(|facts| fine(facts, node.bundle_id))
     })?;
@@ -192,7 +215,10 @@ fn wrong_bundle(node: &super::fleet::SimNode, rollouts: &[State]) -> Option<Stri
             .then(|| format!("was restored to {} but runs {}", back.bundle_id, node.truth));
     }
     if part.state == NodeProgress::Active && node.truth != bundle(NEW) {
-        return Some(format!("was found healthy on the new bundle but runs {}", node.truth));
+        return Some(format!(
+            "was found healthy on the new bundle but runs {}",
+            node.truth
+        ));
     }
     let untouched = part.staged_at.is_none();
     (untouched && node.truth != node.original).then(|| "was never told but changed".to_owned())

@@ -16,14 +16,16 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
-use zentinel_core::entity::{HealthGates, NodeProgress, RolloutSpec, RolloutState};
+use zentinel_core::entity::{HealthGates, RolloutSpec, RolloutState};
 use zentinel_core::id::{BundleId, NodeId, OrganisationId, ProjectId, RolloutId, TypedId};
 use zentinel_core::{Actor, Percent, Timestamp};
 
 const BEAT: i64 = 30;
 const SWEEP: i64 = 15;
 /// How long faults last.
-const TROUBLE: i64 = 3_600;
+const TROUBLE: i64 = 2_400;
+/// How long nodes that are well again may take to do what they were told.
+const SETTLING: TimeDelta = TimeDelta::seconds(300);
 /// Decisions to keep for a failure.
 const TRACE: usize = 30;
 
@@ -57,25 +59,42 @@ pub(super) struct Run {
     ran_before: BTreeMap<(RolloutId, NodeId), BundleId>,
     rollbacks: usize,
     ticks: u64,
+    /// Every how many ticks a decision without effects is checked.
+    check_every: u64,
+    /// How late a report wakes its rollouts.
+    wake_delay: TimeDelta,
+    /// How many commands of operators are still to come.
+    commands: usize,
     digest: u64,
     trace: VecDeque<String>,
     violation: Option<Violation>,
     healed: bool,
+    healed_at: Timestamp,
     end: Timestamp,
 }
 
 fn spec(options: &Options, rng: &mut Rng) -> RolloutSpec {
     let nodes = options.nodes.max(1) as u64;
     let standard = if rng.percent(25) { "all_at_once" } else { "rolling" };
-    let share = rng.percent(40).then(|| Percent::new(u8::try_from(rng.between(5, 60)).unwrap_or(10)));
+    let share = rng
+        .percent(40)
+        .then(|| Percent::new(u8::try_from(rng.between(5, 60)).unwrap_or(10)));
     let percent = |value: u64| Percent::new(u8::try_from(value).unwrap_or(50)).unwrap_or(Percent::HALF);
     let batch_percentage = share.and_then(Result::ok);
     let batch = u32::try_from(rng.between(1, nodes.div_ceil(3))).unwrap_or(1);
     RolloutSpec {
-        strategy: options.strategy.as_ref().map_or(standard, |strategy| strategy.name()).to_owned(),
+        strategy: options
+            .strategy
+            .as_ref()
+            .map_or(standard, |strategy| strategy.name())
+            .to_owned(),
         batch_size: if batch_percentage.is_some() { 1 } else { batch },
         batch_percentage,
-        max_unavailable: if rng.percent(50) { u32::try_from(rng.between(1, nodes / 10 + 1)).unwrap_or(1) } else { 0 },
+        max_unavailable: if rng.percent(50) {
+            u32::try_from(rng.between(1, nodes / 10 + 1)).unwrap_or(1)
+        } else {
+            0
+        },
         progress_deadline_seconds: u32::try_from(rng.between(180, 900)).unwrap_or(600),
         health_gates: HealthGates {
             max_error_rate: rng.percent(50).then_some(5.0),
@@ -114,7 +133,12 @@ fn planned(seed: u64, spec: RolloutSpec, strategy: &dyn Strategy, fleet: &Fleet,
 impl Run {
     pub(super) fn new(seed: u64, options: &Options) -> Self {
         let now = DateTime::UNIX_EPOCH;
-        let fleet = Fleet::new(options.nodes, options.faulty_percent, &mut Rng::named(seed, "fleet"), now);
+        let fleet = Fleet::new(
+            options.nodes,
+            options.faulty_percent,
+            &mut Rng::named(seed, "fleet"),
+            now,
+        );
         let mut strategies = Strategies::standard();
         if let Some(strategy) = &options.strategy {
             strategies = strategies.register(Arc::clone(strategy));
@@ -135,10 +159,14 @@ impl Run {
             ran_before: BTreeMap::new(),
             rollbacks: 0,
             ticks: 0,
+            check_every: 1 + options.nodes as u64 / 100,
+            wake_delay: TimeDelta::seconds(2 + (options.nodes as u64 / 250).cast_signed()),
+            commands: 0,
             digest: seed,
             trace: VecDeque::new(),
             violation: None,
             healed: false,
+            healed_at: now,
             end: now,
         };
         if let Some(strategy) = run.strategy(&spec.strategy) {
@@ -195,6 +223,7 @@ impl Run {
 
     fn at(&mut self, seconds: i64, what: What) {
         self.sequence += 1;
+        self.commands += usize::from(matches!(what, What::Operator(_)));
         let when = self.now + TimeDelta::seconds(seconds);
         self.queue.push(Reverse((when, self.sequence, what)));
     }
@@ -205,16 +234,17 @@ impl Run {
         if due.is_none_or(|due| when < due) {
             *due = Some(when);
             self.sequence += 1;
-            self.queue.push(Reverse((when, self.sequence, What::Tick(rollout))));
+            self.queue
+                .push(Reverse((when, self.sequence, What::Tick(rollout))));
         }
     }
 
-    /// A node reported a change: its rollouts are looked at within two seconds.
+    /// Something was reported: the rollouts are looked at soon.
     fn wake_all(&mut self) {
         for rollout in 0..self.rollouts.len() {
             let state = &self.rollouts[rollout];
             if state.rollout().state.is_open() || !state.stragglers().is_empty() {
-                self.wake(rollout, self.now + TimeDelta::seconds(2));
+                self.wake(rollout, self.now + self.wake_delay);
             }
         }
     }
@@ -224,7 +254,7 @@ impl Run {
             let Some(Reverse((when, _, what))) = self.queue.pop() else {
                 break;
             };
-            if self.healed && (when > self.end || self.is_over()) {
+            if (self.healed && when > self.end) || (self.commands == 0 && self.is_over()) {
                 break;
             }
             self.now = when;
@@ -248,13 +278,23 @@ impl Run {
     }
 
     fn is_over(&self) -> bool {
-        let over = |state: &State| !state.rollout().state.is_open() && state.stragglers().is_empty();
+        let over = |state: &State| {
+            let ended = state
+                .rollout()
+                .completed_at
+                .map(|ended| ended.max(self.healed_at));
+            // Nodes that are well again have had their chance to come late.
+            let settled = ended.is_some_and(|ended| self.healed && self.now - ended > SETTLING);
+            ended.is_some() && (settled || state.stragglers().is_empty())
+        };
         // What nodes were told last must have had time to arrive.
-        let quiet = self.fleet.nodes.iter().all(|node| {
-            let done = node.target.is_none_or(|target| target.bundle == node.truth);
-            node.deleted || (done && node.installing.is_none())
-        });
-        quiet && self.rollouts.iter().all(over)
+        let quiet = || {
+            self.fleet.nodes.iter().all(|node| {
+                let done = node.target.is_none_or(|target| target.bundle == node.truth);
+                node.deleted || (done && node.installing.is_none())
+            })
+        };
+        self.rollouts.iter().all(over) && quiet()
     }
 
     fn happens(&mut self, what: What) {
@@ -279,6 +319,7 @@ impl Run {
                 self.at(SWEEP, What::Sweep);
             }
             What::Operator(command) => {
+                self.commands -= 1;
                 for rollout in 0..self.rollouts.len() {
                     self.command(rollout, command);
                 }
@@ -317,6 +358,7 @@ impl Run {
     /// Faults end; operators go on with what is held. The deadlines of every step say how long it may take now.
     fn heal(&mut self) {
         self.healed = true;
+        self.healed_at = self.now;
         self.engine_faults = false;
         self.fleet.heal(self.now);
         for rollout in 0..self.rollouts.len() {
@@ -336,24 +378,29 @@ impl Run {
 
     fn tick(&mut self, rollout: usize) {
         self.ticks += 1;
-        let state = self.load(rollout);
-        let spec = &state.rollout().spec;
+        let spec = &self.rollouts[rollout].rollout().spec;
         let gates = Gates::of(&spec.health_gates);
         let Some(strategy) = self.strategy(&spec.strategy) else {
             return;
         };
+        let state = self.load(rollout);
         let before = state.rollout().state;
-        let progress = Self::progress_of(&state);
         let lost = self.engine_faults && self.engine_rng.percent(3);
         let kept = lost.then(|| state.clone());
-        let decision = step(state, strategy.as_ref(), &gates, &self.fleet.observation, self.now);
+        let decision = step(
+            state,
+            strategy.as_ref(),
+            &gates,
+            &self.fleet.observation,
+            self.now,
+        );
         if let Some(kept) = kept {
             // The commit lost a race: as if nothing had happened, and again soon.
             self.rollouts[rollout] = kept;
             self.wake(rollout, self.now + TimeDelta::seconds(1));
             return;
         }
-        self.commit(rollout, before, &progress, decision);
+        self.commit(rollout, before, decision);
         // Resume what paused by itself: somebody is on call.
         if before == RolloutState::Running && self.rollouts[rollout].rollout().state == RolloutState::Paused {
             let after = self.engine_rng.between(30, 300).cast_signed();
@@ -363,7 +410,9 @@ impl Run {
 
     /// A restart now and then: the state must be the same when it is built from its records again.
     fn load(&mut self, rollout: usize) -> State {
-        let state = self.rollouts[rollout].clone();
+        // A placeholder stands in until the decision is committed: a copy of every node would cost more than the tick.
+        let hollow = State::new(self.rollouts[rollout].rollout().clone(), Vec::new(), []);
+        let state = std::mem::replace(&mut self.rollouts[rollout], hollow);
         if !self.engine_faults || !self.engine_rng.percent(2) {
             return state;
         }
@@ -377,43 +426,34 @@ impl Run {
         again
     }
 
-    fn progress_of(state: &State) -> BTreeMap<NodeId, NodeProgress> {
-        let watched = state.watched();
-        let progress = |id: &NodeId| state.nodes().get(id).map(|node| (*id, node.state));
-        watched.iter().filter_map(progress).collect()
-    }
-
     fn command(&mut self, rollout: usize, command: Command) {
         let state = self.rollouts[rollout].clone();
         let before = state.rollout().state;
-        let progress = state.nodes().iter().map(|(id, node)| (*id, node.state)).collect();
         let legal = command.check(&state, self.now).is_ok();
         match apply(command, state, &self.fleet.observation, self.now) {
-            Ok(decision) => self.commit(rollout, before, &progress, decision),
+            Ok(decision) => self.commit(rollout, before, decision),
             Err(error) if legal => self.violate("legal_commands_succeed", format!("{command:?}: {error}")),
             Err(_) => {}
         }
     }
 
-    fn commit(
-        &mut self,
-        rollout: usize,
-        before: RolloutState,
-        progress: &BTreeMap<NodeId, NodeProgress>,
-        decision: Decision,
-    ) {
+    fn commit(&mut self, rollout: usize, before: RolloutState, decision: Decision) {
         self.remember(rollout, before, &decision);
-        if !decision.is_idle() {
+        // Structure only changes together with effects, events or steps; in between, samples do.
+        let quiet =
+            decision.effects.is_empty() && decision.events.is_empty() && decision.changed_steps.is_empty();
+        if !quiet || (self.ticks.is_multiple_of(self.check_every) && !decision.is_idle()) {
             let moment = Moment {
                 before,
-                progress,
                 decision: &decision,
                 observation: &self.fleet.observation,
                 ran_before: &self.ran_before,
                 rollbacks: if rollout == 0 { self.rollbacks } else { 0 },
                 now: self.now,
             };
-            let broken = INVARIANTS.iter().find_map(|(name, holds)| Some((*name, holds(&moment)?)));
+            let broken = INVARIANTS
+                .iter()
+                .find_map(|(name, holds)| Some((*name, holds(&moment)?)));
             if let Some((name, message)) = broken {
                 self.violate(name, message);
             }
@@ -444,7 +484,9 @@ impl Run {
             .iter()
             .map(|effect| match effect {
                 Effect::Claim { nodes } => format!("claim {}", nodes.len()),
-                Effect::Stage { nodes } => format!("stage {:?}", nodes.iter().map(numbers).collect::<Vec<_>>()),
+                Effect::Stage { nodes } => {
+                    format!("stage {:?}", nodes.iter().map(numbers).collect::<Vec<_>>())
+                }
                 Effect::Unstage { nodes } => {
                     format!("unstage {:?}", nodes.iter().map(numbers).collect::<Vec<_>>())
                 }
@@ -527,14 +569,21 @@ impl Run {
     }
 
     fn tell(&mut self, id: NodeId, told: Told) {
-        let facts = self.fleet.observation.nodes.get(&id).and_then(|facts| facts.active_bundle_id);
+        let facts = self
+            .fleet
+            .observation
+            .nodes
+            .get(&id)
+            .and_then(|facts| facts.active_bundle_id);
         let node = &mut self.fleet.nodes[Fleet::place(id)];
         if node.deleted || node.target == Some(told) {
             return;
         }
         node.target = Some(told);
         node.told.insert(told.bundle);
-        self.ran_before.entry((told.by, id)).or_insert(facts.unwrap_or(node.original));
+        self.ran_before
+            .entry((told.by, id))
+            .or_insert(facts.unwrap_or(node.original));
         // A long poll is answered.
         let soon = self.nodes_rng.between(1, 5).cast_signed();
         self.at(soon, What::Poll(Fleet::place(id)));

@@ -20,7 +20,12 @@ fn simulation() {
             ..Options::default()
         };
         let outcome = Simulation::run(seed, &options);
-        assert_eq!(outcome.failure(), None, "{}", outcome.failure().unwrap_or_default());
+        assert_eq!(
+            outcome.failure(),
+            None,
+            "{}",
+            outcome.failure().unwrap_or_default()
+        );
         *ended.entry(format!("{:?}", outcome.rollouts)).or_default() += 1;
     }
     println!("{ended:#?}");
@@ -32,7 +37,10 @@ fn the_same_seed_gives_the_same_run() {
     for seed in 1_000..1_005 {
         assert_eq!(Simulation::run(seed, &options), Simulation::run(seed, &options));
     }
-    assert_ne!(Simulation::run(1, &options).digest, Simulation::run(2, &options).digest);
+    assert_ne!(
+        Simulation::run(1, &options).digest,
+        Simulation::run(2, &options).digest
+    );
 }
 
 #[test]
@@ -46,7 +54,10 @@ fn a_perfect_world_completes() {
             strategy: None,
         };
         let outcome = Simulation::run(seed, &options);
-        assert_eq!((outcome.failure(), outcome.rollouts.as_slice()), (None, [RolloutState::Completed].as_slice()));
+        assert_eq!(
+            (outcome.failure(), outcome.rollouts.as_slice()),
+            (None, [RolloutState::Completed].as_slice())
+        );
     }
 }
 
@@ -69,7 +80,11 @@ fn a_planted_fault_is_found() {
             _spec: &zentinel_core::entity::RolloutSpec,
             targets: &[NodeId],
         ) -> zentinel_core::Result<Vec<PlannedStep>> {
-            Ok(targets.split_last().map(|(_, rest)| PlannedStep::deploy(rest)).into_iter().collect())
+            Ok(targets
+                .split_last()
+                .map(|(_, rest)| PlannedStep::deploy(rest))
+                .into_iter()
+                .collect())
         }
     }
     let strategy: Arc<dyn Strategy> = Arc::new(Forgetful);

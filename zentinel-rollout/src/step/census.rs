@@ -6,7 +6,7 @@ use crate::step::{BUNDLE_REVOKED, elapsed};
 use crate::transition::{Draft, NODE_DELETED};
 use chrono::TimeDelta;
 use zentinel_core::Timestamp;
-use zentinel_core::entity::NodeProgress;
+use zentinel_core::entity::{NodeProgress, RolloutNode};
 use zentinel_core::id::NodeId;
 
 /// Most names that an error lists.
@@ -23,8 +23,10 @@ pub(super) enum Standing {
     Failed,
     /// It runs the bundle.
     Activated,
-    /// It does not yet.
+    /// It was told, and does not yet.
     Waiting,
+    /// It has not been told.
+    Untold,
 }
 
 /// Where the nodes of a step stand. Deleted nodes are in none of the lists.
@@ -34,6 +36,8 @@ pub(super) struct Census {
     pub(super) total: usize,
     /// How many were not looked at.
     pub(super) unobserved: usize,
+    /// Whether some have not been told.
+    pub(super) untold: bool,
     /// Those that run the bundle.
     pub(super) activated: Vec<NodeId>,
     /// Those that do not yet.
@@ -55,7 +59,8 @@ impl Census {
         let mut revoked = Vec::new();
         for at in 0..draft.step(place).node_ids.len() {
             let id = draft.step(place).node_ids[at];
-            let standing = note(draft, observation, id, now, &mut revoked);
+            let facts = observation.nodes.get(&id);
+            let standing = note(draft, observation, (id, facts), now, &mut revoked);
             if standing == Standing::Deleted {
                 continue;
             }
@@ -64,13 +69,13 @@ impl Census {
                 Standing::Unobserved => census.unobserved += 1,
                 Standing::Failed => census.failed.push(id),
                 Standing::Activated => census.activated.push(id),
+                Standing::Untold => {
+                    census.untold = true;
+                    census.waiting.push(id);
+                }
                 Standing::Waiting | Standing::Deleted => census.waiting.push(id),
             }
-            if observation
-                .nodes
-                .get(&id)
-                .is_some_and(|facts| !facts.is_available())
-            {
+            if facts.is_some_and(|facts| !facts.is_available()) {
                 census.unavailable.push(id);
             }
         }
@@ -109,7 +114,7 @@ impl Census {
 pub(super) fn note(
     draft: &mut Draft,
     observation: &Observation,
-    id: NodeId,
+    (id, facts): (NodeId, Option<&NodeFacts>),
     now: Timestamp,
     revoked: &mut Vec<NodeId>,
 ) -> Standing {
@@ -117,10 +122,11 @@ pub(super) fn note(
         return Standing::Deleted;
     };
     let (progress, bundle) = (node.state, node.bundle_id);
+    let untold = progress == NodeProgress::Pending && !node.lagging;
     if progress == NodeProgress::Failed && node.error.as_deref() == Some(NODE_DELETED) {
         return Standing::Deleted;
     }
-    let Some(facts) = observation.nodes.get(&id) else {
+    let Some(facts) = facts else {
         return Standing::Unobserved;
     };
     if !facts.exists {
@@ -144,8 +150,13 @@ pub(super) fn note(
         revoked.push(id);
         return Standing::Failed;
     }
-    note_waiting(draft, id, progress, facts.staged_bundle_id == Some(bundle));
-    Standing::Waiting
+    let staged = facts.staged_bundle_id == Some(bundle);
+    note_waiting(draft, id, progress, staged);
+    if untold {
+        Standing::Untold
+    } else {
+        Standing::Waiting
+    }
 }
 
 /// Notes that a node runs its bundle.
@@ -163,16 +174,30 @@ pub(super) fn note_activation(draft: &mut Draft, id: NodeId, facts: &NodeFacts, 
     });
 }
 
+/// Notes that a node that was given up runs its bundle after all: a rollback must not forget it.
+pub(super) fn note_late_activation(draft: &mut Draft, id: NodeId, facts: &NodeFacts, now: Timestamp) -> bool {
+    let late = |node: &RolloutNode| facts.runs(node.bundle_id) && node.activated_at.is_none();
+    let late = draft.node(id).is_some_and(late);
+    if late {
+        let since = facts.active_since.unwrap_or(now);
+        draft.edit_node(id, |node| node.activated_at = Some(since));
+    }
+    late
+}
+
 fn note_waiting(draft: &mut Draft, id: NodeId, progress: NodeProgress, staged: bool) {
-    match (progress, staged) {
-        (NodeProgress::Staging, true) => draft.move_node(id, NodeProgress::Staged, None),
-        // It fell back to what it ran before.
-        (NodeProgress::Activating | NodeProgress::Active | NodeProgress::Staged, false)
-        | (NodeProgress::Activating | NodeProgress::Active, true) => {
-            draft.move_node(id, NodeProgress::Staging, None);
+    let to = if staged {
+        NodeProgress::Staged
+    } else {
+        NodeProgress::Staging
+    };
+    match progress {
+        // An active node fell back to what it ran before.
+        NodeProgress::Staging | NodeProgress::Staged | NodeProgress::Activating | NodeProgress::Active
+            if progress != to =>
+        {
+            draft.move_node(id, to, None);
         }
-        (NodeProgress::Pending | NodeProgress::Staging, _)
-        | (NodeProgress::Staged, true)
-        | (NodeProgress::Failed, _) => {}
+        _ => {}
     }
 }

@@ -1,12 +1,13 @@
 //! How steps and rollouts end: completion, failure, cancellation and rollback.
 
-use super::census::note;
+use super::census::{note, note_late_activation};
 use super::{NO_TARGET_NODES, error};
 use crate::decision::{Effect, Restore, Rollback, Unrestorable, UnrestorableReason};
 use crate::observation::Observation;
 use crate::plan::derived_rollback_id;
 use crate::transition::{Draft, NODE_DELETED, OUTCOME, ROLLED_BACK};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use zentinel_core::entity::{
     NodeProgress, RolloutError, RolloutNode, RolloutSpec, RolloutState, StepState, TargetSelector, Waiting,
 };
@@ -140,6 +141,7 @@ pub(crate) fn roll_back_by_operator(draft: &mut Draft, observation: &Observation
         let withdrawn = withdraw(draft, "rolled_back");
         draft.effect(Effect::Unstage { nodes: withdrawn });
         draft.edit_rollout(|rollout| rollout.error = Some(outcome));
+        draft.find_stragglers();
     }
     draft.report(Waiting {
         summary: message.to_owned(),
@@ -190,16 +192,25 @@ fn note_told(draft: &mut Draft, observation: &Observation) {
         return;
     }
     let now = draft.now();
+    let batch: BTreeSet<NodeId> = match draft.state().active() {
+        Some(place) => draft.step(place).node_ids.iter().copied().collect(),
+        None => BTreeSet::new(),
+    };
     let told = |node: &&RolloutNode| node.staged_at.is_some() && node.state != NodeProgress::Active;
-    let told: Vec<NodeId> = draft
+    let told: Vec<(NodeId, NodeProgress)> = draft
         .state()
         .nodes()
         .values()
         .filter(told)
-        .map(|node| node.node_id)
+        .map(|node| (node.node_id, node.state))
         .collect();
-    for id in told {
-        note(draft, observation, id, now, &mut Vec::new());
+    for (id, progress) in told {
+        let facts = observation.nodes.get(&id);
+        if progress != NodeProgress::Failed || batch.contains(&id) {
+            note(draft, observation, (id, facts), now, &mut Vec::new());
+        } else if let Some(facts) = facts {
+            note_late_activation(draft, id, facts, now);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Nodes that are not in the active step but may still move: lagging ones, and those that
 //! activate a bundle after it was withdrawn and rolled back.
 
-use super::census::note_activation;
+use super::census::{note_activation, note_late_activation};
 use super::{STRAGGLER_INTERVAL, STRAGGLER_WATCH};
 use crate::decision::{Effect, Restore};
 use crate::gate::{Gates, Sample};
@@ -93,16 +93,12 @@ fn late(
     let Some(node) = draft.node(id) else {
         return;
     };
-    if !facts.runs(node.bundle_id) {
-        return;
-    }
     let previous = node
         .previous_bundle_id
         .filter(|previous| *previous != node.bundle_id);
-    let since = facts.active_since.unwrap_or(now);
-    draft.edit_node(id, |node| {
-        node.activated_at.get_or_insert(since);
-    });
+    if !note_late_activation(draft, id, facts, now) {
+        return;
+    }
     draft.caught_up(id);
     if let Some(bundle_id) = previous.filter(|previous| observation.deployable.contains(previous)) {
         outcome.restore.push(Restore {

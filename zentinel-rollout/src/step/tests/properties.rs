@@ -76,8 +76,6 @@ struct Witness {
 impl Witness {
     fn watch(&mut self, decide: impl FnOnce(&mut World) -> Option<crate::Decision>) {
         let before = state_of(&self.world);
-        let nodes = self.world.state.nodes();
-        let progress = nodes.iter().map(|(id, node)| (*id, node.state)).collect();
         let Some(decision) = decide(&mut self.world) else {
             return;
         };
@@ -89,7 +87,6 @@ impl Witness {
         }
         let moment = Moment {
             before,
-            progress: &progress,
             decision: &decision,
             observation: &self.world.observation,
             ran_before: &self.ran_before,
@@ -123,11 +120,15 @@ impl Witness {
                 world.facts(*number).healthy_streak = 0;
             }
             Action::GoesOffline(number) if known(world, *number) => world.goes_offline(*number),
-            Action::ComesBack(number) if known(world, *number) => world.facts(*number).status = NodeStatus::Online,
+            Action::ComesBack(number) if known(world, *number) => {
+                world.facts(*number).status = NodeStatus::Online
+            }
             Action::Stages(number) if known(world, *number) => {
                 world.facts(*number).staged_bundle_id = Some(bundle(NEW));
             }
-            Action::IsDeleted(number) if known(world, *number) => *world.facts(*number) = crate::NodeFacts::deleted(),
+            Action::IsDeleted(number) if known(world, *number) => {
+                *world.facts(*number) = crate::NodeFacts::deleted()
+            }
             Action::IsNotLookedAt(number) => {
                 world.observation.nodes.remove(&node(*number));
             }
