@@ -51,9 +51,9 @@ PYTHON
 . "$dir/run"
 
 fuzz() {
-    "$dir/venv/bin/schemathesis" --config-file "$dir/schemathesis.toml" run "$url/api/openapi.json" \
+    (cd "$dir" && exec "$dir/venv/bin/schemathesis" --config-file "$dir/schemathesis.toml" run "$url/api/openapi.json" \
         --checks not_a_server_error --phases examples,coverage,fuzzing --max-examples "$examples" \
-        --request-timeout 30 --workers 2 --no-color --suppress-health-check all "$@"
+        --request-timeout 30 --workers 2 --no-color --suppress-health-check all "$@")
 }
 # Revoking and deleting keys would lock the fuzzer out; a long poll would hold it up.
 fuzz --header "Authorization: Bearer $key" --exclude-path-regex '^/api/v1/nodes/|/api-keys/\{id\}'

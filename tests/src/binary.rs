@@ -44,11 +44,7 @@ pub fn path() -> &'static Path {
 #[must_use]
 pub fn command(arguments: &[&str], environment: &[(String, String)]) -> Command {
     let mut command = Command::new(path());
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(environment.iter().cloned())
-        .stdin(Stdio::null());
+    command.args(arguments).env_clear().envs(environment.iter().cloned()).stdin(Stdio::null());
     if let Some(search) = std::env::var_os("PATH") {
         command.env("PATH", search);
     }
@@ -70,10 +66,8 @@ impl Server {
     /// When it does not.
     #[must_use]
     pub fn start(environment: &[(String, String)]) -> Self {
-        let mut child = command(&["--json", "serve"], environment)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let mut child =
+            command(&["--json", "serve"], environment).stdout(Stdio::piped()).spawn().expect("it starts");
         let out = child.stdout.take().expect("piped");
         let mut lines = BufReader::new(out).lines();
         let ready: Value = loop {
@@ -83,10 +77,7 @@ impl Server {
                 break event;
             }
         };
-        Self {
-            child,
-            url: ready["url"].as_str().expect("url").to_owned(),
-        }
+        Self { child, url: ready["url"].as_str().expect("url").to_owned() }
     }
 
     /// `kill -9`.
@@ -99,13 +90,7 @@ impl Server {
     #[must_use]
     pub fn terminate(mut self) -> bool {
         let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &id])
-                .status()
-                .expect("kill runs")
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill runs").success());
         self.child.wait().expect("wait").success()
     }
 }

@@ -22,10 +22,7 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(
         if let Some(found) = ready().await {
             return found;
         }
-        assert!(
-            start.elapsed() < limit,
-            "gave up waiting for {what} after {limit:?}"
-        );
+        assert!(start.elapsed() < limit, "gave up waiting for {what} after {limit:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -43,10 +43,7 @@ pub struct Plane {
 #[derive(Debug)]
 enum Running {
     InProcess(Box<App>),
-    Binary {
-        server: Option<Server>,
-        environment: Vec<(String, String)>,
-    },
+    Binary { server: Option<Server>, environment: Vec<(String, String)> },
 }
 
 /// Settings that make tests quick and leave their request rates alone.
@@ -80,9 +77,7 @@ impl Plane {
         };
         let store = &*app.services.store;
         let made = bootstrap(store, &SystemClock, &names).await.expect("bootstrap");
-        let token = join_token(store, &SystemClock, &made.projects[0])
-            .await
-            .expect("token");
+        let token = join_token(store, &SystemClock, &made.projects[0]).await.expect("token");
         Self {
             url: app.public_url.clone(),
             api_key: made.api_key.expose().to_owned(),
@@ -122,10 +117,7 @@ impl Plane {
     ) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let own = [
-            (
-                "ZENTINEL_DATA_DIR",
-                directory.path().join("data").display().to_string(),
-            ),
+            ("ZENTINEL_DATA_DIR", directory.path().join("data").display().to_string()),
             ("ZENTINEL_LISTEN", format!("127.0.0.1:{}", free_port())),
         ];
         environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
@@ -146,10 +138,7 @@ impl Plane {
             join_token: text("join_token"),
             database,
             s3,
-            running: Running::Binary {
-                server: Some(server),
-                environment,
-            },
+            running: Running::Binary { server: Some(server), environment },
             directory,
         }
     }
@@ -167,11 +156,7 @@ impl Plane {
             old.expect("it runs").kill();
             Server::start(&environment)
         };
-        *server = Some(
-            tokio::task::spawn_blocking(restart)
-                .await
-                .expect("it starts again"),
-        );
+        *server = Some(tokio::task::spawn_blocking(restart).await.expect("it starts again"));
     }
 
     /// Ends it in order and removes what it used; answers whether it ended well.
@@ -183,9 +168,7 @@ impl Plane {
             }
             Running::Binary { server, .. } => {
                 let server = server.expect("it runs");
-                tokio::task::spawn_blocking(move || server.terminate())
-                    .await
-                    .expect("it ends")
+                tokio::task::spawn_blocking(move || server.terminate()).await.expect("it ends")
             }
         };
         if let Some(database) = self.database {
@@ -216,24 +199,10 @@ fn free_port() -> u16 {
 }
 
 fn initialise(environment: &[(String, String)]) -> Value {
-    let arguments = [
-        "--json",
-        "init",
-        "--organisation",
-        "Example",
-        "--project",
-        "Edge",
-        "--email",
-        "ops@example.com",
-    ];
-    let output = binary::command(&arguments, environment)
-        .output()
-        .expect("it runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let arguments =
+        ["--json", "init", "--organisation", "Example", "--project", "Edge", "--email", "ops@example.com"];
+    let output = binary::command(&arguments, environment).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
@@ -254,10 +223,7 @@ struct Healthy;
 impl HealthSource for Healthy {
     fn sample(&self) -> (Map<String, Value>, Map<String, Value>) {
         let health = [("status".to_owned(), "healthy".into())];
-        let metrics = [
-            ("error_rate".to_owned(), 0.1.into()),
-            ("latency_p99_ms".to_owned(), 12.into()),
-        ];
+        let metrics = [("error_rate".to_owned(), 0.1.into()), ("latency_p99_ms".to_owned(), 12.into())];
         (health.into_iter().collect(), metrics.into_iter().collect())
     }
 }
@@ -281,22 +247,12 @@ impl TestNode {
             heartbeat_interval: Duration::from_millis(500),
             long_poll: Duration::from_secs(5),
         };
-        let agent = Agent::enrol(
-            options,
-            Arc::new(SystemClock),
-            Arc::new(activator),
-            Arc::new(Healthy),
-        );
+        let agent = Agent::enrol(options, Arc::new(SystemClock), Arc::new(activator), Arc::new(Healthy));
         let agent = Arc::new(agent.await.expect("it registers"));
         let shutdown = CancellationToken::new();
         let (running, until) = (Arc::clone(&agent), shutdown.clone());
         let task = tokio::spawn(async move { running.run(until).await });
-        Self {
-            agent,
-            file_root,
-            shutdown,
-            task,
-        }
+        Self { agent, file_root, shutdown, task }
     }
 
     /// Gives the node a directory that a configuration serves files from.
@@ -321,8 +277,6 @@ impl Drop for TestNode {
 /// A configuration from the examples.
 #[must_use]
 pub fn example(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../examples/configs")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs").join(name);
     std::fs::read_to_string(path).expect("the example is there")
 }

@@ -29,12 +29,7 @@ impl Database {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let door = listener.local_addr().expect("local address");
         let task = Some(forward(listener, &server));
-        Self {
-            server,
-            name,
-            door,
-            task,
-        }
+        Self { server, name, door, task }
     }
 
     /// The URL to hand to a control plane; it leads through the door.
@@ -57,11 +52,9 @@ impl Database {
 
     /// Lets connections through again.
     pub async fn come_back(&mut self) {
-        let listener = crate::wait_for(
-            "the database port",
-            std::time::Duration::from_secs(10),
-            || async { TcpListener::bind(self.door).await.ok() },
-        )
+        let listener = crate::wait_for("the database port", std::time::Duration::from_secs(10), || async {
+            TcpListener::bind(self.door).await.ok()
+        })
         .await;
         self.task = Some(forward(listener, &self.server));
     }
@@ -74,21 +67,12 @@ impl Database {
 }
 
 async fn run(server: &Url, statement: String) {
-    let mut connection = PgConnection::connect(server.as_str())
-        .await
-        .expect("the PostgreSQL server answers");
-    connection
-        .execute(sqlx::AssertSqlSafe(statement))
-        .await
-        .expect("statement");
+    let mut connection = PgConnection::connect(server.as_str()).await.expect("the PostgreSQL server answers");
+    connection.execute(sqlx::AssertSqlSafe(statement)).await.expect("statement");
 }
 
 fn forward(listener: TcpListener, server: &Url) -> JoinHandle<()> {
-    let target = format!(
-        "{}:{}",
-        server.host_str().expect("host"),
-        server.port().unwrap_or(5432)
-    );
+    let target = format!("{}:{}", server.host_str().expect("host"), server.port().unwrap_or(5432));
     tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         while let Ok((mut inward, _)) = listener.accept().await {

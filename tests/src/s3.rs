@@ -32,11 +32,7 @@ impl S3Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("local address");
         let task = Some(serve(listener, directory.path()));
-        Self {
-            directory,
-            address,
-            task,
-        }
+        Self { directory, address, task }
     }
 
     /// Its base URL.

@@ -12,22 +12,11 @@ fn root() -> PathBuf {
 /// Normal and build dependencies of each workspace package, by name.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--locked",
-            "--offline",
-        ])
+        .args(["metadata", "--format-version", "1", "--no-deps", "--locked", "--offline"])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     metadata["packages"]
@@ -35,15 +24,8 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .unwrap()
         .iter()
         .map(|package| {
-            let needed = package["dependencies"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .filter(|it| it["kind"] != "dev");
-            (
-                text(&package["name"]),
-                needed.map(|it| text(&it["name"])).collect(),
-            )
+            let needed = package["dependencies"].as_array().unwrap().iter().filter(|it| it["kind"] != "dev");
+            (text(&package["name"]), needed.map(|it| text(&it["name"])).collect())
         })
         .collect()
 }
@@ -55,19 +37,10 @@ fn arrows_between_crates_point_the_right_way() {
         ("zentinel-store", &["zentinel-core"]),
         ("zentinel-compiler", &["zentinel-core"]),
         ("zentinel-rollout", &["zentinel-core"]),
-        (
-            "zentinel-http",
-            &["zentinel-core", "zentinel-compiler", "zentinel-rollout"],
-        ),
+        ("zentinel-http", &["zentinel-core", "zentinel-compiler", "zentinel-rollout"]),
         (
             "zentinel-server",
-            &[
-                "zentinel-core",
-                "zentinel-store",
-                "zentinel-compiler",
-                "zentinel-rollout",
-                "zentinel-http",
-            ],
+            &["zentinel-core", "zentinel-store", "zentinel-compiler", "zentinel-rollout", "zentinel-http"],
         ),
     ];
     let dependencies = dependencies();
@@ -78,10 +51,7 @@ fn arrows_between_crates_point_the_right_way() {
             .filter(|it| it.starts_with("zentinel-") && !is_proxy(it))
             .collect();
         let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
-        assert!(
-            ours.is_subset(&allowed),
-            "{name} depends on {ours:?}, allowed are {allowed:?}"
-        );
+        assert!(ours.is_subset(&allowed), "{name} depends on {ours:?}, allowed are {allowed:?}");
     }
 }
 
@@ -108,23 +78,12 @@ fn heavy_dependencies_stay_where_they_belong() {
         ),
         ("sqlx", vec!["zentinel-store", "zentinel-tests"]),
         ("object_store", vec!["zentinel-store"]),
-        (
-            "axum",
-            vec![
-                "zentinel-http",
-                "zentinel-server",
-                "zentinel-examples",
-                "zentinel-tests",
-            ],
-        ),
+        ("axum", vec!["zentinel-http", "zentinel-server", "zentinel-examples", "zentinel-tests"]),
         ("zentinel-config", vec!["zentinel-compiler"]),
     ] {
         for (package, needed) in &dependencies {
             let allowed = owners.contains(&package.as_str());
-            assert!(
-                allowed || !needed.contains(dependency),
-                "{package} must not depend on {dependency}"
-            );
+            assert!(allowed || !needed.contains(dependency), "{package} must not depend on {dependency}");
         }
     }
 }
@@ -132,11 +91,7 @@ fn heavy_dependencies_stay_where_they_belong() {
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir()
-            && path
-                .file_name()
-                .is_some_and(|name| name != "target" && name != ".git")
-        {
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target" && name != ".git") {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
@@ -152,23 +107,11 @@ fn files_stay_readable() {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let lines = text.lines().count();
-        assert!(
-            lines <= 800,
-            "{} has {lines} lines: what is it really made of?",
-            file.display()
-        );
-        assert!(
-            file.file_name().unwrap() != "mod.rs",
-            "{}: use foo.rs beside foo/",
-            file.display()
-        );
+        assert!(lines <= 800, "{} has {lines} lines: what is it really made of?", file.display());
+        assert!(file.file_name().unwrap() != "mod.rs", "{}: use foo.rs beside foo/", file.display());
         for unfinished in ["todo!(", "unimplemented!(", "#[ignore"] {
             let here = file.ends_with("tests/tests/architecture.rs");
-            assert!(
-                here || !text.contains(unfinished),
-                "{} contains {unfinished}",
-                file.display()
-            );
+            assert!(here || !text.contains(unfinished), "{} contains {unfinished}", file.display());
         }
     }
 }

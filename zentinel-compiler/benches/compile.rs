@@ -1,10 +1,6 @@
 //! What compiling costs, beside what the proxy's parser costs alone.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a benchmark fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
 
 use divan::Bencher;
 use std::sync::Arc;
@@ -47,22 +43,13 @@ fn source(routes: usize) -> Source {
 #[divan::bench(args = ROUTES)]
 fn proxy_parse_and_validate(bencher: Bencher<'_, '_>, routes: usize) {
     let text = config(routes);
-    bencher.bench(|| {
-        zentinel_config::Config::from_kdl(&text)
-            .unwrap()
-            .validate()
-            .unwrap()
-    });
+    bencher.bench(|| zentinel_config::Config::from_kdl(&text).unwrap().validate().unwrap());
 }
 
 /// Text to archive: validation, SBOM, packing, reading back.
 #[divan::bench(args = ROUTES)]
 fn compile(bencher: Bencher<'_, '_>, routes: usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let compiler = Compiler::new(Arc::new(InProcessValidator::default()));
     bencher
         .with_inputs(|| source(routes))
@@ -72,11 +59,7 @@ fn compile(bencher: Bencher<'_, '_>, routes: usize) {
 /// The same, compared with a running configuration.
 #[divan::bench(args = ROUTES)]
 fn compile_against_a_baseline(bencher: Bencher<'_, '_>, routes: usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let compiler = Compiler::new(Arc::new(InProcessValidator::default()));
     let old = config(routes).replace("max-rps 50", "max-rps 40");
     bencher

@@ -26,16 +26,8 @@ pub fn decide(old: Option<&Model>, new: &Model) -> (Activation, Vec<Finding>) {
     let (before, after) = (settings(old), settings(new));
     for (path, value) in &after {
         if before.get(path) != Some(value) {
-            let verb = if before.contains_key(path) {
-                "changed"
-            } else {
-                "is new"
-            };
-            report.add(
-                RiskCode::RestartRequired,
-                path,
-                format!("{path} {verb}; a reload does not apply it"),
-            );
+            let verb = if before.contains_key(path) { "changed" } else { "is new" };
+            report.add(RiskCode::RestartRequired, path, format!("{path} {verb}; a reload does not apply it"));
         }
     }
     for path in before.keys().filter(|path| !after.contains_key(*path)) {
@@ -49,11 +41,7 @@ pub fn decide(old: Option<&Model>, new: &Model) -> (Activation, Vec<Finding>) {
             );
         }
     }
-    if report.is_empty() {
-        (Activation::Reload, Vec::new())
-    } else {
-        (Activation::Restart, report.finish())
-    }
+    if report.is_empty() { (Activation::Reload, Vec::new()) } else { (Activation::Restart, report.finish()) }
 }
 
 /// Whether the route or the upstream that a setting belonged to is gone.
@@ -72,40 +60,16 @@ fn settings(model: &Model) -> BTreeMap<String, Value> {
     let config = model.config();
     let mut all = BTreeMap::from([
         ("system".to_owned(), json(&config.server)),
-        (
-            "observability/metrics".to_owned(),
-            json(&config.observability.metrics),
-        ),
-        (
-            "observability/logging".to_owned(),
-            json(&config.observability.logging),
-        ),
-        (
-            "observability/tracing".to_owned(),
-            json(&config.observability.tracing),
-        ),
+        ("observability/metrics".to_owned(), json(&config.observability.metrics)),
+        ("observability/logging".to_owned(), json(&config.observability.logging)),
+        ("observability/tracing".to_owned(), json(&config.observability.tracing)),
         ("rate-limits".to_owned(), json(&config.rate_limits)),
         ("cache".to_owned(), json(&config.cache)),
         ("waf".to_owned(), json(&config.waf)),
     ]);
-    all.extend(
-        model
-            .limits()
-            .into_iter()
-            .map(|item| (item.path, json(item.value))),
-    );
-    all.extend(
-        model
-            .listeners()
-            .into_iter()
-            .map(|item| (item.path, json(item.value))),
-    );
-    all.extend(
-        model
-            .agents()
-            .into_iter()
-            .map(|item| (item.path, json(item.value))),
-    );
+    all.extend(model.limits().into_iter().map(|item| (item.path, json(item.value))));
+    all.extend(model.listeners().into_iter().map(|item| (item.path, json(item.value))));
+    all.extend(model.agents().into_iter().map(|item| (item.path, json(item.value))));
     for item in model.upstreams() {
         if let Some(check) = &item.value.health_check {
             all.insert(format!("{}/health-check", item.path), json(check));
@@ -120,15 +84,9 @@ fn settings(model: &Model) -> BTreeMap<String, Value> {
 fn route_settings(model: &Model, item: &Item<'_, RouteConfig>) -> Vec<(String, Value)> {
     let route = item.value;
     let filters = model.filters_of(item).into_iter();
-    let fixed: Vec<_> = filters
-        .filter(|filter| !reloads(&filter.filter))
-        .map(json)
-        .collect();
+    let fixed: Vec<_> = filters.filter(|filter| !reloads(&filter.filter)).map(json).collect();
     let parts = [
-        (
-            "policies",
-            object!([route.policies.rate_limit, route.policies.cache]),
-        ),
+        ("policies", object!([route.policies.rate_limit, route.policies.cache])),
         ("static-files", json(&route.static_files)),
         ("api-schema", json(&route.api_schema)),
         ("inference", json(&route.inference)),
@@ -172,10 +130,7 @@ mod tests {
     fn decided(old: &str, new: &str) -> (Activation, Vec<String>) {
         let (old, new) = (Model::parse(old).unwrap(), Model::parse(new).unwrap());
         let (activation, findings) = decide(Some(&old), &new);
-        (
-            activation,
-            findings.into_iter().map(|finding| finding.path).collect(),
-        )
+        (activation, findings.into_iter().map(|finding| finding.path).collect())
     }
 
     #[test]
@@ -189,11 +144,7 @@ mod tests {
             ("connect-secs 2", "connect-secs 3"),
             ("filters \"rl\" \"login\" \"sec\"", "filters \"rl\" \"login\""),
         ] {
-            assert_eq!(
-                decided(BASE, &changed(from, to)),
-                (Activation::Reload, vec![]),
-                "{from} -> {to}"
-            );
+            assert_eq!(decided(BASE, &changed(from, to)), (Activation::Reload, vec![]), "{from} -> {to}");
         }
     }
 
@@ -201,64 +152,25 @@ mod tests {
     fn what_needs_a_restart() {
         for (from, to, path) in [
             ("worker-threads 2", "worker-threads 4", "system"),
-            (
-                "address \"127.0.0.1:8080\"",
-                "address \"127.0.0.1:8081\"",
-                "listeners/http",
-            ),
-            (
-                "cert-file \"/etc/tls/a.pem\"",
-                "cert-file \"/etc/tls/b.pem\"",
-                "listeners/tls",
-            ),
+            ("address \"127.0.0.1:8080\"", "address \"127.0.0.1:8081\"", "listeners/http"),
+            ("cert-file \"/etc/tls/a.pem\"", "cert-file \"/etc/tls/b.pem\"", "listeners/tls"),
             ("127.0.0.1:9090", "127.0.0.1:9091", "observability/metrics"),
             ("max-rps 50", "max-rps 60", "routes/api/filters"),
-            (
-                "filters \"rl\" \"login\" \"sec\"",
-                "filters \"login\" \"sec\"",
-                "routes/api/filters",
-            ),
-            (
-                "requests-per-second 10",
-                "requests-per-second 11",
-                "routes/web/policies",
-            ),
-            (
-                "events \"request_headers\"",
-                "events \"request_headers\" \"request_body\"",
-                "agents/jwt",
-            ),
-            (
-                "interval-secs 10",
-                "interval-secs 11",
-                "upstreams/api/health-check",
-            ),
-            (
-                "root \"/srv/www\"",
-                "root \"/srv/www2\"",
-                "routes/static/static-files",
-            ),
+            ("filters \"rl\" \"login\" \"sec\"", "filters \"login\" \"sec\"", "routes/api/filters"),
+            ("requests-per-second 10", "requests-per-second 11", "routes/web/policies"),
+            ("events \"request_headers\"", "events \"request_headers\" \"request_body\"", "agents/jwt"),
+            ("interval-secs 10", "interval-secs 11", "upstreams/api/health-check"),
+            ("root \"/srv/www\"", "root \"/srv/www2\"", "routes/static/static-files"),
             ("max-header-count 50", "max-header-count 60", "limits"),
-            (
-                "service-name \"edge\"",
-                "service-name \"edge2\"",
-                "observability/tracing",
-            ),
+            ("service-name \"edge\"", "service-name \"edge2\"", "observability/tracing"),
             ("access-log", "audit-log", "observability/logging"),
-            (
-                "default-ttl-secs 60",
-                "default-ttl-secs 61",
-                "routes/static/policies",
-            ),
+            ("default-ttl-secs 60", "default-ttl-secs 61", "routes/static/policies"),
             ("max-rps 1000", "max-rps 1001", "rate-limits"),
             ("max-size 1000000", "max-size 2000000", "cache"),
         ] {
             let (activation, paths) = decided(BASE, &changed(from, to));
             assert_eq!(activation, Activation::Restart, "{from} -> {to}");
-            assert!(
-                paths.iter().any(|found| found == path),
-                "{path} is not in {paths:?}"
-            );
+            assert!(paths.iter().any(|found| found == path), "{path} is not in {paths:?}");
         }
     }
 
@@ -268,10 +180,7 @@ mod tests {
         assert_eq!(decided(BASE, &without), (Activation::Reload, vec![]));
         let (activation, paths) = decided(&without, BASE);
         assert_eq!(activation, Activation::Restart);
-        assert!(
-            paths.contains(&"routes/static/static-files".to_owned()),
-            "{paths:?}"
-        );
+        assert!(paths.contains(&"routes/static/static-files".to_owned()), "{paths:?}");
     }
 
     #[test]

@@ -42,11 +42,7 @@ impl Archive {
         tar.resize(tar.len() + TRAILER, 0);
         let bytes = compress(&tar)
             .map_err(|error| Error::internal("the archive could not be compressed").with_source(error))?;
-        Ok(Self {
-            checksum: Sha256Digest::of(&bytes),
-            bytes: bytes.into(),
-            manifest,
-        })
+        Ok(Self { checksum: Sha256Digest::of(&bytes), bytes: bytes.into(), manifest })
     }
 
     /// The archive itself.
@@ -144,14 +140,8 @@ mod tests {
         put(263, "00");
         let sum: u32 = documented.iter().map(|byte| u32::from(*byte)).sum();
         documented[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
-        assert_eq!(
-            found.as_bytes().escape_ascii().to_string(),
-            documented.escape_ascii().to_string()
-        );
-        assert_eq!(
-            header(&"a".repeat(100), 0).unwrap().as_bytes()[..100],
-            [b'a'; 100]
-        );
+        assert_eq!(found.as_bytes().escape_ascii().to_string(), documented.escape_ascii().to_string());
+        assert_eq!(header(&"a".repeat(100), 0).unwrap().as_bytes()[..100], [b'a'; 100]);
     }
 
     #[test]

@@ -74,13 +74,8 @@ pub fn create(
     let told = json!({ "bundle_id": bundle.id, "version": bundle.version, "project_id": bundle.project_id });
     let audit = AuditEntry::new(&scope, actor, "bundle.created", bundle.id, now)
         .with_changes(json!({ "version": bundle.version }));
-    let mut job = NewJob::new(
-        Queue::Default,
-        COMPILE_JOB,
-        json!({ "bundle_id": bundle.id }),
-        now,
-    )
-    .unique(bundle.id.to_string());
+    let mut job = NewJob::new(Queue::Default, COMPILE_JOB, json!({ "bundle_id": bundle.id }), now)
+        .unique(bundle.id.to_string());
     job.max_attempts = COMPILE_ATTEMPTS;
     let changes = Changes::new()
         .insert(&bundle)?
@@ -98,11 +93,7 @@ fn check(new: &NewBundle) -> Result<()> {
     checks.that("version", printable, "must not contain control characters");
     let config = &new.config_source;
     checks.that("config_source", !config.trim().is_empty(), "can't be blank");
-    checks.that(
-        "config_source",
-        !config.contains('\0'),
-        "must not contain NUL bytes",
-    );
+    checks.that("config_source", !config.contains('\0'), "must not contain NUL bytes");
     let most = SourceLimits::default().config_bytes;
     let fits = config.len() <= most;
     checks.that("config_source", fits, format!("should be at most {most} byte(s)"));
@@ -179,11 +170,7 @@ pub async fn verify(bundle: &Bundle, blobs: &dyn BlobStore, signer: &dyn Signer)
         _ => {}
     }
     let (Some(signature), Some(key_id)) = (&bundle.signature, &bundle.signing_key_id) else {
-        return Ok(Verification {
-            verified: false,
-            signed: false,
-            key_id: None,
-        });
+        return Ok(Verification { verified: false, signed: false, key_id: None });
     };
     let archive = read_archive(bundle, blobs).await?;
     let key = signer.public_key(&bundle.scope(), key_id).await?;
@@ -193,11 +180,7 @@ pub async fn verify(bundle: &Bundle, blobs: &dyn BlobStore, signer: &dyn Signer)
         let genuine = key.is_some_and(|key| key.verify(&archive, &signature));
         genuine && checksum == Some(Sha256Digest::of(&archive))
     });
-    Ok(Verification {
-        verified: verified.await?,
-        signed: true,
-        key_id: Some(key_id.clone()),
-    })
+    Ok(Verification { verified: verified.await?, signed: true, key_id: Some(key_id.clone()) })
 }
 
 async fn read_archive(bundle: &Bundle, blobs: &dyn BlobStore) -> Result<bytes::Bytes> {

@@ -241,9 +241,7 @@ impl From<Finding> for Diagnostic {
 /// Whether any diagnostic is an error.
 #[must_use]
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
-    diagnostics
-        .iter()
-        .any(|diagnostic| diagnostic.severity == Severity::Error)
+    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
 }
 
 /// Puts errors first, then warnings, each in the order of the text, drops repetitions and keeps at
@@ -255,10 +253,7 @@ pub(crate) fn finish(findings: Vec<Finding>, limit: usize) -> Vec<Diagnostic> {
     if diagnostics.len() > limit {
         let dropped = diagnostics.len() - limit;
         diagnostics.truncate(limit);
-        let note = Finding::new(
-            Code::TooManyFindings,
-            format!("{dropped} more findings are not shown"),
-        );
+        let note = Finding::new(Code::TooManyFindings, format!("{dropped} more findings are not shown"));
         diagnostics.push(note.into());
     }
     diagnostics
@@ -320,10 +315,8 @@ mod tests {
     fn errors_come_first_and_the_rest_is_counted() {
         let mut findings: Vec<Finding> = (0..20)
             .map(|line| {
-                Finding::new(Code::BestPractice, format!("note {line}")).at(Position {
-                    line: 20 - line,
-                    column: 1,
-                })
+                Finding::new(Code::BestPractice, format!("note {line}"))
+                    .at(Position { line: 20 - line, column: 1 })
             })
             .collect();
         findings.push(Finding::new(Code::Semantic, "no place"));

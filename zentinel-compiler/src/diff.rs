@@ -56,9 +56,7 @@ pub fn semantic(old: &str, new: &str) -> Result<Vec<Change>> {
 }
 
 fn unreadable(field: &str, diagnostics: &[Diagnostic]) -> Error {
-    let message = diagnostics
-        .first()
-        .map_or("cannot be read", |first| first.message.as_str());
+    let message = diagnostics.first().map_or("cannot be read", |first| first.message.as_str());
     let details = serde_json::to_value(diagnostics).unwrap_or_default();
     Error::invalid_field(field, format!("is not readable: {message}")).with_details(details)
 }
@@ -81,24 +79,13 @@ fn compare(place: &str, old: Vec<Node<'_>>, new: Vec<Node<'_>>, changes: &mut Ve
     let (old, new) = (keyed(&old, &names), keyed(&new, &names));
     let steps: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     for key in steps {
-        let path = if place.is_empty() {
-            key.clone()
-        } else {
-            format!("{place}/{key}")
-        };
+        let path = if place.is_empty() { key.clone() } else { format!("{place}/{key}") };
         match (old.get(key), new.get(key)) {
             (Some(old), Some(new)) => matched(&path, old, new, changes),
             (old, new) => {
-                changes.extend(
-                    old.into_iter()
-                        .flatten()
-                        .map(|node| alone(ChangeKind::Removed, &path, *node)),
-                );
-                changes.extend(
-                    new.into_iter()
-                        .flatten()
-                        .map(|node| alone(ChangeKind::Added, &path, *node)),
-                );
+                changes
+                    .extend(old.into_iter().flatten().map(|node| alone(ChangeKind::Removed, &path, *node)));
+                changes.extend(new.into_iter().flatten().map(|node| alone(ChangeKind::Added, &path, *node)));
             }
         }
     }
@@ -106,11 +93,7 @@ fn compare(place: &str, old: Vec<Node<'_>>, new: Vec<Node<'_>>, changes: &mut Ve
 
 /// How many separate nodes have this name; blocks that the proxy merges are one.
 fn count(nodes: &[Node<'_>], name: &str) -> usize {
-    let mut paths: Vec<_> = nodes
-        .iter()
-        .filter(|node| node.name() == name)
-        .map(|node| node.path())
-        .collect();
+    let mut paths: Vec<_> = nodes.iter().filter(|node| node.name() == name).map(|node| node.path()).collect();
     paths.dedup();
     paths.len()
 }
@@ -120,16 +103,10 @@ fn keyed<'a>(nodes: &[Node<'a>], repeated: &BTreeMap<&str, bool>) -> Siblings<'a
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for node in nodes {
         let key = key(*node, repeated.get(node.name()).copied().unwrap_or(false));
-        let merged = siblings
-            .get(&key)
-            .is_some_and(|same: &Vec<Node<'_>>| same[0].path() == node.path());
+        let merged = siblings.get(&key).is_some_and(|same: &Vec<Node<'_>>| same[0].path() == node.path());
         let count = seen.entry(key.clone()).or_default();
         *count += usize::from(!merged);
-        let key = if *count > 1 {
-            format!("{key}[{count}]")
-        } else {
-            key
-        };
+        let key = if *count > 1 { format!("{key}[{count}]") } else { key };
         siblings.entry(key).or_default().push(*node);
     }
     siblings
@@ -184,17 +161,8 @@ fn matched(path: &str, old: &[Node<'_>], new: &[Node<'_>], changes: &mut Vec<Cha
 
 fn alone(kind: ChangeKind, path: &str, node: Node<'_>) -> Change {
     let text = Some(line(node));
-    let (old, new) = if kind == ChangeKind::Added {
-        (None, text)
-    } else {
-        (text, None)
-    };
-    Change {
-        kind,
-        path: path.to_owned(),
-        old,
-        new,
-    }
+    let (old, new) = if kind == ChangeKind::Added { (None, text) } else { (text, None) };
+    Change { kind, path: path.to_owned(), old, new }
 }
 
 /// A node on one line: name, arguments in order, properties by name.
@@ -219,13 +187,9 @@ pub fn text(old: &str, new: &str) -> String {
     if old == new {
         return String::new();
     }
-    let diff = similar::TextDiff::configure()
-        .timeout(PATIENCE)
-        .diff_lines(old, new);
+    let diff = similar::TextDiff::configure().timeout(PATIENCE).diff_lines(old, new);
     let mut unified = diff.unified_diff();
-    unified
-        .context_radius(CONTEXT)
-        .header("old/zentinel.kdl", "new/zentinel.kdl");
+    unified.context_radius(CONTEXT).header("old/zentinel.kdl", "new/zentinel.kdl");
     unified.to_string()
 }
 
@@ -237,10 +201,7 @@ mod tests {
 
     fn found(old: &str, new: &str) -> Vec<(ChangeKind, String)> {
         let changes = semantic(old, new).unwrap();
-        changes
-            .into_iter()
-            .map(|change| (change.kind, change.path))
-            .collect()
+        changes.into_iter().map(|change| (change.kind, change.path)).collect()
     }
 
     #[test]
@@ -250,14 +211,8 @@ mod tests {
             found(BASE, &changed("max-rps 50", "max-rps 60")),
             [(Changed, "filters/rl/max-rps".to_owned())]
         );
-        assert_eq!(
-            found(BASE, &without_route("web")),
-            [(Removed, "routes/web".to_owned())]
-        );
-        assert_eq!(
-            found(&without_route("web"), BASE),
-            [(Added, "routes/web".to_owned())]
-        );
+        assert_eq!(found(BASE, &without_route("web")), [(Removed, "routes/web".to_owned())]);
+        assert_eq!(found(&without_route("web"), BASE), [(Added, "routes/web".to_owned())]);
         assert_eq!(
             found(BASE, &changed("10.0.0.1:80\" weight=3", "10.0.0.1:80\" weight=5")),
             [(Changed, "upstreams/api/target[10.0.0.1:80]".to_owned())]
@@ -268,45 +223,28 @@ mod tests {
         );
         assert_eq!(
             found(BASE, &changed("path-prefix \"/cart\"", "path-prefix \"/basket\"")),
-            [(
-                Changed,
-                "namespace/shop/routes/cart/matches/path-prefix".to_owned()
-            )]
+            [(Changed, "namespace/shop/routes/cart/matches/path-prefix".to_owned())]
         );
     }
 
     #[test]
     fn a_change_says_what_was_and_what_is() {
-        let changes = semantic(
-            BASE,
-            &changed("\"rl\" \"login\" \"sec\"", "\"login\" \"rl\" \"sec\""),
-        )
-        .unwrap();
+        let changes =
+            semantic(BASE, &changed("\"rl\" \"login\" \"sec\"", "\"login\" \"rl\" \"sec\"")).unwrap();
         assert_eq!(changes.len(), 1);
-        assert_eq!(
-            changes[0].old.as_deref(),
-            Some("filters \"rl\" \"login\" \"sec\"")
-        );
-        assert_eq!(
-            changes[0].new.as_deref(),
-            Some("filters \"login\" \"rl\" \"sec\"")
-        );
+        assert_eq!(changes[0].old.as_deref(), Some("filters \"rl\" \"login\" \"sec\""));
+        assert_eq!(changes[0].new.as_deref(), Some("filters \"login\" \"rl\" \"sec\""));
     }
 
     #[test]
     fn formatting_comments_and_order_make_no_difference() {
-        let other = BASE
-            .replace("    ", "\t")
-            .replace("\n}", "\n// end\n}")
-            .replace("max-rps 50", "max-rps 5_0");
+        let other =
+            BASE.replace("    ", "\t").replace("\n}", "\n// end\n}").replace("max-rps 50", "max-rps 5_0");
         assert_eq!(found(BASE, &other), []);
         assert_eq!(found("a { b; c; }", "a {\n c\n b\n}"), []);
         assert_eq!(found("t \"x\"; t \"y\"", "t \"y\"; t \"x\""), []);
         assert_eq!(
-            found(
-                "routes { route \"a\"; }; routes { route \"b\"; }",
-                "routes { route \"b\"; route \"a\"; }"
-            ),
+            found("routes { route \"a\"; }; routes { route \"b\"; }", "routes { route \"b\"; route \"a\"; }"),
             []
         );
         assert_eq!(found("t \"x\" a=1 b=2", "t \"x\" b=2 a=1"), []);
@@ -314,10 +252,7 @@ mod tests {
 
     #[test]
     fn equal_siblings_are_counted() {
-        assert_eq!(
-            found("t \"x\"; t \"x\"", "t \"x\""),
-            [(ChangeKind::Removed, "t[x][2]".to_owned())]
-        );
+        assert_eq!(found("t \"x\"; t \"x\"", "t \"x\""), [(ChangeKind::Removed, "t[x][2]".to_owned())]);
     }
 
     #[test]
@@ -331,14 +266,8 @@ mod tests {
     #[test]
     fn the_text_diff_is_unified() {
         let diff = text(BASE, &changed("max-rps 50", "max-rps 60"));
-        assert!(
-            diff.starts_with("--- old/zentinel.kdl\n+++ new/zentinel.kdl\n@@ "),
-            "{diff}"
-        );
-        assert!(
-            diff.contains("\n-        max-rps 50\n+        max-rps 60\n"),
-            "{diff}"
-        );
+        assert!(diff.starts_with("--- old/zentinel.kdl\n+++ new/zentinel.kdl\n@@ "), "{diff}");
+        assert!(diff.contains("\n-        max-rps 50\n+        max-rps 60\n"), "{diff}");
         assert_eq!(text(BASE, BASE), "");
     }
 

@@ -155,10 +155,7 @@ impl Document {
     }
 
     fn node(&self, index: usize) -> Node<'_> {
-        Node {
-            document: self,
-            index,
-        }
+        Node { document: self, index }
     }
 }
 
@@ -232,9 +229,7 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn property(self, name: &str) -> Option<&'a Value> {
         let mut properties = self.data().properties.iter();
-        properties
-            .find(|property| property.name == name)
-            .map(|property| &property.value)
+        properties.find(|property| property.name == name).map(|property| &property.value)
     }
 
     /// Whether it has a block of children, even an empty one.
@@ -246,10 +241,7 @@ impl<'a> Node<'a> {
     /// Its children, in order.
     pub fn children(self) -> impl DoubleEndedIterator<Item = Node<'a>> + ExactSizeIterator {
         let document = self.document;
-        self.data()
-            .children
-            .iter()
-            .map(move |&index| document.node(index))
+        self.data().children.iter().map(move |&index| document.node(index))
     }
 
     /// Its children with this name, in order.
@@ -295,13 +287,7 @@ impl<'a> Node<'a> {
 
 impl std::fmt::Debug for Node<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Node({} at {}:{})",
-            self.path(),
-            self.position().line,
-            self.position().column
-        )
+        write!(f, "Node({} at {}:{})", self.path(), self.position().line, self.position().column)
     }
 }
 
@@ -318,11 +304,7 @@ mod tests {
     use super::*;
 
     fn paths(text: &str) -> Vec<String> {
-        Document::parse(text)
-            .unwrap()
-            .nodes()
-            .map(|node| node.path().to_owned())
-            .collect()
+        Document::parse(text).unwrap().nodes().map(|node| node.path().to_owned()).collect()
     }
 
     #[test]
@@ -339,10 +321,7 @@ mod tests {
         );
         assert_eq!(
             paths("namespace \"n\" { service \"s\" { routes { route \"r\" { upstream \"u\" } } } }")[3..],
-            [
-                "namespace/n/service/s/routes/r",
-                "namespace/n/service/s/routes/r/upstream"
-            ]
+            ["namespace/n/service/s/routes/r", "namespace/n/service/s/routes/r/upstream"]
         );
     }
 
@@ -350,15 +329,7 @@ mod tests {
     fn merged_blocks_keep_one_path_and_repeated_ids_do_not() {
         assert_eq!(
             paths("routes { route \"a\" }; routes { route \"b\"; route \"a\" }; system; system"),
-            [
-                "routes",
-                "routes/a",
-                "routes",
-                "routes/b",
-                "routes/a[2]",
-                "system",
-                "system[2]"
-            ]
+            ["routes", "routes/a", "routes", "routes/b", "routes/a[2]", "system", "system[2]"]
         );
     }
 
@@ -372,10 +343,7 @@ mod tests {
         assert_eq!(y.argument(0), Some(&Value::Bool(true)));
         assert_eq!(y.arguments()[0].position, Position { line: 2, column: 5 });
         assert_eq!(y.property("z"), Some(&Value::Float(1.5)));
-        assert_eq!(
-            document.get("é").unwrap().argument(1).unwrap().as_integer(),
-            Some(7)
-        );
+        assert_eq!(document.get("é").unwrap().argument(1).unwrap().as_integer(), Some(7));
     }
 
     #[test]
@@ -383,19 +351,13 @@ mod tests {
         let diagnostics = Document::parse("system {\n  worker-threads true\n}\n").unwrap_err();
         assert_eq!(diagnostics.len(), 1);
         assert_eq!((diagnostics[0].line, diagnostics[0].column), (Some(2), Some(18)));
-        assert!(
-            diagnostics[0].help.as_deref().unwrap().contains("#true"),
-            "{diagnostics:?}"
-        );
+        assert!(diagnostics[0].help.as_deref().unwrap().contains("#true"), "{diagnostics:?}");
     }
 
     #[test]
     fn nearest_walks_up() {
         let document = Document::parse("routes { route \"a\" { matches } }").unwrap();
-        assert_eq!(
-            document.nearest("routes/a/policies/cache").unwrap().path(),
-            "routes/a"
-        );
+        assert_eq!(document.nearest("routes/a/policies/cache").unwrap().path(), "routes/a");
         assert_eq!(document.nearest("waf"), None);
     }
 }

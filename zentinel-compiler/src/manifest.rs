@@ -24,11 +24,7 @@ pub struct ManifestFile {
 
 impl ManifestFile {
     fn of(path: &str, bytes: &[u8]) -> Self {
-        Self {
-            path: path.to_owned(),
-            size: bytes.len() as u64,
-            sha256: Sha256Digest::of(bytes),
-        }
+        Self { path: path.to_owned(), size: bytes.len() as u64, sha256: Sha256Digest::of(bytes) }
     }
 }
 
@@ -89,10 +85,7 @@ mod tests {
         let paths: Vec<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, [CONFIG_PATH, SBOM_PATH, "a", "b"]);
         let text = String::from_utf8(manifest.to_bytes().unwrap()).unwrap();
-        assert!(
-            text.starts_with("{\n  \"schema_version\": 1,\n  \"source_sha256\": \""),
-            "{text}"
-        );
+        assert!(text.starts_with("{\n  \"schema_version\": 1,\n  \"source_sha256\": \""), "{text}");
         assert!(text.ends_with("}\n"));
         assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest);
     }

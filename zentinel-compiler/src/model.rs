@@ -53,10 +53,8 @@ impl Model {
             Ok(config) => Ok(Self { config }),
             Err(diagnostics) => {
                 let first = diagnostics.first().map(|first| first.message.as_str());
-                let message = format!(
-                    "configuration could not be parsed: {}",
-                    first.unwrap_or("no reason was given")
-                );
+                let message =
+                    format!("configuration could not be parsed: {}", first.unwrap_or("no reason was given"));
                 Err(Error::invalid(message).with_details(serde_json::to_value(&diagnostics)?))
             }
         }
@@ -95,15 +93,9 @@ impl Model {
             for service in &namespace.services {
                 let listener = service.listener.as_ref();
                 levels.push(Level {
-                    scope: Scope::Service {
-                        namespace: namespace.id.clone(),
-                        service: service.id.clone(),
-                    },
+                    scope: Scope::Service { namespace: namespace.id.clone(), service: service.id.clone() },
                     prefix: format!("{prefix}service/{}/", step(&service.id)),
-                    listeners: listener
-                        .map(|it| ("listener".to_owned(), it))
-                        .into_iter()
-                        .collect(),
+                    listeners: listener.map(|it| ("listener".to_owned(), it)).into_iter().collect(),
                     routes: &service.routes,
                     upstreams: &service.upstreams,
                     filters: &service.filters,
@@ -122,11 +114,7 @@ impl Model {
         let mut all = Vec::new();
         for level in self.levels() {
             for (path, value) in items(&level) {
-                all.push(Item {
-                    path: format!("{}{path}", level.prefix),
-                    scope: level.scope.clone(),
-                    value,
-                });
+                all.push(Item { path: format!("{}{path}", level.prefix), scope: level.scope.clone(), value });
             }
         }
         all
@@ -141,11 +129,7 @@ impl Model {
     pub(crate) fn routes(&self) -> Vec<Item<'_, RouteConfig>> {
         self.collect(|level| {
             let named = |route: &'_ RouteConfig| format!("routes/{}", step(&route.id));
-            level
-                .routes
-                .iter()
-                .map(|route| (named(route), route))
-                .collect::<Vec<_>>()
+            level.routes.iter().map(|route| (named(route), route)).collect::<Vec<_>>()
         })
     }
 
@@ -163,11 +147,7 @@ impl Model {
     pub(crate) fn agents(&self) -> Vec<Item<'_, AgentConfig>> {
         self.collect(|level| {
             let named = |agent: &'_ AgentConfig| format!("agents/{}", step(&agent.id));
-            level
-                .agents
-                .iter()
-                .map(|agent| (named(agent), agent))
-                .collect::<Vec<_>>()
+            level.agents.iter().map(|agent| (named(agent), agent)).collect::<Vec<_>>()
         })
     }
 
@@ -180,8 +160,7 @@ impl Model {
     pub(crate) fn filters_of<'a>(&'a self, route: &Item<'a, RouteConfig>) -> Vec<&'a FilterConfig> {
         let resolver = ResourceResolver::new(&self.config);
         let ids = route.value.filters.iter();
-        ids.filter_map(|id| resolver.resolve_filter(id, &route.scope))
-            .collect()
+        ids.filter_map(|id| resolver.resolve_filter(id, &route.scope)).collect()
     }
 
     /// The agent that a filter calls, if it calls one.
@@ -199,20 +178,14 @@ impl Model {
         let resolver = ResourceResolver::new(&self.config);
         let mut ids: Vec<&str> = route.value.upstream.as_deref().into_iter().collect();
         ids.extend(route.value.shadow.iter().map(|shadow| shadow.upstream.as_str()));
-        let fallbacks = route
-            .value
-            .fallback
-            .iter()
-            .flat_map(|fallback| &fallback.upstreams);
+        let fallbacks = route.value.fallback.iter().flat_map(|fallback| &fallback.upstreams);
         ids.extend(fallbacks.map(|fallback| fallback.upstream.as_str()));
         let inference = route.value.inference.as_ref();
         if let Some(routing) = inference.and_then(|inference| inference.model_routing.as_ref()) {
             ids.extend(routing.default_upstream.as_deref());
             ids.extend(routing.mappings.iter().map(|mapping| mapping.upstream.as_str()));
         }
-        ids.into_iter()
-            .filter_map(|id| resolver.resolve_upstream(id, &route.scope))
-            .collect()
+        ids.into_iter().filter_map(|id| resolver.resolve_upstream(id, &route.scope)).collect()
     }
 
     /// Whether requests to a listener can reach a route: a listener with a namespace serves only
@@ -249,10 +222,7 @@ impl Model {
 
 fn named_listeners(listeners: &[ListenerConfig]) -> Vec<(String, &ListenerConfig)> {
     let named = |listener: &'_ ListenerConfig| format!("listeners/{}", step(&listener.id));
-    listeners
-        .iter()
-        .map(|listener| (named(listener), listener))
-        .collect()
+    listeners.iter().map(|listener| (named(listener), listener)).collect()
 }
 
 fn sorted<'a, T>(plural: &str, map: &'a HashMap<String, T>) -> Vec<(String, &'a T)> {

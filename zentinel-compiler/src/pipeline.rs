@@ -69,9 +69,7 @@ impl From<CompileFailure> for Error {
             CompileFailure::Error(error) => error,
             CompileFailure::Invalid(diagnostics) => {
                 let details = serde_json::to_value(&diagnostics).unwrap_or(Value::Null);
-                Self::invalid(text.clone())
-                    .with_field("config_source", text)
-                    .with_details(details)
+                Self::invalid(text.clone()).with_field("config_source", text).with_details(details)
             }
         }
     }
@@ -196,10 +194,7 @@ impl Assembled {
     /// Those of the signer.
     pub async fn sign(self, signer: &dyn Signer, scope: &Scope) -> Result<Signed> {
         let signature = signer.sign(scope, self.archive.bytes()).await?;
-        Ok(Signed {
-            assembled: self,
-            signature,
-        })
+        Ok(Signed { assembled: self, signature })
     }
 }
 
@@ -254,23 +249,13 @@ impl Compiler {
     /// # Errors
     /// [`CompileFailure::Invalid`] when it has errors.
     pub async fn validate(&self, source: Source) -> Result<Validated, CompileFailure> {
-        let mut diagnostics = self
-            .validator
-            .validate(source.config(), source.generated())
-            .await?;
+        let mut diagnostics = self.validator.validate(source.config(), source.generated()).await?;
         diagnostics.sort_by_key(|diagnostic| std::cmp::Reverse(diagnostic.severity));
-        if diagnostics
-            .first()
-            .is_some_and(|first| first.severity == Severity::Error)
-        {
+        if diagnostics.first().is_some_and(|first| first.severity == Severity::Error) {
             return Err(CompileFailure::Invalid(diagnostics));
         }
         blocking(move || match Model::parse(source.config()) {
-            Ok(model) => Ok(Validated {
-                source,
-                model,
-                diagnostics,
-            }),
+            Ok(model) => Ok(Validated { source, model, diagnostics }),
             // Validators may be lenient; a text that does not parse is an error all the same.
             Err(error) => {
                 diagnostics.insert(0, problem("parse-failed", error.message()));
@@ -330,12 +315,7 @@ fn assemble(validated: Validated, baseline: Option<&Baseline>) -> Result<Assembl
         return Err(CompileFailure::Invalid(diagnostics));
     }
     let (activation, findings) = compare(&validated.model, archive.manifest(), baseline);
-    Ok(Assembled {
-        validated,
-        archive,
-        activation,
-        findings,
-    })
+    Ok(Assembled { validated, archive, activation, findings })
 }
 
 fn compare(new: &Model, manifest: &Manifest, baseline: Option<&Baseline>) -> (Activation, Vec<Finding>) {

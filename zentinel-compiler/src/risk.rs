@@ -160,22 +160,13 @@ impl Report {
 }
 
 pub(crate) fn finding(code: RiskCode, path: String, message: String) -> Finding {
-    Finding {
-        code: code.as_str().to_owned(),
-        level: code.level(),
-        message,
-        path,
-    }
+    Finding { code: code.as_str().to_owned(), level: code.level(), message, path }
 }
 
 /// The level of a set of findings: the highest, or low.
 #[must_use]
 pub fn level(findings: &[Finding]) -> RiskLevel {
-    findings
-        .iter()
-        .map(|finding| finding.level)
-        .max()
-        .unwrap_or_default()
+    findings.iter().map(|finding| finding.level).max().unwrap_or_default()
 }
 
 /// Everything risky about going from `old` to `new`, worst first.
@@ -212,11 +203,7 @@ pub fn changed_files(
     for (path, digest) in old {
         match new.get(path) {
             Some(same) if same == digest => {}
-            Some(_) => report.add(
-                RiskCode::FileChanged,
-                path,
-                format!("file {path} has other content"),
-            ),
+            Some(_) => report.add(RiskCode::FileChanged, path, format!("file {path} has other content")),
             None => report.add(RiskCode::FileChanged, path, format!("file {path} is gone")),
         }
     }

@@ -52,9 +52,7 @@ pub fn archived(source: &Source, model: &Model) -> Result<Vec<u8>> {
 /// [`Kind::Internal`](zentinel_core::Kind::Internal) when the document is not valid CycloneDX.
 pub fn served(source: &Source, model: &Model, served: &Served<'_>) -> Result<Value> {
     use zentinel_core::id::TypedId;
-    let time = served
-        .compiled_at
-        .to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let time = served.compiled_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let time = DateTime::try_from(time).map_err(|error| internal(&error))?;
     let reference = format!("bundle-{}", served.bundle_id);
     let serial = served.bundle_id.uuid();
@@ -72,16 +70,9 @@ fn document(
 ) -> Result<Bom> {
     let parts = Parts::of(source, model);
     let name = "zentinel-bundle";
-    let bundle = Component::new(
-        Classification::Application,
-        name,
-        version,
-        Some(reference.to_owned()),
-    );
-    let mut dependencies = vec![Dependency {
-        dependency_ref: reference.to_owned(),
-        dependencies: parts.top_level(),
-    }];
+    let bundle = Component::new(Classification::Application, name, version, Some(reference.to_owned()));
+    let mut dependencies =
+        vec![Dependency { dependency_ref: reference.to_owned(), dependencies: parts.top_level() }];
     dependencies.extend(parts.dependencies);
     Ok(Bom {
         version: 1,
@@ -117,9 +108,7 @@ fn tool() -> Tool {
     Tool {
         vendor: Some(NormalizedString::new("zentinel")),
         name: Some(NormalizedString::new("zentinel-compiler")),
-        version: Some(NormalizedString::new(
-            &crate::manifest::SCHEMA_VERSION.to_string(),
-        )),
+        version: Some(NormalizedString::new(&crate::manifest::SCHEMA_VERSION.to_string())),
         hashes: None,
         external_references: None,
     }
@@ -127,12 +116,8 @@ fn tool() -> Tool {
 
 /// The proxy that the configuration is for.
 fn proxy(reference: String) -> Component {
-    let mut component = Component::new(
-        Classification::Application,
-        "zentinel-proxy",
-        PROXY_VERSION,
-        Some(reference),
-    );
+    let mut component =
+        Component::new(Classification::Application, "zentinel-proxy", PROXY_VERSION, Some(reference));
     component.group = Some(NormalizedString::new("zentinel"));
     component
 }
@@ -140,13 +125,10 @@ fn proxy(reference: String) -> Component {
 fn emit(bom: Bom) -> Result<Vec<u8>> {
     let verdict = bom.validate_version(SpecVersion::V1_5);
     if !verdict.passed() {
-        return Err(Error::internal(format!(
-            "the bill of materials is not valid: {verdict:?}"
-        )));
+        return Err(Error::internal(format!("the bill of materials is not valid: {verdict:?}")));
     }
     let mut bytes = Vec::new();
-    bom.output_as_json_v1_5(&mut bytes)
-        .map_err(|error| internal(&error))?;
+    bom.output_as_json_v1_5(&mut bytes).map_err(|error| internal(&error))?;
     bytes.push(b'\n');
     Ok(bytes)
 }

@@ -30,10 +30,7 @@ impl SourceFile {
     /// A file with this path and content.
     #[must_use]
     pub fn new(path: impl Into<String>, bytes: impl Into<Bytes>) -> Self {
-        Self {
-            path: path.into(),
-            bytes: bytes.into(),
-        }
+        Self { path: path.into(), bytes: bytes.into() }
     }
 }
 
@@ -53,12 +50,7 @@ pub struct SourceLimits {
 impl Default for SourceLimits {
     /// 4 MiB of configuration, 256 files of at most 16 MiB, 64 MiB in all.
     fn default() -> Self {
-        Self {
-            config_bytes: 4 << 20,
-            files: 256,
-            file_bytes: 16 << 20,
-            total_bytes: 64 << 20,
-        }
+        Self { config_bytes: 4 << 20, files: 256, file_bytes: 16 << 20, total_bytes: 64 << 20 }
     }
 }
 
@@ -99,11 +91,7 @@ impl Source {
         check_sizes(&config, &files, limits)?;
         check_paths(files.iter().map(|file| file.path.as_str()))?;
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok(Self {
-            config,
-            files,
-            generated,
-        })
+        Ok(Self { config, files, generated })
     }
 
     /// The configuration text.
@@ -151,11 +139,7 @@ fn check_sizes(config: &str, files: &[SourceFile], limits: &SourceLimits) -> Res
         ));
     }
     if files.len() > limits.files {
-        return too_large(format!(
-            "bundle has {} files, at most {} are allowed",
-            files.len(),
-            limits.files
-        ));
+        return too_large(format!("bundle has {} files, at most {} are allowed", files.len(), limits.files));
     }
     let mut total = config.len();
     for file in files {
@@ -170,10 +154,7 @@ fn check_sizes(config: &str, files: &[SourceFile], limits: &SourceLimits) -> Res
         total = total.saturating_add(file.bytes.len());
     }
     if total > limits.total_bytes {
-        return too_large(format!(
-            "bundle has {total} bytes, at most {} are allowed",
-            limits.total_bytes
-        ));
+        return too_large(format!("bundle has {total} bytes, at most {} are allowed", limits.total_bytes));
     }
     Ok(())
 }
@@ -221,20 +202,14 @@ pub(crate) fn check_path(path: &str) -> Result<()> {
             return refuse(path, "must not contain . or .. segments");
         }
         if !segment.bytes().all(plain) {
-            return refuse(
-                path,
-                "may only contain letters, digits, dot, underscore and hyphen",
-            );
+            return refuse(path, "may only contain letters, digits, dot, underscore and hyphen");
         }
     }
     Ok(())
 }
 
 fn refuse<T>(path: &str, why: &str) -> Result<T> {
-    Err(Error::invalid_field(
-        "files",
-        format!("path {:?} {why}", shorten(path)),
-    ))
+    Err(Error::invalid_field("files", format!("path {:?} {why}", shorten(path))))
 }
 
 /// Enough of a caller's text to recognise it in a message.
@@ -291,24 +266,16 @@ mod tests {
 
     #[test]
     fn limits_are_inclusive() {
-        let limits = SourceLimits {
-            config_bytes: 4,
-            files: 2,
-            file_bytes: 3,
-            total_bytes: 9,
-        };
+        let limits = SourceLimits { config_bytes: 4, files: 2, file_bytes: 3, total_bytes: 9 };
         let source = |config: &str, sizes: &[usize]| {
             let file = |(index, size): (usize, &usize)| SourceFile::new(format!("f{index}"), vec![0; *size]);
             let files = sizes.iter().enumerate().map(file).collect();
             Source::with_limits(config, files, false, &limits)
         };
         assert!(source("1234", &[3, 2]).is_ok());
-        for refused in [
-            source("12345", &[]),
-            source("1", &[1, 1, 1]),
-            source("1", &[4]),
-            source("1234", &[3, 3]),
-        ] {
+        for refused in
+            [source("12345", &[]), source("1", &[1, 1, 1]), source("1", &[4]), source("1234", &[3, 3])]
+        {
             assert_eq!(refused.unwrap_err().kind(), Kind::TooLarge);
         }
     }

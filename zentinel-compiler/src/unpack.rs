@@ -82,9 +82,7 @@ pub fn unpack(archive: &[u8], limits: &UnpackLimits) -> Result<Unpacked> {
     let mut reader = Reader { tar, position: 0 };
     let (path, bytes) = reader.next(limits.manifest_bytes)?;
     if path != MANIFEST_PATH {
-        return Err(malformed(format!(
-            "the first entry is {path:?} instead of {MANIFEST_PATH:?}"
-        )));
+        return Err(malformed(format!("the first entry is {path:?} instead of {MANIFEST_PATH:?}")));
     }
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| malformed("manifest.json could not be read").with_source(error))?;
@@ -111,9 +109,7 @@ fn decompress(archive: &[u8], limits: &UnpackLimits) -> Result<Vec<u8>> {
     let length = archive.len() as u64;
     if length > limits.archive_bytes {
         let most = limits.archive_bytes;
-        return Err(too_large(format!(
-            "archive has {length} bytes, at most {most} are allowed"
-        )));
+        return Err(too_large(format!("archive has {length} bytes, at most {most} are allowed")));
     }
     if !archive.starts_with(&FRAME_MAGIC) {
         return Err(malformed("archive is not a zstd frame"));
@@ -129,15 +125,10 @@ fn decompress(archive: &[u8], limits: &UnpackLimits) -> Result<Vec<u8>> {
     };
     if size > limits.total_bytes {
         let most = limits.total_bytes;
-        return Err(too_large(format!(
-            "archive unpacks to {size} bytes, at most {most} are allowed"
-        )));
+        return Err(too_large(format!("archive unpacks to {size} bytes, at most {most} are allowed")));
     }
     if size > limits.ratio_free_bytes && size / length.max(1) > limits.ratio {
-        return Err(too_large(format!(
-            "archive unpacks to more than {} times its size",
-            limits.ratio
-        )));
+        return Err(too_large(format!("archive unpacks to more than {} times its size", limits.ratio)));
     }
     let size = usize::try_from(size).map_err(|_| too_large("archive does not fit into memory".to_owned()))?;
     let tar = zstd::bulk::decompress(archive, size)
@@ -199,13 +190,9 @@ fn read_header(raw: &[u8], most: u64) -> Result<(String, usize)> {
     let path = found.path_bytes();
     let path = std::str::from_utf8(&path).map_err(|_| malformed("archive holds a path that is not UTF-8"))?;
     check_path(path).map_err(|error| malformed(error.message().to_owned()))?;
-    let size = found
-        .entry_size()
-        .map_err(|_| malformed(format!("file {path:?} has no readable size")))?;
+    let size = found.entry_size().map_err(|_| malformed(format!("file {path:?} has no readable size")))?;
     if size > most {
-        return Err(too_large(format!(
-            "file {path:?} has {size} bytes, at most {most} are allowed"
-        )));
+        return Err(too_large(format!("file {path:?} has {size} bytes, at most {most} are allowed")));
     }
     let canonical = header(path, size).map_err(|_| malformed(format!("path {path:?} does not fit")))?;
     if canonical.as_bytes().as_slice() != raw {
@@ -223,15 +210,11 @@ fn check_manifest(manifest: &Manifest, limits: &UnpackLimits) -> Result<()> {
     }
     if manifest.files.len() > limits.files {
         let (found, most) = (manifest.files.len(), limits.files);
-        return Err(too_large(format!(
-            "archive lists {found} files, at most {most} are allowed"
-        )));
+        return Err(too_large(format!("archive lists {found} files, at most {most} are allowed")));
     }
     let paths: Vec<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
     let [CONFIG_PATH, SBOM_PATH, extra @ ..] = paths.as_slice() else {
-        return Err(malformed(
-            "the manifest must list zentinel.kdl and sbom.cdx.json first",
-        ));
+        return Err(malformed("the manifest must list zentinel.kdl and sbom.cdx.json first"));
     };
     check_paths(extra.iter().copied()).map_err(|error| malformed(error.message().to_owned()))?;
     if !extra.is_sorted() {
@@ -243,17 +226,13 @@ fn check_manifest(manifest: &Manifest, limits: &UnpackLimits) -> Result<()> {
 fn check_file(listed: &ManifestFile, path: &str, bytes: &Bytes) -> Result<()> {
     if listed.path != path {
         let wanted = &listed.path;
-        return Err(malformed(format!(
-            "archive holds {path:?} where its manifest lists {wanted:?}"
-        )));
+        return Err(malformed(format!("archive holds {path:?} where its manifest lists {wanted:?}")));
     }
     if listed.size != bytes.len() as u64 {
         return Err(malformed(format!("file {path:?} does not have the listed size")));
     }
     if listed.sha256 != Sha256Digest::of(bytes) {
-        return Err(malformed(format!(
-            "file {path:?} does not have the listed digest"
-        )));
+        return Err(malformed(format!("file {path:?} does not have the listed digest")));
     }
     Ok(())
 }

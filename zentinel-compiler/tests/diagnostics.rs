@@ -27,9 +27,7 @@ const SAMPLE: &str = include_str!("fixtures/sample.kdl");
 const CLEAN: &str = include_str!("fixtures/clean.kdl");
 
 fn fixture(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(format!("{name}.kdl"));
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("{name}.kdl"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -50,11 +48,7 @@ async fn check(text: &str) -> Vec<Diagnostic> {
 }
 
 fn codes(diagnostics: &[Diagnostic], severity: Severity) -> Vec<&str> {
-    diagnostics
-        .iter()
-        .filter(|d| d.severity == severity)
-        .map(|d| d.code.as_str())
-        .collect()
+    diagnostics.iter().filter(|d| d.severity == severity).map(|d| d.code.as_str()).collect()
 }
 
 /// A script that stands in for a program.

@@ -1,10 +1,6 @@
 //! The whole pipeline as an integrator uses it: reproducible bytes, checked against test vectors.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -41,21 +37,15 @@ struct Expected {
 }
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/vectors")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
 }
 
 fn vector_source(name: &str) -> Source {
     let folder = folder(name);
     let config = std::fs::read_to_string(folder.join("zentinel.kdl")).unwrap();
     let paths = ["plugins/filter.wasm", "ca/root.pem"];
-    let read = |path: &&str| {
-        Some(SourceFile::new(
-            *path,
-            std::fs::read(folder.join("files").join(path)).ok()?,
-        ))
-    };
+    let read =
+        |path: &&str| Some(SourceFile::new(*path, std::fs::read(folder.join("files").join(path)).ok()?));
     Source::new(config, paths.iter().filter_map(read).collect(), false).unwrap()
 }
 
@@ -147,10 +137,7 @@ async fn the_same_source_gives_the_same_bytes_in_another_process() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    let there = said
-        .split(MARK)
-        .nth(1)
-        .unwrap_or_else(|| panic!("no digest in {said}"));
+    let there = said.split(MARK).nth(1).unwrap_or_else(|| panic!("no digest in {said}"));
     let here = build(vector_source("files")).await.checksum().to_string();
     assert_eq!(&there[..64], here);
 }
@@ -164,27 +151,14 @@ async fn another_source_gives_another_archive() {
 
 #[tokio::test]
 async fn every_problem_is_reported_at_once() {
-    let config = vector_source("minimal")
-        .config()
-        .replace("127.0.0.1:8080", "nowhere")
-        .replace("\"/\"", "\"\"");
-    let source = Source::new(
-        config.replace("path-prefix", "path-regex \"([\"\n path-prefix"),
-        Vec::new(),
-        false,
-    );
+    let config =
+        vector_source("minimal").config().replace("127.0.0.1:8080", "nowhere").replace("\"/\"", "\"\"");
+    let source =
+        Source::new(config.replace("path-prefix", "path-regex \"([\"\n path-prefix"), Vec::new(), false);
     let failure = compiler().compile(source.unwrap(), None).await.unwrap_err();
-    let CompileFailure::Invalid(diagnostics) = failure else {
-        panic!("{failure}")
-    };
-    let codes: Vec<_> = diagnostics
-        .iter()
-        .map(|diagnostic| diagnostic.code.as_str())
-        .collect();
-    assert!(
-        codes.contains(&"invalid-address") && codes.contains(&"invalid-regex"),
-        "{codes:?}"
-    );
+    let CompileFailure::Invalid(diagnostics) = failure else { panic!("{failure}") };
+    let codes: Vec<_> = diagnostics.iter().map(|diagnostic| diagnostic.code.as_str()).collect();
+    assert!(codes.contains(&"invalid-address") && codes.contains(&"invalid-regex"), "{codes:?}");
 }
 
 #[tokio::test]
@@ -216,14 +190,10 @@ async fn the_runtime_keeps_running_while_a_large_source_is_compiled() {
         )
     };
     let routes: String = (0..300).map(route).collect();
-    let config = vector_source("minimal")
-        .config()
-        .replace("routes {\n", &format!("routes {{\n{routes}"));
+    let config = vector_source("minimal").config().replace("routes {\n", &format!("routes {{\n{routes}"));
     let baseline = config.clone();
-    let assembled = compiler()
-        .compile(Source::new(config, Vec::new(), false).unwrap(), Some(&baseline))
-        .await
-        .unwrap();
+    let assembled =
+        compiler().compile(Source::new(config, Vec::new(), false).unwrap(), Some(&baseline)).await.unwrap();
     assert!(ticks.is_finished(), "the only thread of the runtime was blocked");
     assert_eq!(assembled.findings(), []);
 }

@@ -85,10 +85,7 @@ impl Changes {
     /// # Errors
     /// [`Kind::Internal`](crate::Kind::Internal) when the record does not serialise.
     pub fn update<T: Record>(mut self, read: &Stored<T>, record: &T) -> Result<Self> {
-        self.writes.push(Write::Update {
-            row: record.to_row()?,
-            expected: read.revision,
-        });
+        self.writes.push(Write::Update { row: record.to_row()?, expected: read.revision });
         Ok(self)
     }
 
@@ -115,11 +112,7 @@ impl Changes {
     /// Demands that a record is still as it was read.
     #[must_use]
     pub fn check<T: Record>(mut self, read: &Stored<T>) -> Self {
-        self.writes.push(Write::Check {
-            kind: T::KIND,
-            id: read.value.id().uuid(),
-            expected: read.revision,
-        });
+        self.writes.push(Write::Check { kind: T::KIND, id: read.value.id().uuid(), expected: read.revision });
         self
     }
 

@@ -50,10 +50,7 @@ impl NewCredential {
     pub fn generate() -> Self {
         let raw = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let hash = CredentialHash::of(&raw);
-        Self {
-            raw: Secret::new(raw),
-            hash,
-        }
+        Self { raw: Secret::new(raw), hash }
     }
 
     /// The first eight characters, kept so that people can tell keys apart.

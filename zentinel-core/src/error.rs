@@ -74,10 +74,7 @@ impl Kind {
     /// Whether trying the same call again, later, may succeed.
     #[must_use]
     pub fn is_transient(self) -> bool {
-        matches!(
-            self,
-            Self::Stale | Self::RateLimited | Self::Unavailable | Self::Timeout
-        )
+        matches!(self, Self::Stale | Self::RateLimited | Self::Unavailable | Self::Timeout)
     }
 }
 
@@ -143,10 +140,7 @@ impl Error {
     /// [`Kind::Stale`]: a lost race on `what`.
     #[must_use]
     pub fn stale(what: impl fmt::Display) -> Self {
-        Self::new(
-            Kind::Stale,
-            format!("{what} was changed by somebody else; read it again and retry"),
-        )
+        Self::new(Kind::Stale, format!("{what} was changed by somebody else; read it again and retry"))
     }
 
     /// [`Kind::Invalid`] without a field.
@@ -191,11 +185,7 @@ impl Error {
     /// Adds a message on a field.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
-        self.0
-            .fields
-            .entry(field.into())
-            .or_default()
-            .push(message.into());
+        self.0.fields.entry(field.into()).or_default().push(message.into());
         self
     }
 
@@ -276,10 +266,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0
-            .source
-            .as_ref()
-            .map(|source| &**source as &(dyn std::error::Error + 'static))
+        self.0.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -317,11 +304,7 @@ impl Checks {
     /// Checks a required text of 1 to `max` characters.
     pub fn text(&mut self, field: &str, text: &str, max: usize) {
         self.that(field, !text.trim().is_empty(), "can't be blank");
-        self.that(
-            field,
-            text.chars().count() <= max,
-            format!("should be at most {max} character(s)"),
-        );
+        self.that(field, text.chars().count() <= max, format!("should be at most {max} character(s)"));
         self.that(field, !text.contains('\0'), "is invalid");
     }
 
@@ -334,10 +317,7 @@ impl Checks {
             Ok(value) => Ok(Some(value)),
             Err(error) if !error.fields().is_empty() => {
                 for (field, messages) in error.fields() {
-                    self.0
-                        .entry(field.clone())
-                        .or_default()
-                        .extend(messages.iter().cloned());
+                    self.0.entry(field.clone()).or_default().extend(messages.iter().cloned());
                 }
                 Ok(None)
             }
@@ -350,10 +330,6 @@ impl Checks {
     /// # Errors
     /// [`Kind::Invalid`] with every complaint.
     pub fn finish(self) -> Result<()> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::invalid_fields(self.0))
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(Error::invalid_fields(self.0)) }
     }
 }

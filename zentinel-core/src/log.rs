@@ -103,25 +103,13 @@ impl LogQuery {
     /// The newest entries of a log.
     #[must_use]
     pub fn newest(kind: LogKind, limit: u32) -> Self {
-        Self {
-            kind,
-            owner: None,
-            newest_first: true,
-            beyond: None,
-            limit,
-        }
+        Self { kind, owner: None, newest_first: true, beyond: None, limit }
     }
 
     /// The entries after a place, in order.
     #[must_use]
     pub fn after(kind: LogKind, seq: u64, limit: u32) -> Self {
-        Self {
-            kind,
-            owner: None,
-            newest_first: false,
-            beyond: Some(seq),
-            limit,
-        }
+        Self { kind, owner: None, newest_first: false, beyond: Some(seq), limit }
     }
 
     /// Only entries about `owner`.

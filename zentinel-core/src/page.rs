@@ -19,10 +19,7 @@ impl PageRequest {
     /// The first page of `limit` items; out-of-range values are clamped.
     #[must_use]
     pub fn first(limit: u32) -> Self {
-        Self {
-            limit: limit.clamp(1, Self::MAX),
-            cursor: None,
-        }
+        Self { limit: limit.clamp(1, Self::MAX), cursor: None }
     }
 
     /// The same page size, continued after `cursor`.

@@ -55,9 +55,8 @@ impl UrlSigner {
     /// # Errors
     /// [`Kind::Forbidden`](crate::Kind::Forbidden) when it is wrong or has expired.
     pub fn verify(&self, key: &str, expires: i64, signature: &str, now: Timestamp) -> Result<()> {
-        let given = URL_SAFE_NO_PAD
-            .decode(signature)
-            .map_err(|_| Error::forbidden("Invalid download signature"))?;
+        let given =
+            URL_SAFE_NO_PAD.decode(signature).map_err(|_| Error::forbidden("Invalid download signature"))?;
         self.mac(key, expires)?
             .verify_slice(&given)
             .map_err(|_| Error::forbidden("Invalid download signature"))?;
@@ -85,30 +84,20 @@ mod tests {
         let signer = UrlSigner::new([7; 32]);
         let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(1_000);
         let base = Url::parse("http://127.0.0.1:4000/cp/").unwrap();
-        let url = signer
-            .sign(&base, "bundles/a/b.tar.zst", now + TimeDelta::seconds(60))
-            .unwrap();
+        let url = signer.sign(&base, "bundles/a/b.tar.zst", now + TimeDelta::seconds(60)).unwrap();
         assert_eq!(url.path(), "/cp/blobs/bundles/a/b.tar.zst");
         let query: HashMap<_, _> = url.query_pairs().into_owned().collect();
         let expires: i64 = query["expires"].parse().unwrap();
-        signer
-            .verify("bundles/a/b.tar.zst", expires, &query["signature"], now)
-            .unwrap();
+        signer.verify("bundles/a/b.tar.zst", expires, &query["signature"], now).unwrap();
         for (key, at, late) in [
             ("bundles/a/c.tar.zst", expires, 0),
             ("bundles/a/b.tar.zst", expires + 1, 0),
             ("bundles/a/b.tar.zst", expires, 61),
         ] {
-            assert!(
-                signer
-                    .verify(key, at, &query["signature"], now + TimeDelta::seconds(late))
-                    .is_err()
-            );
+            assert!(signer.verify(key, at, &query["signature"], now + TimeDelta::seconds(late)).is_err());
         }
         assert!(
-            UrlSigner::new([8; 32])
-                .verify("bundles/a/b.tar.zst", expires, &query["signature"], now)
-                .is_err()
+            UrlSigner::new([8; 32]).verify("bundles/a/b.tar.zst", expires, &query["signature"], now).is_err()
         );
     }
 }

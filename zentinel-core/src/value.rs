@@ -175,10 +175,7 @@ impl Slug {
         if ok {
             Ok(Self(text.to_owned()))
         } else {
-            Err(Error::invalid_field(
-                "slug",
-                "must contain only lowercase letters, numbers, and hyphens",
-            ))
+            Err(Error::invalid_field("slug", "must contain only lowercase letters, numbers, and hyphens"))
         }
     }
 

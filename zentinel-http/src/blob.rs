@@ -41,12 +41,7 @@ async fn serve(State(api): State<Api>, params: Params, request: Request) -> ApiR
         .get("expires")
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| Error::forbidden("Invalid download signature"))?;
-    signer.verify(
-        &key,
-        expires,
-        params.get("signature").unwrap_or_default(),
-        api.now(),
-    )?;
+    signer.verify(&key, expires, params.get("signature").unwrap_or_default(), api.now())?;
     let meta = match api.blobs.head(&key).await {
         Ok(meta) => meta.ok_or_else(unknown)?,
         // A key that no blob can have.
@@ -59,11 +54,7 @@ async fn serve(State(api): State<Api>, params: Params, request: Request) -> ApiR
         Selection::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Selection::Unsatisfiable => {
             let mut response = ApiError::framework(StatusCode::RANGE_NOT_SATISFIABLE).into_response();
-            insert(
-                response.headers_mut(),
-                CONTENT_RANGE,
-                &format!("bytes */{}", meta.size),
-            );
+            insert(response.headers_mut(), CONTENT_RANGE, &format!("bytes */{}", meta.size));
             response
         }
         Selection::Whole => content(&api, &key, 0..meta.size, parts.method == Method::HEAD),
@@ -92,10 +83,7 @@ fn etag(key: &str, size: u64) -> String {
 fn choose(headers: &HeaderMap, etag: &str, size: u64) -> Selection {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let known = text(IF_NONE_MATCH).is_some_and(|value| {
-        value
-            .split(',')
-            .map(str::trim)
-            .any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
+        value.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
     });
     if known {
         return Selection::NotModified;
@@ -136,12 +124,9 @@ async fn next_piece((blobs, key, rest): Source) -> Result<Option<(Bytes, Source)
         return Ok(None);
     }
     let end = rest.end.min(rest.start + CHUNK);
-    let piece = blobs
-        .get(&key, Some(rest.start..end))
-        .await
-        .inspect_err(|error| {
-            tracing::warn!(%error, "a download broke off");
-        })?;
+    let piece = blobs.get(&key, Some(rest.start..end)).await.inspect_err(|error| {
+        tracing::warn!(%error, "a download broke off");
+    })?;
     if piece.is_empty() {
         return Err(Error::unavailable("the archive ended early"));
     }

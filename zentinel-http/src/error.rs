@@ -74,11 +74,7 @@ fn domain(error: &Error) -> Response {
         _ => {}
     }
     let mut body = Map::new();
-    let text = if error.fields().is_empty() {
-        Value::from(error.message())
-    } else {
-        json!(error.fields())
-    };
+    let text = if error.fields().is_empty() { Value::from(error.message()) } else { json!(error.fields()) };
     body.insert("error".to_owned(), text);
     if let Some(hint) = error.hint() {
         body.insert("hint".to_owned(), hint.into());
@@ -118,10 +114,7 @@ fn reason(status: StatusCode) -> &'static str {
 fn answer(status: StatusCode, body: &Value, retry_after: Option<u64>) -> Response {
     let mut response = (status, body.to_string()).into_response();
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/json; charset=utf-8"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     match status {
         StatusCode::UNAUTHORIZED => {
@@ -142,11 +135,7 @@ const TAKEN: &str = "has already been taken";
 /// says.
 pub(crate) fn taken_also_on(error: Error, column: &'static str) -> Error {
     let taken = error.fields().values().flatten().any(|message| message == TAKEN);
-    if taken && !error.fields().contains_key(column) {
-        error.with_field(column, TAKEN)
-    } else {
-        error
-    }
+    if taken && !error.fields().contains_key(column) { error.with_field(column, TAKEN) } else { error }
 }
 
 #[cfg(test)]
@@ -158,11 +147,7 @@ mod tests {
         let response = error.into().into_response();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        (
-            parts.status.as_u16(),
-            parts.headers,
-            serde_json::from_slice(&bytes).unwrap(),
-        )
+        (parts.status.as_u16(), parts.headers, serde_json::from_slice(&bytes).unwrap())
     }
 
     #[tokio::test]
@@ -170,28 +155,19 @@ mod tests {
         let error = Error::conflict("Freeze window active").with_details(json!({"freeze_window": {"id": 1}}));
         let (status, _, body) = parts(error).await;
         assert_eq!(status, 409);
-        assert_eq!(
-            body,
-            json!({"error": "Freeze window active", "freeze_window": {"id": 1}})
-        );
+        assert_eq!(body, json!({"error": "Freeze window active", "freeze_window": {"id": 1}}));
     }
 
     #[tokio::test]
     async fn field_errors_are_an_object() {
         let (status, _, body) = parts(Error::invalid_field("name", "can't be blank")).await;
-        assert_eq!(
-            (status, body),
-            (422, json!({"error": {"name": ["can't be blank"]}}))
-        );
+        assert_eq!((status, body), (422, json!({"error": {"name": ["can't be blank"]}})));
     }
 
     #[tokio::test]
     async fn a_defect_says_nothing_about_itself() {
         let (status, _, body) = parts(Error::internal("secret table is broken")).await;
-        assert_eq!(
-            (status, body),
-            (500, json!({"errors": {"detail": "Internal Server Error"}}))
-        );
+        assert_eq!((status, body), (500, json!({"errors": {"detail": "Internal Server Error"}})));
     }
 
     #[tokio::test]
@@ -201,10 +177,7 @@ mod tests {
         let limited =
             Error::new(Kind::RateLimited, "rate_limit_exceeded").with_details(json!({"retry_after": 42}));
         let (status, headers, _) = parts(limited).await;
-        assert_eq!(
-            (status, &headers[RETRY_AFTER]),
-            (429, &HeaderValue::from_static("42"))
-        );
+        assert_eq!((status, &headers[RETRY_AFTER]), (429, &HeaderValue::from_static("42")));
         let (_, headers, _) = parts(Error::unauthenticated("Missing Authorization header")).await;
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer");
     }

@@ -116,11 +116,7 @@ impl Api {
         if let Some(slot) = extensions.get::<RateSlot>() {
             *slot.0.lock() = Some(decision);
         }
-        if decision.allowed {
-            Ok(())
-        } else {
-            Err(decision.refusal().into())
-        }
+        if decision.allowed { Ok(()) } else { Err(decision.refusal().into()) }
     }
 }
 
@@ -137,10 +133,7 @@ mod tests {
     fn a_window_is_a_minute_of_the_epoch() {
         let limiter = Limiter::default();
         let first = limiter.check("a", 3, 2, at(119));
-        assert_eq!(
-            (first.allowed, first.remaining, first.reset, first.retry_after),
-            (true, 1, 120, 1)
-        );
+        assert_eq!((first.allowed, first.remaining, first.reset, first.retry_after), (true, 1, 120, 1));
         let refused = limiter.check("a", 3, 2, at(119));
         assert_eq!((refused.allowed, refused.remaining), (false, 1));
         assert!(limiter.check("a", 3, 1, at(119)).allowed);
@@ -164,17 +157,10 @@ mod tests {
         let allowed = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..8)
                 .map(|_| {
-                    scope.spawn(|| {
-                        (0..100)
-                            .filter(|_| limiter.check("a", 250, 1, at(5)).allowed)
-                            .count()
-                    })
+                    scope.spawn(|| (0..100).filter(|_| limiter.check("a", 250, 1, at(5)).allowed).count())
                 })
                 .collect();
-            workers
-                .into_iter()
-                .map(|worker| worker.join().unwrap())
-                .sum::<usize>()
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum::<usize>()
         });
         assert_eq!(allowed, 250);
     }

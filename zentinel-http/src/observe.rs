@@ -30,10 +30,7 @@ const STALLED: i64 = 120;
 
 /// The routes.
 pub(crate) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new()
-        .routes(routes!(health))
-        .routes(routes!(ready))
-        .routes(routes!(metrics))
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(metrics))
 }
 
 /// Whether the control plane serves.
@@ -53,10 +50,7 @@ pub(crate) struct Health {
 /// The process answers. Says nothing about its dependencies.
 #[utoipa::path(get, path = "/health", tag = "Operations", responses((status = 200, body = Health)))]
 async fn health() -> Json<Health> {
-    Json(Health {
-        status: "ok",
-        reason: None,
-    })
+    Json(Health { status: "ok", reason: None })
 }
 
 /// Readiness

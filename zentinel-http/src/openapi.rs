@@ -111,21 +111,12 @@ pub fn router(services: Arc<Services>) -> Router {
 fn named(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     for (path, item) in &mut document.paths.paths {
         let resource = resource(path);
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.patch,
-        ];
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             let handler = operation.operation_id.take().unwrap_or_default();
             let repeated = resource.rsplit('.').next() == Some(handler.as_str());
-            operation.operation_id = Some(if repeated {
-                resource.clone()
-            } else {
-                format!("{resource}.{handler}")
-            });
+            operation.operation_id =
+                Some(if repeated { resource.clone() } else { format!("{resource}.{handler}") });
         }
     }
     document
@@ -135,17 +126,13 @@ fn named(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
 fn resource(path: &str) -> String {
     let path = path.strip_prefix("/api/v1").unwrap_or(path);
     let path = path.strip_prefix("/projects/{project_slug}/").unwrap_or(path);
-    let fixed = path
-        .split('/')
-        .filter(|segment| !segment.is_empty() && !segment.starts_with('{'));
+    let fixed = path.split('/').filter(|segment| !segment.is_empty() && !segment.starts_with('{'));
     fixed.collect::<Vec<_>>().join(".").replace('-', "_")
 }
 
 fn server(api: &Api) -> Server {
     let url = api.options.public_url.as_str();
-    ServerBuilder::new()
-        .url(url.strip_suffix('/').unwrap_or(url))
-        .build()
+    ServerBuilder::new().url(url.strip_suffix('/').unwrap_or(url)).build()
 }
 
 async fn no_route() -> ApiError {
@@ -162,10 +149,7 @@ mod tests {
 
     #[test]
     fn resources_are_named_by_their_paths() {
-        assert_eq!(
-            resource("/api/v1/projects/{project_slug}/node-groups/{id}/nodes"),
-            "node_groups.nodes"
-        );
+        assert_eq!(resource("/api/v1/projects/{project_slug}/node-groups/{id}/nodes"), "node_groups.nodes");
         assert_eq!(resource("/api/v1/projects/{project_slug}"), "projects");
         assert_eq!(resource("/health"), "health");
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 use zentinel_core::port::{BlobStore, Clock, ConfigValidator, Scheduler, Signer, Store};
 use zentinel_core::presign::UrlSigner;
@@ -64,6 +65,8 @@ pub struct HttpOptions {
     pub token_ttl: Duration,
     /// What `/metrics` demands as a bearer token; open without.
     pub metrics_token: Option<Secret>,
+    /// Cancel it when the server begins to shut down: long polls are then answered at once.
+    pub draining: CancellationToken,
 }
 
 impl HttpOptions {
@@ -81,6 +84,7 @@ impl HttpOptions {
             trusted_proxies: Vec::new(),
             token_ttl: Duration::from_secs(43_200),
             metrics_token: None,
+            draining: CancellationToken::new(),
         }
     }
 }
@@ -102,12 +106,7 @@ impl RateLimits {
     /// The same limit for everything.
     #[must_use]
     pub fn uniform(limit: u32) -> Self {
-        Self {
-            scopes: BTreeMap::new(),
-            default: limit,
-            node: limit,
-            registration: limit,
-        }
+        Self { scopes: BTreeMap::new(), default: limit, node: limit, registration: limit }
     }
 
     /// The limit of a scope.
@@ -155,12 +154,7 @@ struct Inner {
 impl Api {
     pub(crate) fn new(services: Arc<Services>) -> Self {
         let credentials = Credentials::new(services.store.watch());
-        Self(Arc::new(Inner {
-            services,
-            limiter: Limiter::default(),
-            credentials,
-            metrics: Metrics::new(),
-        }))
+        Self(Arc::new(Inner { services, limiter: Limiter::default(), credentials, metrics: Metrics::new() }))
     }
 
     /// The current instant.

@@ -124,16 +124,9 @@ fn instant(seconds: i64) -> Result<Timestamp> {
 }
 
 fn signing_input(claims: &Claims) -> Result<String> {
-    let header = serde_json::to_vec(&Header {
-        alg: "EdDSA",
-        kid: &claims.kid,
-    })?;
+    let header = serde_json::to_vec(&Header { alg: "EdDSA", kid: &claims.kid })?;
     let claims = serde_json::to_vec(claims)?;
-    Ok(format!(
-        "{}.{}",
-        URL_SAFE_NO_PAD.encode(header),
-        URL_SAFE_NO_PAD.encode(claims)
-    ))
+    Ok(format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims)))
 }
 
 /// The id of the key that signs for `scope`; signing makes the first one.
@@ -216,10 +209,7 @@ fn check_signature(token: &str, raw_key: &[u8; 32]) -> Result<RawClaims> {
     // Otherwise the library panics when a program links it with two cryptographic back ends.
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
-        if jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER
-            .install_default()
-            .is_err()
-        {
+        if jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default().is_err() {
             tracing::debug!("the program has chosen its own back end for tokens");
         }
     });
@@ -250,20 +240,10 @@ fn check_claims(
     }
     let sub = id(raw.sub.as_ref()).ok_or_else(failed)?;
     let prj = id(raw.prj.as_ref()).ok_or_else(failed)?;
-    let iat = seconds(&raw.iat)
-        .filter(|iat| *iat <= now + MAX_CLOCK_SKEW)
-        .ok_or_else(failed)?;
+    let iat = seconds(&raw.iat).filter(|iat| *iat <= now + MAX_CLOCK_SKEW).ok_or_else(failed)?;
     // A token without a root is its own.
     let chn = seconds(&raw.chn).unwrap_or(iat);
-    Ok(Claims {
-        sub,
-        prj,
-        org: organisation,
-        iat,
-        exp,
-        chn,
-        kid,
-    })
+    Ok(Claims { sub, prj, org: organisation, iat, exp, chn, kid })
 }
 
 /// Where keys are kept in the store, their tenant and expiry are there too.
@@ -305,19 +285,13 @@ mod tests {
     }
 
     fn node() -> Node {
-        let registration = Registration {
-            name: "edge".to_owned(),
-            ..Registration::default()
-        };
+        let registration = Registration { name: "edge".to_owned(), ..Registration::default() };
         let scope = (OrganisationId::random(), ProjectId::random());
         Node::register(scope, &registration, true, CredentialHash::of("key"), at(0)).unwrap()
     }
 
     fn wait<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(future)
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
     #[test]
@@ -345,9 +319,7 @@ mod tests {
     #[test]
     fn a_chain_ends_after_thirty_days() {
         let (signer, node) = (MemorySigner::generate(), node());
-        let claims = wait(issue(&signer, &node, 1_000, at(1_000), Duration::from_secs(60)))
-            .unwrap()
-            .claims;
+        let claims = wait(issue(&signer, &node, 1_000, at(1_000), Duration::from_secs(60))).unwrap().claims;
         assert!(claims.may_renew(at(1_000 + CHAIN_SECONDS)));
         assert!(!claims.may_renew(at(1_001 + CHAIN_SECONDS)));
     }

@@ -86,10 +86,8 @@ fn refusals(wanted: &[(u16, &str)]) -> BTreeMap<String, RefOr<Documented>> {
             let content = Content::new(Some(RefOr::<utoipa::openapi::schema::Schema>::Ref(
                 Ref::from_schema_name("Failure"),
             )));
-            let response = ResponseBuilder::new()
-                .description(*description)
-                .content("application/json", content)
-                .build();
+            let response =
+                ResponseBuilder::new().description(*description).content("application/json", content).build();
             (status.to_string(), RefOr::T(response))
         })
         .collect()

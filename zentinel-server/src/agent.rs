@@ -172,11 +172,7 @@ impl Agent {
         let mut etag = None;
         loop {
             let asked = tokio::time::Instant::now();
-            let pause = match self
-                .client
-                .poll(Some(self.options.long_poll), etag.as_deref())
-                .await
-            {
+            let pause = match self.client.poll(Some(self.options.long_poll), etag.as_deref()).await {
                 Ok(answer) => {
                     backoff.reset();
                     etag = answer.etag().map(str::to_owned).or(etag);
@@ -239,11 +235,7 @@ impl Agent {
             Err(error) => {
                 // Nothing about an untrusted statement is believed, not even its sequence.
                 tracing::error!(node = %self.options.name, %error, "statement refused");
-                return self.refuse(
-                    0,
-                    offer.bundle_id,
-                    Rejection::new("bad_statement", error.to_string()),
-                );
+                return self.refuse(0, offer.bundle_id, Rejection::new("bad_statement", error.to_string()));
             }
         };
         let (active, refused) = {
@@ -256,29 +248,21 @@ impl Agent {
         if refused.is_some_and(|refused| refused.sequence == statement.sequence) {
             return Ok(());
         }
-        let directory = match download::fetch(
-            &self.client,
-            &self.options.directory,
-            &statement,
-            &offer.download_url,
-        )
-        .await
-        {
-            Ok(directory) => directory,
-            Err(error) if error.kind().is_transient() => return Err(error),
-            Err(error) => {
-                return self.refuse(
-                    statement.sequence,
-                    statement.bundle_id,
-                    Rejection::new("bad_archive", error.to_string()),
-                );
-            }
-        };
-        let release = Release {
-            bundle_id: statement.bundle_id,
-            directory,
-            activation: statement.activation,
-        };
+        let directory =
+            match download::fetch(&self.client, &self.options.directory, &statement, &offer.download_url)
+                .await
+            {
+                Ok(directory) => directory,
+                Err(error) if error.kind().is_transient() => return Err(error),
+                Err(error) => {
+                    return self.refuse(
+                        statement.sequence,
+                        statement.bundle_id,
+                        Rejection::new("bad_archive", error.to_string()),
+                    );
+                }
+            };
+        let release = Release { bundle_id: statement.bundle_id, directory, activation: statement.activation };
         match self.activator.activate(&release).await {
             Ok(()) => self.settle(&statement),
             Err(rejection) => self.refuse(statement.sequence, statement.bundle_id, rejection),
@@ -298,10 +282,7 @@ impl Agent {
         })?;
         let statement = envelope.verify(&state.pinned_keys, &expectation)?;
         if statement.bundle_id != offer.bundle_id {
-            return Err(zentinel_core::Error::new(
-                Kind::Forbidden,
-                "the statement is about another bundle",
-            ));
+            return Err(zentinel_core::Error::new(Kind::Forbidden, "the statement is about another bundle"));
         }
         Ok(statement)
     }
@@ -318,12 +299,8 @@ impl Agent {
     fn refuse(&self, sequence: u64, bundle_id: BundleId, rejection: Rejection) -> Result<()> {
         self.update(|state| {
             state.last_sequence = state.last_sequence.max(sequence);
-            state.refused = Some(Refused {
-                sequence,
-                bundle_id,
-                reason: rejection.reason,
-                message: rejection.message,
-            });
+            state.refused =
+                Some(Refused { sequence, bundle_id, reason: rejection.reason, message: rejection.message });
         })
     }
 
@@ -346,9 +323,7 @@ async fn register(client: &NodeClient, options: &AgentOptions) -> Result<NodeSta
         version: Some(options.version.clone()),
         ..RegisterRequest::default()
     };
-    let registered = client
-        .register(&options.project, options.token.as_ref(), &request)
-        .await?;
+    let registered = client.register(&options.project, options.token.as_ref(), &request).await?;
     Ok(NodeState {
         node_id: registered.node_id,
         node_key: registered.node_key.expose().to_owned(),

@@ -15,11 +15,7 @@ impl Backoff {
     /// Starts at `first` and never exceeds `longest`.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
-        Self {
-            first,
-            longest,
-            failures: 0,
-        }
+        Self { first, longest, failures: 0 }
     }
 
     /// Something worked: starts over.
@@ -29,10 +25,7 @@ impl Backoff {
 
     /// The next pause.
     pub fn pause(&mut self) -> Duration {
-        let ceiling = self
-            .first
-            .saturating_mul(1 << self.failures.min(20))
-            .min(self.longest);
+        let ceiling = self.first.saturating_mul(1 << self.failures.min(20)).min(self.longest);
         self.failures += 1;
         ceiling.mul_f64(0.5 + rand::random::<f64>() / 2.0)
     }

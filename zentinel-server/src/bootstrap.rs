@@ -47,12 +47,7 @@ pub async fn bootstrap(store: &dyn Store, clock: &dyn Clock, names: &Names) -> R
     let mut changes = Changes::new();
     let slug = Slug::from_name(&names.organisation)?;
     let known = Query::all(RecordKind::Organisation).named(slug.as_str());
-    let organisation = match store
-        .list::<Organisation>(&Scope::Instance, known)
-        .await?
-        .items
-        .pop()
-    {
+    let organisation = match store.list::<Organisation>(&Scope::Instance, known).await?.items.pop() {
         Some(stored) => stored.value,
         None => {
             let organisation = Organisation::new(&names.organisation, now)?;
@@ -68,9 +63,8 @@ pub async fn bootstrap(store: &dyn Store, clock: &dyn Clock, names: &Names) -> R
     let scope = Scope::Organisation(organisation.id);
     let mut projects = Vec::with_capacity(names.projects.len());
     for name in &names.projects {
-        let known = Query::all(RecordKind::Project)
-            .owned_by(organisation.id)
-            .named(Slug::from_name(name)?.as_str());
+        let known =
+            Query::all(RecordKind::Project).owned_by(organisation.id).named(Slug::from_name(name)?.as_str());
         projects.push(match store.list::<Project>(&scope, known).await?.items.pop() {
             Some(stored) => stored.value,
             None => {
@@ -102,26 +96,10 @@ pub async fn bootstrap(store: &dyn Store, clock: &dyn Clock, names: &Names) -> R
         }
     };
     let scopes: BTreeSet<ApiScope> = ApiScope::ALL.iter().copied().collect();
-    let (key, raw) = ApiKey::issue(
-        organisation.id,
-        None,
-        Some(user.id),
-        "bootstrap",
-        scopes,
-        None,
-        now,
-    )?;
-    changes = changes
-        .insert(&key)?
-        .audit(created("api_key.created", &organisation, key.id, now));
+    let (key, raw) = ApiKey::issue(organisation.id, None, Some(user.id), "bootstrap", scopes, None, now)?;
+    changes = changes.insert(&key)?.audit(created("api_key.created", &organisation, key.id, now));
     store.commit(changes).await?;
-    Ok(Bootstrapped {
-        organisation,
-        projects,
-        email: user.email,
-        password,
-        api_key: raw,
-    })
+    Ok(Bootstrapped { organisation, projects, email: user.email, password, api_key: raw })
 }
 
 /// Issues a registration token that any number of nodes may use for a day.
@@ -131,21 +109,9 @@ pub async fn bootstrap(store: &dyn Store, clock: &dyn Clock, names: &Names) -> R
 pub async fn join_token(store: &dyn Store, clock: &dyn Clock, project: &Project) -> Result<Secret> {
     let now = clock.now();
     let scope = (project.organisation_id, project.id);
-    let (token, raw) = RegistrationToken::issue(
-        scope,
-        "bootstrap",
-        BTreeMap::new(),
-        None,
-        now + TimeDelta::days(1),
-        now,
-    )?;
-    let audit = AuditEntry::new(
-        &project.scope(),
-        Actor::System,
-        "registration_token.created",
-        token.id,
-        now,
-    );
+    let (token, raw) =
+        RegistrationToken::issue(scope, "bootstrap", BTreeMap::new(), None, now + TimeDelta::days(1), now)?;
+    let audit = AuditEntry::new(&project.scope(), Actor::System, "registration_token.created", token.id, now);
     store.commit(Changes::new().insert(&token)?.audit(audit)).await?;
     Ok(raw)
 }
@@ -156,13 +122,7 @@ fn created(
     id: impl ToString,
     now: zentinel_core::Timestamp,
 ) -> AuditEntry {
-    AuditEntry::new(
-        &Scope::Organisation(organisation.id),
-        Actor::System,
-        action,
-        id,
-        now,
-    )
+    AuditEntry::new(&Scope::Organisation(organisation.id), Actor::System, action, id, now)
 }
 
 /// Argon2id with the library's recommended parameters, in PHC form.

@@ -107,33 +107,18 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode> {
     runtime.block_on(async {
         match arguments.command.unwrap_or(Command::Serve) {
             Command::Serve => serve(&settings, output).await,
-            Command::Init {
-                organisation,
-                project,
-                email,
-            } => {
-                let names = Names {
-                    organisation,
-                    projects: vec![project],
-                    email,
-                };
+            Command::Init { organisation, project, email } => {
+                let names = Names { organisation, projects: vec![project], email };
                 init(&settings, &names, output).await
             }
             Command::Demo { nodes, exit } => {
                 let quiet = Settings {
-                    log: crate::settings::Log {
-                        filter: quiet_filter(&settings),
-                        ..settings.log.clone()
-                    },
+                    log: crate::settings::Log { filter: quiet_filter(&settings), ..settings.log.clone() },
                     ..settings
                 };
                 start_logs(&quiet)?;
-                let options = DemoOptions {
-                    nodes: nodes.into(),
-                    exit,
-                    listen: arguments.listen,
-                    data: arguments.data,
-                };
+                let options =
+                    DemoOptions { nodes: nodes.into(), exit, listen: arguments.listen, data: arguments.data };
                 demo::run(quiet, options, output).await
             }
             Command::Completions { .. } => Ok(ExitCode::SUCCESS),
@@ -158,20 +143,14 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
 /// The demo shows its own progress: only problems are logged beside it, unless asked for more.
 fn quiet_filter(settings: &Settings) -> String {
     let asked = settings.log.filter != crate::settings::Log::default().filter;
-    if asked {
-        settings.log.filter.clone()
-    } else {
-        "error".to_owned()
-    }
+    if asked { settings.log.filter.clone() } else { "error".to_owned() }
 }
 
 /// Sends logs to stderr; stdout belongs to the command's answer.
 fn start_logs(settings: &Settings) -> Result<()> {
     let filter = EnvFilter::try_new(&settings.log.filter)
         .map_err(|error| Error::invalid_field("log.filter", error.to_string()))?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match settings.log.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -212,10 +191,7 @@ async fn init(settings: &Settings, names: &Names, output: &Output) -> Result<Exi
     let store = crate::compose::open_store(settings).await?;
     let clock = zentinel_core::port::SystemClock;
     let made = bootstrap(&*store, &clock, names).await?;
-    let project = made
-        .projects
-        .first()
-        .ok_or_else(|| Error::internal("no project was made"))?;
+    let project = made.projects.first().ok_or_else(|| Error::internal("no project was made"))?;
     let token = join_token(&*store, &clock, project).await?;
     let password = made.password.as_ref().map(zentinel_core::Secret::expose);
     let details = json!({

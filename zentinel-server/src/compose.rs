@@ -33,8 +33,10 @@ pub struct App {
     pub public_url: Url,
     /// Its ports, for callers in the same process.
     pub services: Arc<Services>,
-    shutdown: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
+    draining: CancellationToken,
+    ending: CancellationToken,
+    serving: JoinHandle<()>,
+    working: Vec<JoinHandle<()>>,
     patience: Duration,
 }
 
@@ -63,26 +65,22 @@ impl App {
             Error::unavailable(format!("cannot listen on {}: {error}", settings.listen))
                 .with_hint("choose another address with --listen; port 0 takes a free one")
         })?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| Error::internal("no local address").with_source(error))?;
+        let address =
+            listener.local_addr().map_err(|error| Error::internal("no local address").with_source(error))?;
         let public_url = match &settings.public_url {
             Some(url) => url.clone(),
             None => Url::parse(&format!("http://{address}"))
                 .map_err(|error| Error::internal("the address makes no URL").with_source(error))?,
         };
-        let shutdown = CancellationToken::new();
+        let (draining, ending) = (CancellationToken::new(), CancellationToken::new());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut back = backends::open(settings, &public_url, Arc::clone(&clock)).await?;
         if let Some(validator) = validator {
             back.validator = validator;
         }
-        let fleet = Fleet::load(
-            Arc::clone(&back.store),
-            Arc::clone(&clock),
-            fleet_options(settings, back.shared),
-        )
-        .await?;
+        let fleet =
+            Fleet::load(Arc::clone(&back.store), Arc::clone(&clock), fleet_options(settings, back.shared))
+                .await?;
         let engine = Arc::new(Engine::new(
             Arc::clone(&back.store),
             Arc::clone(&back.signer),
@@ -101,42 +99,40 @@ impl App {
             fleet: Arc::clone(&fleet),
             engine,
             url_signer: back.url_signer,
-            options: http_options(settings, public_url.clone()),
+            options: http_options(settings, public_url.clone(), draining.clone()),
         });
         let router = zentinel_http::router(Arc::clone(&services));
-        let tasks = vec![
-            tokio::spawn(serve(listener, router, shutdown.clone())),
-            tokio::spawn(runner.run(shutdown.clone())),
-            tokio::spawn({
-                let shutdown = shutdown.clone();
-                async move { fleet.run(shutdown).await }
-            }),
+        let serving = tokio::spawn(serve(listener, router, draining.clone()));
+        let until = ending.clone();
+        let working = vec![
+            tokio::spawn(runner.run(ending.clone())),
+            tokio::spawn(async move { fleet.run(until).await }),
         ];
         let patience = Duration::from_secs(settings.http.shutdown_seconds.into());
-        Ok(Self {
-            address,
-            public_url,
-            services,
-            shutdown,
-            tasks,
-            patience,
-        })
+        Ok(Self { address, public_url, services, draining, ending, serving, working, patience })
     }
 
     /// Stops accepting, finishes what is in flight (at most for `http.shutdown_seconds`), writes
     /// what is still in memory, and returns.
     pub async fn stop(self) {
-        self.shutdown.cancel();
-        let finish = async {
-            for task in self.tasks {
-                if let Err(error) = task.await {
-                    tracing::error!(%error, "a task ended badly");
-                }
+        // Requests in flight still need the fleet and the workers, so these end afterwards.
+        self.draining.cancel();
+        finish(vec![self.serving], self.patience, "requests in flight").await;
+        self.ending.cancel();
+        finish(self.working, self.patience, "jobs in flight").await;
+    }
+}
+
+async fn finish(tasks: Vec<JoinHandle<()>>, patience: Duration, what: &str) {
+    let all = async {
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task ended badly");
             }
-        };
-        if tokio::time::timeout(self.patience, finish).await.is_err() {
-            tracing::warn!("gave up waiting for requests in flight");
         }
+    };
+    if tokio::time::timeout(patience, all).await.is_err() {
+        tracing::warn!("gave up waiting for {what}");
     }
 }
 
@@ -145,9 +141,7 @@ const JOB_LEASE: Duration = Duration::from_secs(10);
 
 async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await;
+    let served = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "serving ended");
     }
@@ -176,24 +170,17 @@ fn runner(
         jobs_kept_days: settings.queues.jobs_kept_days,
     };
     let mut runner = Runner::new(Arc::clone(&back.scheduler), Arc::clone(clock), back.store.watch())
-        .options(RunnerOptions {
-            lease: JOB_LEASE,
-            ..RunnerOptions::default()
-        })
+        .options(RunnerOptions { lease: JOB_LEASE, ..RunnerOptions::default() })
         .workers(Queue::Default, settings.queues.default)
         .workers(Queue::Rollouts, settings.queues.rollouts)
         .workers(Queue::Maintenance, settings.queues.maintenance)
         .register(Arc::new(compile))
-        .register(Arc::new(maintenance::StalenessHandler {
-            fleet: Arc::clone(fleet),
-        }))
+        .register(Arc::new(maintenance::StalenessHandler { fleet: Arc::clone(fleet) }))
         .register(Arc::new(retention));
     for handler in engine.handlers() {
         runner = runner.register(handler);
     }
-    maintenance::schedules()
-        .into_iter()
-        .fold(runner, Runner::schedule)
+    maintenance::schedules().into_iter().fold(runner, Runner::schedule)
 }
 
 fn seconds(seconds: u32) -> Duration {
@@ -217,20 +204,17 @@ fn engine_options(settings: &Settings) -> EngineOptions {
     }
 }
 
-fn http_options(settings: &Settings, public_url: Url) -> HttpOptions {
+fn http_options(settings: &Settings, public_url: Url, draining: CancellationToken) -> HttpOptions {
     let mut options = HttpOptions::new(public_url);
+    options.draining = draining;
     options.presign_validity = seconds(settings.blobs.presign_seconds);
     options.poll_interval = seconds(settings.nodes.poll_interval_seconds);
     options.max_long_poll = seconds(settings.nodes.long_poll_seconds);
     options.body_limit = settings.http.body_limit_bytes as usize;
     options.request_timeout = seconds(settings.http.request_timeout_seconds);
     // Checked with the settings.
-    options.trusted_proxies = settings
-        .http
-        .trusted_proxies
-        .iter()
-        .filter_map(|text| text.parse().ok())
-        .collect();
+    options.trusted_proxies =
+        settings.http.trusted_proxies.iter().filter_map(|text| text.parse().ok()).collect();
     options.metrics_token = settings.http.metrics_token.get().cloned();
     options.rate_limits = rate_limits(&settings.http.rate_limits);
     options

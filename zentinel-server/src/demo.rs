@@ -43,16 +43,9 @@ const NO_LIMIT: u32 = 1_000_000;
 pub async fn run(settings: Settings, options: DemoOptions, output: &Output) -> Result<ExitCode> {
     let temporary = match &options.data {
         Some(_) => None,
-        None => Some(
-            tempfile::Builder::new()
-                .prefix("zentinel-demo-")
-                .tempdir()
-                .map_err(|error| {
-                    Error::unavailable("no temporary directory")
-                        .with_source(error)
-                        .with_hint("name one with --data")
-                })?,
-        ),
+        None => Some(tempfile::Builder::new().prefix("zentinel-demo-").tempdir().map_err(|error| {
+            Error::unavailable("no temporary directory").with_source(error).with_hint("name one with --data")
+        })?),
     };
     let data = match (&options.data, &temporary) {
         (Some(data), _) => data.clone(),
@@ -73,10 +66,7 @@ async fn start(mut settings: Settings, options: &DemoOptions, data: PathBuf) -> 
         settings.http.rate_limits.insert(name.to_owned(), NO_LIMIT);
     }
     for scope in zentinel_core::entity::ApiScope::ALL {
-        settings
-            .http
-            .rate_limits
-            .insert(scope.as_str().to_owned(), NO_LIMIT);
+        settings.http.rate_limits.insert(scope.as_str().to_owned(), NO_LIMIT);
     }
     match App::start(&settings).await {
         Err(error) if error.kind() == Kind::Unavailable && options.listen.is_none() => {
@@ -98,10 +88,8 @@ async fn tell(app: &App, options: &DemoOptions, data: &std::path::Path, output: 
     let [project, empty] = made.projects.as_slice() else {
         return Err(Error::internal("the demo has two projects"));
     };
-    let tokens = (
-        join_token(store, &SystemClock, project).await?,
-        join_token(store, &SystemClock, empty).await?,
-    );
+    let tokens =
+        (join_token(store, &SystemClock, project).await?, join_token(store, &SystemClock, empty).await?);
     let url = app.public_url.as_str().trim_end_matches('/').to_owned();
     let ready = json!({
         "url": url,
@@ -126,34 +114,20 @@ async fn tell(app: &App, options: &DemoOptions, data: &std::path::Path, output: 
             return Ok(ExitCode::from(130));
         }
     };
-    output.event("over", json!({ "ok": as_told }), || {
-        farewell(&url, &made, as_told, options.exit)
-    });
+    output.event("over", json!({ "ok": as_told }), || farewell(&url, &made, as_told, options.exit));
     if !options.exit {
         interrupted.await?;
     }
     fleet.stop().await;
-    Ok(if as_told {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if as_told { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn farewell(url: &str, made: &Bootstrapped, as_told: bool, exit: bool) -> String {
-    let verdict = if as_told {
-        "The story went as told."
-    } else {
-        "The story did not go as told."
-    };
+    let verdict = if as_told { "The story went as told." } else { "The story did not go as told." };
     if exit {
         return verdict.to_owned();
     }
-    let project = made
-        .projects
-        .first()
-        .map(|project| project.slug.to_string())
-        .unwrap_or_default();
+    let project = made.projects.first().map(|project| project.slug.to_string()).unwrap_or_default();
     let base = format!("{url}/api/v1/projects/{project}");
     format!(
         "{verdict} The server stays up until Ctrl-C. To go on:\n\n  \
@@ -167,10 +141,7 @@ fn farewell(url: &str, made: &Bootstrapped, as_told: bool, exit: bool) -> String
          admin account: {email} {password}",
         key = made.api_key.expose(),
         email = made.email,
-        password = made
-            .password
-            .as_ref()
-            .map_or("(as before)", zentinel_core::Secret::expose),
+        password = made.password.as_ref().map_or("(as before)", zentinel_core::Secret::expose),
     )
 }
 

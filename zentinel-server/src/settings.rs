@@ -79,10 +79,7 @@ pub struct Database {
 
 impl Default for Database {
     fn default() -> Self {
-        Self {
-            url: RedactedUrl("sqlite".to_owned()),
-            pool_size: 10,
-        }
+        Self { url: RedactedUrl("sqlite".to_owned()), pool_size: 10 }
     }
 }
 
@@ -224,11 +221,7 @@ pub struct Validation {
 
 impl Default for Validation {
     fn default() -> Self {
-        Self {
-            timeout_seconds: 60,
-            max_concurrent: 2,
-            zentinel_binary: None,
-        }
+        Self { timeout_seconds: 60, max_concurrent: 2, zentinel_binary: None }
     }
 }
 
@@ -322,12 +315,7 @@ pub struct Queues {
 
 impl Default for Queues {
     fn default() -> Self {
-        Self {
-            default: 10,
-            rollouts: 5,
-            maintenance: 2,
-            jobs_kept_days: 7,
-        }
+        Self { default: 10, rollouts: 5, maintenance: 2, jobs_kept_days: 7 }
     }
 }
 
@@ -343,10 +331,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            filter: "info".to_owned(),
-        }
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
     }
 }
 
@@ -371,11 +356,7 @@ impl Settings {
         let known = matches!(url, "sqlite" | "memory")
             || url.starts_with("postgres://")
             || url.starts_with("postgresql://");
-        checks.that(
-            "database.url",
-            known,
-            "must be `sqlite`, `memory` or a postgres:// URL",
-        );
+        checks.that("database.url", known, "must be `sqlite`, `memory` or a postgres:// URL");
         if self.blobs.kind == BlobKind::S3 {
             checks.that(
                 "blobs.s3_access_key_id",
@@ -383,34 +364,15 @@ impl Settings {
                 "can't be blank with blobs.kind = s3",
             );
             let secret = self.blobs.s3_secret_access_key.get().is_some();
-            checks.that(
-                "blobs.s3_secret_access_key",
-                secret,
-                "can't be blank with blobs.kind = s3",
-            );
+            checks.that("blobs.s3_secret_access_key", secret, "can't be blank with blobs.kind = s3");
         }
-        let http = self
-            .public_url
-            .as_ref()
-            .is_none_or(|url| matches!(url.scheme(), "http" | "https"));
+        let http = self.public_url.as_ref().is_none_or(|url| matches!(url.scheme(), "http" | "https"));
         checks.that("public_url", http, "must be an http or https URL");
-        let networks = self
-            .http
-            .trusted_proxies
-            .iter()
-            .all(|text| text.parse::<Network>().is_ok());
-        checks.that(
-            "http.trusted_proxies",
-            networks,
-            "must be addresses or ranges such as 10.0.0.0/8",
-        );
+        let networks = self.http.trusted_proxies.iter().all(|text| text.parse::<Network>().is_ok());
+        checks.that("http.trusted_proxies", networks, "must be addresses or ranges such as 10.0.0.0/8");
         // AWS refuses longer ones.
         let presign = self.blobs.presign_seconds;
-        checks.that(
-            "blobs.presign_seconds",
-            (1..=604_800).contains(&presign),
-            "must be from 1 to 604800",
-        );
+        checks.that("blobs.presign_seconds", (1..=604_800).contains(&presign), "must be from 1 to 604800");
         for (name, value) in [
             ("database.pool_size", self.database.pool_size),
             ("validation.timeout_seconds", self.validation.timeout_seconds),

@@ -80,10 +80,7 @@ impl ObjectBlobStore {
     pub fn memory(base_url: Url, signer: UrlSigner) -> Self {
         Self {
             objects: Arc::new(InMemory::new()),
-            presigner: Presigner::Own {
-                base: base_url,
-                signer,
-            },
+            presigner: Presigner::Own { base: base_url, signer },
             attributes: Attributes::new(),
         }
     }
@@ -96,15 +93,10 @@ impl ObjectBlobStore {
         std::fs::create_dir_all(dir).map_err(|error| {
             Error::unavailable(format!("blob directory {} cannot be made", dir.display())).with_source(error)
         })?;
-        let files = LocalFileSystem::new_with_prefix(dir)
-            .map_err(from_object_store)?
-            .with_fsync(true);
+        let files = LocalFileSystem::new_with_prefix(dir).map_err(from_object_store)?.with_fsync(true);
         Ok(Self {
             objects: Arc::new(files),
-            presigner: Presigner::Own {
-                base: base_url,
-                signer,
-            },
+            presigner: Presigner::Own { base: base_url, signer },
             attributes: Attributes::new(),
         })
     }
@@ -119,11 +111,7 @@ impl ObjectBlobStore {
             .with_region(options.region)
             .with_access_key_id(options.access_key_id)
             .with_secret_access_key(options.secret_access_key.expose())
-            .with_client_options(
-                ClientOptions::new()
-                    .with_timeout(options.timeout)
-                    .with_allow_http(true),
-            )
+            .with_client_options(ClientOptions::new().with_timeout(options.timeout).with_allow_http(true))
             .with_retry(RetryConfig {
                 backoff: BackoffConfig {
                     init_backoff: Duration::from_millis(100),
@@ -135,15 +123,9 @@ impl ObjectBlobStore {
         if let Some(endpoint) = options.endpoint {
             // A service at a fixed address has no host name per bucket.
             let endpoint = endpoint.as_str().trim_end_matches('/');
-            builder = builder
-                .with_endpoint(endpoint)
-                .with_virtual_hosted_style_request(false);
+            builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
         }
-        let bucket = Arc::new(
-            builder
-                .build()
-                .map_err(|error| Error::invalid(error.to_string()))?,
-        );
+        let bucket = Arc::new(builder.build().map_err(|error| Error::invalid(error.to_string()))?);
         let content_type = Attributes::from_iter([(Attribute::ContentType, "application/zstd")]);
         Ok(Self {
             objects: Arc::clone(&bucket) as Arc<dyn ObjectStore>,
@@ -156,11 +138,7 @@ impl ObjectBlobStore {
     async fn must_be_same(&self, location: &ObjectPath, bytes: &Bytes) -> Result<()> {
         let present = self.objects.get(location).await.map_err(from_object_store)?;
         let present = present.bytes().await.map_err(from_object_store)?;
-        if present == bytes {
-            Ok(())
-        } else {
-            Err(Error::conflict("another blob is stored under this key"))
-        }
+        if present == bytes { Ok(()) } else { Err(Error::conflict("another blob is stored under this key")) }
     }
 }
 
@@ -169,9 +147,7 @@ fn location(key: &str) -> Result<ObjectPath> {
     let segment = |segment: &str| {
         !segment.is_empty()
             && !segment.starts_with('.')
-            && segment
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
     if key.len() > 512 || !key.split('/').all(segment) {
         return Err(Error::invalid_field("key", "is invalid"));
@@ -205,11 +181,7 @@ impl BlobStore for ObjectBlobStore {
             attributes: self.attributes.clone(),
             ..PutOptions::default()
         };
-        match self
-            .objects
-            .put_opts(&location, bytes.clone().into(), options)
-            .await
-        {
+        match self.objects.put_opts(&location, bytes.clone().into(), options).await {
             Ok(_) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. }) => self.must_be_same(&location, &bytes).await,
             Err(error) => Err(from_object_store(error)),
@@ -219,25 +191,13 @@ impl BlobStore for ObjectBlobStore {
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         let location = location(key)?;
         if let Some(range) = &range {
-            let size = self
-                .objects
-                .head(&location)
-                .await
-                .map_err(from_object_store)?
-                .size;
+            let size = self.objects.head(&location).await.map_err(from_object_store)?.size;
             if range.start >= size.min(range.end) {
                 return Ok(Bytes::new());
             }
         }
-        let options = GetOptions {
-            range: range.map(GetRange::Bounded),
-            ..GetOptions::default()
-        };
-        let found = self
-            .objects
-            .get_opts(&location, options)
-            .await
-            .map_err(from_object_store)?;
+        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+        let found = self.objects.get_opts(&location, options).await.map_err(from_object_store)?;
         found.bytes().await.map_err(from_object_store)
     }
 
@@ -264,10 +224,7 @@ impl BlobStore for ObjectBlobStore {
                 let validity = (expires - now)
                     .to_std()
                     .map_err(|_| Error::invalid_field("expires", "is in the past"))?;
-                bucket
-                    .signed_url(http::Method::GET, &location, validity)
-                    .await
-                    .map_err(from_object_store)
+                bucket.signed_url(http::Method::GET, &location, validity).await.map_err(from_object_store)
             }
         }
     }
@@ -287,14 +244,9 @@ mod tests {
 
     #[test]
     fn keys_cannot_leave_the_store() {
-        for bad in [
-            "", "/", "a//b", "../a", "a/../b", ".hidden", "a/.tmp", "a b", "a\\b", "ä", "a\0",
-        ] {
+        for bad in ["", "/", "a//b", "../a", "a/../b", ".hidden", "a/.tmp", "a b", "a\\b", "ä", "a\0"] {
             assert!(location(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(
-            location("bundles/a-b/c.tar.zst").unwrap().as_ref(),
-            "bundles/a-b/c.tar.zst"
-        );
+        assert_eq!(location("bundles/a-b/c.tar.zst").unwrap().as_ref(), "bundles/a-b/c.tar.zst");
     }
 }

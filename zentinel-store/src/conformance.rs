@@ -29,11 +29,7 @@
 //!
 //! A durable back end implements [`Backend::reopen`] and adds [`durable_suite!`]. Use each macro
 //! once per module. The suites of the other ports are plain functions; see their modules.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a case fails by panicking, as a test does"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a case fails by panicking, as a test does")]
 
 pub mod blob;
 pub mod clock;

@@ -52,11 +52,7 @@ impl Cursor {
     /// The opaque text for callers.
     pub(crate) fn encode(&self, kind: RecordKind, order: Order) -> String {
         let table = kind.table().as_bytes();
-        let mut bytes = vec![
-            VERSION,
-            order_code(order),
-            u8::try_from(table.len()).unwrap_or(u8::MAX),
-        ];
+        let mut bytes = vec![VERSION, order_code(order), u8::try_from(table.len()).unwrap_or(u8::MAX)];
         bytes.extend_from_slice(table);
         bytes.extend_from_slice(self.id.as_bytes());
         match &self.key {
@@ -99,10 +95,7 @@ fn read(bytes: &[u8], kind: RecordKind, order: Order) -> Option<Cursor> {
             _ => return None,
         },
     };
-    Some(Cursor {
-        key,
-        id: Uuid::from_bytes(*id),
-    })
+    Some(Cursor { key, id: Uuid::from_bytes(*id) })
 }
 
 fn order_code(order: Order) -> u8 {
@@ -147,10 +140,7 @@ mod tests {
 
     #[test]
     fn an_order_refuses_the_cursor_of_another() {
-        let cursor = Cursor {
-            key: SortKey::Created(7),
-            id: Uuid::nil(),
-        };
+        let cursor = Cursor { key: SortKey::Created(7), id: Uuid::nil() };
         let text = cursor.encode(RecordKind::Node, Order::OldestFirst);
         assert!(Cursor::decode(&text, RecordKind::Node, Order::NewestFirst).is_err());
     }

@@ -10,10 +10,7 @@ use zentinel_core::log::{LogKind, LogRow};
 
 /// The row of an audit entry.
 pub(crate) fn audit_row(entry: &AuditEntry) -> Result<LogRow> {
-    let owner = entry
-        .resource_id
-        .as_deref()
-        .and_then(|id| Uuid::parse_str(id).ok());
+    let owner = entry.resource_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
     Ok(LogRow {
         kind: LogKind::Audit,
         id: entry.id.uuid(),

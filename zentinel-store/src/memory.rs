@@ -118,9 +118,7 @@ impl Store for MemoryStore {
     async fn get(&self, scope: &Scope, kind: RecordKind, id: Uuid) -> Result<Option<Stored<Row>>> {
         let state = self.inner.state.lock();
         let found = state.tables.get(kind, id);
-        Ok(found
-            .filter(|row| scope.contains(row.organisation_id, row.project_id))
-            .cloned())
+        Ok(found.filter(|row| scope.contains(row.organisation_id, row.project_id)).cloned())
     }
 
     async fn lookup(&self, kind: RecordKind, lookup_key: &str) -> Result<Option<Stored<Row>>> {
@@ -136,11 +134,7 @@ impl Store for MemoryStore {
     async fn count_by_state(&self, scope: &Scope, kind: RecordKind) -> Result<BTreeMap<String, u64>> {
         let state = self.inner.state.lock();
         let mut counts = BTreeMap::new();
-        for row in state
-            .tables
-            .rows(kind)
-            .filter(|row| scope.contains(row.organisation_id, row.project_id))
-        {
+        for row in state.tables.rows(kind).filter(|row| scope.contains(row.organisation_id, row.project_id)) {
             *counts.entry(row.state.clone().unwrap_or_default()).or_default() += 1;
         }
         Ok(counts)
@@ -150,11 +144,7 @@ impl Store for MemoryStore {
         let mut state = self.inner.state.lock();
         let (applied, receipt) = state.commit(changes)?;
         for (kind, changed) in applied.records {
-            self.tell(Notice::Records {
-                kind,
-                project_id: changed.common_project(),
-                ids: changed.ids,
-            });
+            self.tell(Notice::Records { kind, project_id: changed.common_project(), ids: changed.ids });
         }
         if applied.events {
             self.tell(Notice::Events);
@@ -314,10 +304,7 @@ mod tests {
         let mut notices = store.watch();
         for number in 0..=super::NOTICE_BACKLOG {
             let organisation = Organisation::new(&format!("n{number}"), Timestamp::UNIX_EPOCH).unwrap();
-            store
-                .commit(Changes::new().insert(&organisation).unwrap())
-                .await
-                .unwrap();
+            store.commit(Changes::new().insert(&organisation).unwrap()).await.unwrap();
         }
         assert_eq!(notices.next().await, Some(Notice::Lagged));
         assert!(matches!(notices.next().await, Some(Notice::Records { .. })));

@@ -67,10 +67,7 @@ impl RecordingNotifier {
     #[must_use]
     pub fn delivered(&self) -> Vec<Event> {
         let state = self.state.lock();
-        let accepted = state
-            .calls
-            .iter()
-            .filter(|call| call.answer == Delivery::Delivered);
+        let accepted = state.calls.iter().filter(|call| call.answer == Delivery::Delivered);
         accepted.map(|call| call.event.clone()).collect()
     }
 }
@@ -110,11 +107,7 @@ mod tests {
             None
         }
         async fn received(&self) -> Vec<String> {
-            self.0
-                .delivered()
-                .iter()
-                .map(|event| event.id.uuid().to_string())
-                .collect()
+            self.0.delivered().iter().map(|event| event.id.uuid().to_string()).collect()
         }
     }
 

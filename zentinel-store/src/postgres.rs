@@ -66,9 +66,7 @@ impl PostgresStore {
         let options: PgConnectOptions = url
             .parse()
             .map_err(|error: sqlx::Error| Error::invalid("the database URL is invalid").with_source(error))?;
-        let options = options
-            .application_name("zentinel")
-            .statement_cache_capacity(PREPARED);
+        let options = options.application_name("zentinel").statement_cache_capacity(PREPARED);
         migrate(&options).await?;
         let open = async {
             let pool = pool(pool_size).connect_with(options.clone()).await?;
@@ -77,13 +75,7 @@ impl PostgresStore {
         let (pool, listener) = open.await.map_err(told)?;
         let notices = Notices::new();
         let listener = tokio::spawn(listener::run(listener, options, notices.clone())).abort_handle();
-        Ok(Self {
-            inner: Arc::new(Pg {
-                pool,
-                notices,
-                listener,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Pg { pool, notices, listener }) })
     }
 
     /// Waits for running calls and closes every connection. Later calls fail with `Unavailable`.
@@ -96,9 +88,7 @@ impl PostgresStore {
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The connection options hold a password: they stay out.
-        f.debug_struct("PostgresStore")
-            .field("connections", &self.inner.pool.size())
-            .finish_non_exhaustive()
+        f.debug_struct("PostgresStore").field("connections", &self.inner.pool.size()).finish_non_exhaustive()
     }
 }
 
@@ -191,12 +181,7 @@ impl Backend for Pg {
             // No such database, or one that takes no connections.
             "3D000" | "55000" => Class::Away,
             // Connection exceptions, refused logins, insufficient resources, system errors.
-            _ if ["08", "28", "53", "58"]
-                .iter()
-                .any(|class| code.starts_with(class)) =>
-            {
-                Class::Away
-            }
+            _ if ["08", "28", "53", "58"].iter().any(|class| code.starts_with(class)) => Class::Away,
             _ if code.starts_with("22") => Class::Value,
             _ => Class::Defect,
         }

@@ -104,10 +104,7 @@ impl Runner {
             wakeups,
             handlers: HashMap::new(),
             schedules: Vec::new(),
-            workers: Queue::ALL
-                .into_iter()
-                .map(|queue| (queue, queue.workers()))
-                .collect(),
+            workers: Queue::ALL.into_iter().map(|queue| (queue, queue.workers())).collect(),
             options: RunnerOptions::default(),
             stats: RunnerStats::default(),
         }
@@ -159,12 +156,7 @@ impl Runner {
         let worker = Arc::new(worker);
         let bells: Vec<Notify> = self.workers.iter().map(|_| Notify::new()).collect();
         let pumps = self.workers.iter().zip(&bells).map(|((queue, count), bell)| {
-            let pump = Pump {
-                worker: Arc::clone(&worker),
-                queue: *queue,
-                count: *count as usize,
-                bell,
-            };
+            let pump = Pump { worker: Arc::clone(&worker), queue: *queue, count: *count as usize, bell };
             pump.run(&shutdown)
         });
         // What never ends by itself ends with the pumps.
@@ -263,11 +255,7 @@ impl Pump<'_> {
         let options = &worker.options;
         let now = worker.clock.now();
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
-        let jobs = match worker
-            .scheduler
-            .claim(self.queue, &worker.name, limit, options.lease, now)
-            .await
-        {
+        let jobs = match worker.scheduler.claim(self.queue, &worker.name, limit, options.lease, now).await {
             Ok(jobs) => jobs,
             Err(error) => {
                 tracing::warn!(%error, queue = self.queue.name(), "jobs could not be claimed; trying again");
@@ -287,10 +275,7 @@ impl Pump<'_> {
         }
         match worker.scheduler.next_due(self.queue).await {
             // What is due already but was not claimed waits for another job's end.
-            Ok(Some(due)) if due > now => (due - now)
-                .to_std()
-                .unwrap_or_default()
-                .min(options.poll_interval),
+            Ok(Some(due)) if due > now => (due - now).to_std().unwrap_or_default().min(options.poll_interval),
             _ => options.poll_interval,
         }
     }
@@ -299,10 +284,7 @@ impl Pump<'_> {
     async fn sweep(&self, running: &mut JoinSet<()>, limit: u32, now: Timestamp) {
         let worker = &self.worker;
         let lease = worker.options.lease;
-        let claimed = worker
-            .scheduler
-            .claim_abandoned(self.queue, &worker.name, limit, lease, now)
-            .await;
+        let claimed = worker.scheduler.claim_abandoned(self.queue, &worker.name, limit, lease, now).await;
         match claimed {
             Ok(jobs) => {
                 for job in jobs {

@@ -35,11 +35,7 @@ mod tests {
     use zentinel_core::port::Queue;
 
     fn schedule(cron: &str) -> Schedule {
-        Schedule {
-            name: "sweep".to_owned(),
-            queue: Queue::Maintenance,
-            cron: cron.to_owned(),
-        }
+        Schedule { name: "sweep".to_owned(), queue: Queue::Maintenance, cron: cron.to_owned() }
     }
 
     #[test]
@@ -47,10 +43,7 @@ mod tests {
         let start = Timestamp::from_timestamp(1_000_000_000, 1_000).unwrap();
         let due = next_due(&schedule("*/15 * * * * *"), start).unwrap();
         assert_eq!(due.timestamp(), 1_000_000_005);
-        assert_eq!(
-            next_due(&schedule("*/15 * * * * *"), due).unwrap().timestamp(),
-            1_000_000_020
-        );
+        assert_eq!(next_due(&schedule("*/15 * * * * *"), due).unwrap().timestamp(), 1_000_000_020);
     }
 
     #[test]

@@ -28,17 +28,11 @@ struct KeyPair {
 impl KeyPair {
     /// Draws a key and a name: `sk_` and 16 random bytes as base64url.
     fn generate() -> Self {
-        Self {
-            key_id: new_key_id(),
-            key: SigningKey::from_bytes(&rand::random()),
-        }
+        Self { key_id: new_key_id(), key: SigningKey::from_bytes(&rand::random()) }
     }
 
     fn sign(&self, message: &[u8]) -> Signature {
-        Signature {
-            key_id: self.key_id.clone(),
-            bytes: self.key.sign(message).to_bytes().to_vec(),
-        }
+        Signature { key_id: self.key_id.clone(), bytes: self.key.sign(message).to_bytes().to_vec() }
     }
 
     fn public(&self) -> PublicKey {
@@ -48,9 +42,7 @@ impl KeyPair {
 
 impl std::fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyPair")
-            .field("key_id", &self.key_id)
-            .finish_non_exhaustive()
+        f.debug_struct("KeyPair").field("key_id", &self.key_id).finish_non_exhaustive()
     }
 }
 

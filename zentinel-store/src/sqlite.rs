@@ -54,11 +54,7 @@ impl SqliteOptions {
     /// The defaults for a file: durable against a crash of the process, four readers.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            durability: Durability::default(),
-            readers: 4,
-        }
+        Self { path: path.to_owned(), durability: Durability::default(), readers: 4 }
     }
 }
 
@@ -110,34 +106,16 @@ impl SqliteStore {
             })
             .pragma("journal_size_limit", "67108864");
         migrate(&writing).await?;
-        let pool = || {
-            SqlitePoolOptions::new()
-                .acquire_timeout(PATIENCE)
-                .max_lifetime(None)
-                .idle_timeout(None)
-        };
+        let pool =
+            || SqlitePoolOptions::new().acquire_timeout(PATIENCE).max_lifetime(None).idle_timeout(None);
         let open = async {
-            let writer = pool()
-                .max_connections(1)
-                .min_connections(1)
-                .connect_with(writing)
-                .await?;
-            let readers = pool()
-                .max_connections(options.readers.max(1))
-                .connect_with(connect.read_only(true))
-                .await?;
-            Ok(Lite {
-                writer,
-                readers,
-                notices: Notices::new(),
-            })
+            let writer = pool().max_connections(1).min_connections(1).connect_with(writing).await?;
+            let readers =
+                pool().max_connections(options.readers.max(1)).connect_with(connect.read_only(true)).await?;
+            Ok(Lite { writer, readers, notices: Notices::new() })
         };
-        let lite = open
-            .await
-            .map_err(|error: sqlx::Error| Fault::from(error).into_error::<Lite>())?;
-        Ok(Self {
-            inner: Arc::new(lite),
-        })
+        let lite = open.await.map_err(|error: sqlx::Error| Fault::from(error).into_error::<Lite>())?;
+        Ok(Self { inner: Arc::new(lite) })
     }
 
     /// Waits for running calls and closes every connection. Later calls fail with `Unavailable`.
@@ -197,10 +175,7 @@ async fn try_migrate(options: &SqliteConnectOptions) -> Result<(), MigrateError>
 }
 
 fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .map(|code| primary(&code));
+    let code = error.as_database_error().and_then(|error| error.code()).map(|code| primary(&code));
     matches!(code, Some(BUSY | LOCKED))
 }
 

@@ -58,10 +58,7 @@ async fn blobs_in_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let open = || ObjectBlobStore::local(dir.path(), base(), UrlSigner::new([1; 32])).unwrap();
     conformance::blob::suite(Arc::new(open())).await;
-    open()
-        .put("a/b", Bytes::from_static(b"x"), &Sha256Digest::of(b"x"))
-        .await
-        .unwrap();
+    open().put("a/b", Bytes::from_static(b"x"), &Sha256Digest::of(b"x")).await.unwrap();
     assert_eq!(open().get("a/b", None).await.unwrap(), "x", "survives reopening");
 }
 
@@ -78,48 +75,26 @@ async fn s3_presigned_urls_are_checked_by_the_service() {
     let endpoint = s3_server(dir.path()).await;
     let blobs = s3(endpoint.clone(), "test-secret");
     blobs
-        .put(
-            "bundles/x.tar.zst",
-            Bytes::from_static(b"0123456789"),
-            &Sha256Digest::of(b"0123456789"),
-        )
+        .put("bundles/x.tar.zst", Bytes::from_static(b"0123456789"), &Sha256Digest::of(b"0123456789"))
         .await
         .unwrap();
     let now = SystemClock.now();
-    let url = blobs
-        .presign_get("bundles/x.tar.zst", now, now + TimeDelta::seconds(60))
-        .await
-        .unwrap();
+    let url = blobs.presign_get("bundles/x.tar.zst", now, now + TimeDelta::seconds(60)).await.unwrap();
     let http = reqwest::Client::new();
     let whole = http.get(url.clone()).send().await.unwrap();
     assert_eq!(whole.status(), 200);
     assert_eq!(whole.bytes().await.unwrap(), "0123456789");
-    let part = http
-        .get(url.clone())
-        .header("range", "bytes=4-6")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (part.status().as_u16(), part.text().await.unwrap().as_str()),
-        (206, "456")
-    );
+    let part = http.get(url.clone()).header("range", "bytes=4-6").send().await.unwrap();
+    assert_eq!((part.status().as_u16(), part.text().await.unwrap().as_str()), (206, "456"));
 
     let mut tampered = url.clone();
     tampered.set_path("/bundles/bundles/y.tar.zst");
     let mut unsigned = url.clone();
     unsigned.set_query(None);
-    let short = blobs
-        .presign_get("bundles/x.tar.zst", now, now + TimeDelta::seconds(1))
-        .await
-        .unwrap();
+    let short = blobs.presign_get("bundles/x.tar.zst", now, now + TimeDelta::seconds(1)).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
     for refused in [tampered, unsigned, short] {
-        assert_eq!(
-            http.get(refused.clone()).send().await.unwrap().status(),
-            403,
-            "{refused}"
-        );
+        assert_eq!(http.get(refused.clone()).send().await.unwrap().status(), 403, "{refused}");
     }
 
     let wrong = s3(endpoint, "wrong-secret");
@@ -148,54 +123,32 @@ async fn keys_sealed_in_the_store() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let open = |master: [u8; 32]| {
-        SealedSigner::new(
-            Arc::clone(&store),
-            Arc::clone(&clock),
-            MasterKey::from_bytes(master),
-        )
+        SealedSigner::new(Arc::clone(&store), Arc::clone(&clock), MasterKey::from_bytes(master))
     };
     let scope = Scope::Organisation(OrganisationId::random());
     conformance::signer::suite(Arc::new(open([5; 32])), scope, true).await;
 
     let before = open([5; 32]).sign(&scope, b"x").await.unwrap();
-    assert_eq!(
-        open([5; 32]).sign(&scope, b"x").await.unwrap(),
-        before,
-        "survives a restart"
-    );
+    assert_eq!(open([5; 32]).sign(&scope, b"x").await.unwrap(), before, "survives a restart");
     let foreign = Scope::Organisation(OrganisationId::random());
     assert_eq!(
         open([5; 32]).public_key(&foreign, &before.key_id).await.unwrap(),
         None,
         "tenants don't share keys"
     );
-    assert_ne!(
-        open([5; 32]).sign(&foreign, b"x").await.unwrap().key_id,
-        before.key_id
-    );
+    assert_ne!(open([5; 32]).sign(&foreign, b"x").await.unwrap().key_id, before.key_id);
     assert_eq!(
         open([6; 32]).sign(&scope, b"x").await.unwrap_err().kind(),
         Kind::Internal,
         "another master key"
     );
-    assert_eq!(
-        open([5; 32])
-            .sign(&Scope::Instance, b"x")
-            .await
-            .unwrap_err()
-            .kind(),
-        Kind::Forbidden
-    );
+    assert_eq!(open([5; 32]).sign(&Scope::Instance, b"x").await.unwrap_err().kind(), Kind::Forbidden);
 }
 
 #[tokio::test]
 async fn concurrent_first_signatures_agree_on_one_key() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let signer = Arc::new(SealedSigner::new(
-        store,
-        Arc::new(SystemClock),
-        MasterKey::from_bytes([5; 32]),
-    ));
+    let signer = Arc::new(SealedSigner::new(store, Arc::new(SystemClock), MasterKey::from_bytes([5; 32])));
     let scope = Scope::Organisation(OrganisationId::random());
     let calls: Vec<_> = (0..16)
         .map(|_| {

@@ -48,31 +48,17 @@ impl Strategy for Doubling {
         if view.step().state == StepState::Validating && view.elapsed() >= soak {
             return Proposal::Complete;
         }
-        Proposal::Hold {
-            until: view.now() + soak,
-            why: "soaking".to_owned(),
-        }
+        Proposal::Hold { until: view.now() + soak, why: "soaking".to_owned() }
     }
 }
 
 fn main() -> Result<()> {
     // An engine takes the registry: `Engine::new(store, signer, clock, strategies, options)`.
     let strategies = Strategies::standard().register(Arc::new(Doubling));
-    println!(
-        "known strategies: {}",
-        strategies.names().collect::<Vec<_>>().join(", ")
-    );
+    println!("known strategies: {}", strategies.names().collect::<Vec<_>>().join(", "));
     let nodes: Vec<NodeId> = (0..20).map(|_| NodeId::random()).collect();
-    let spec = RolloutSpec {
-        strategy: "doubling".to_owned(),
-        ..RolloutSpec::default()
-    };
-    for (index, step) in strategies
-        .get("doubling")?
-        .plan(&spec, &nodes)?
-        .iter()
-        .enumerate()
-    {
+    let spec = RolloutSpec { strategy: "doubling".to_owned(), ..RolloutSpec::default() };
+    for (index, step) in strategies.get("doubling")?.plan(&spec, &nodes)?.iter().enumerate() {
         println!("step {index}: {} nodes", step.nodes.len());
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! The HTTP API nested in another service, everything in memory.
+//! The HTTP API nested in another service, everything in memory. A complete control plane also runs
+//! `Fleet::run` and a `zentinel_store::Runner`, as `zentinel_server::compose` shows.
 //!
 //! Run it: `cargo run -p zentinel-examples --bin nest_router`, then
 //! `curl http://127.0.0.1:3000/control-plane/health`
@@ -49,10 +50,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .nest("/control-plane", router(Arc::new(services)));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     println!("http://{}/control-plane/api/openapi.json", listener.local_addr()?);
-    axum::serve(
-        listener,
-        service.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .await?;
+    axum::serve(listener, service.into_make_service_with_connect_info::<SocketAddr>()).await?;
     Ok(())
 }

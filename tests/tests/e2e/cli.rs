@@ -11,13 +11,8 @@ fn pair(name: &str, value: &str) -> (String, String) {
 
 #[test]
 fn check_prints_the_effective_settings_redacted() {
-    let environment = [
-        pair("DATABASE_URL", "postgres://user:hunter2@db/x"),
-        pair("POOL_SIZE", "3"),
-    ];
-    let output = binary::command(&["--check", "--json"], &environment)
-        .output()
-        .unwrap();
+    let environment = [pair("DATABASE_URL", "postgres://user:hunter2@db/x"), pair("POOL_SIZE", "3")];
+    let output = binary::command(&["--check", "--json"], &environment).output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains("hunter2"), "{text}");
@@ -31,14 +26,7 @@ fn wrong_settings_and_arguments_are_named() {
     let output = binary::command(&["--check"], &environment).output().unwrap();
     assert_eq!(output.status.code(), Some(65));
     assert!(String::from_utf8_lossy(&output.stderr).contains("nodes.poll_interval_seconds"));
-    assert_eq!(
-        binary::command(&["--no-such-flag"], &[])
-            .output()
-            .unwrap()
-            .status
-            .code(),
-        Some(2)
-    );
+    assert_eq!(binary::command(&["--no-such-flag"], &[]).output().unwrap().status.code(), Some(2));
 }
 
 #[test]
@@ -47,9 +35,7 @@ fn a_taken_address_is_explained() {
     let address = taken.local_addr().unwrap().to_string();
     let data = tempfile::tempdir().unwrap();
     let data = data.path().display().to_string();
-    let output = binary::command(&["--listen", &address, "--data", &data], &[])
-        .output()
-        .unwrap();
+    let output = binary::command(&["--listen", &address, "--data", &data], &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(75));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains(&address) && text.contains("hint:"), "{text}");
@@ -58,24 +44,15 @@ fn a_taken_address_is_explained() {
 #[test]
 fn completions_are_a_script() {
     let output = binary::command(&["completions", "bash"], &[]).output().unwrap();
-    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("complete -F _zentinel"));
+    assert!(
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("complete -F _zentinel")
+    );
 }
 
 #[test]
 fn the_demo_tells_its_story_in_json() {
-    let arguments = [
-        "demo",
-        "--json",
-        "--exit",
-        "--nodes",
-        "5",
-        "--listen",
-        "127.0.0.1:0",
-    ];
-    let mut child = binary::command(&arguments, &[])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let arguments = ["demo", "--json", "--exit", "--nodes", "5", "--listen", "127.0.0.1:0"];
+    let mut child = binary::command(&arguments, &[]).stdout(Stdio::piped()).spawn().unwrap();
     let events: Vec<Value> = BufReader::new(child.stdout.take().unwrap())
         .lines()
         .map(|line| serde_json::from_str(&line.unwrap()).expect("stdout carries JSON only"))
@@ -83,19 +60,9 @@ fn the_demo_tells_its_story_in_json() {
     assert!(child.wait().unwrap().success(), "{events:#?}");
     let ready = &events[0];
     assert_eq!(ready["event"], "ready");
-    for field in [
-        "url",
-        "api_key",
-        "project",
-        "empty_project",
-        "join_token",
-        "admin_email",
-        "admin_password",
-    ] {
-        assert!(
-            ready[field].as_str().is_some_and(|text| !text.is_empty()),
-            "{field} in {ready}"
-        );
+    for field in ["url", "api_key", "project", "empty_project", "join_token", "admin_email", "admin_password"]
+    {
+        assert!(ready[field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {ready}");
     }
     assert_eq!(events.last().unwrap()["ok"], true);
 }

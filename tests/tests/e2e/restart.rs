@@ -10,32 +10,18 @@ async fn survives_kills(mut plane: Plane) {
     let (client, project) = (plane.operator(), plane.project.clone());
     let nodes = plane.nodes(4).await;
     let bundle = compile(&client, &project, "1.0.0", &example("edge.kdl")).await;
-    let rollout = client
-        .create_rollout(&project, &rolling(&bundle, 1))
-        .await
-        .expect("created");
+    let rollout = client.create_rollout(&project, &rolling(&bundle, 1)).await.expect("created");
     for step in 0..3 {
         wait_for("the next step to begin", Duration::from_secs(60), || async {
             let detail = client.rollout(&project, rollout.id).await.ok()?;
-            let begun = detail
-                .steps
-                .iter()
-                .filter(|step| step.state != StepState::Pending)
-                .count();
+            let begun = detail.steps.iter().filter(|step| step.state != StepState::Pending).count();
             (begun > step).then_some(())
         })
         .await;
         plane.kill_and_restart().await;
-        let kept = client
-            .rollout(&project, rollout.id)
-            .await
-            .expect("the rollout is still there");
+        let kept = client.rollout(&project, rollout.id).await.expect("the rollout is still there");
         assert!(
-            kept.steps
-                .iter()
-                .filter(|step| step.state != StepState::Pending)
-                .count()
-                > step,
+            kept.steps.iter().filter(|step| step.state != StepState::Pending).count() > step,
             "a begun step stays begun"
         );
     }
@@ -49,20 +35,12 @@ async fn survives_kills(mut plane: Plane) {
         config_source: example("edge.kdl"),
         ..Default::default()
     };
-    let created = client
-        .create_bundle(&project, &created)
-        .await
-        .expect("acknowledged");
+    let created = client.create_bundle(&project, &created).await.expect("acknowledged");
     plane.kill_and_restart().await;
-    let compiled = client
-        .wait_until_compiled(&project, created.id, Duration::from_secs(120))
-        .await
-        .expect("compiled");
+    let compiled =
+        client.wait_until_compiled(&project, created.id, Duration::from_secs(120)).await.expect("compiled");
     assert_eq!(compiled.status, BundleStatus::Compiled);
-    assert_eq!(
-        compiled.checksum, bundle.checksum,
-        "the same source makes the same bytes"
-    );
+    assert_eq!(compiled.checksum, bundle.checksum, "the same source makes the same bytes");
     plane.stop().await;
 }
 

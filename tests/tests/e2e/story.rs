@@ -10,16 +10,9 @@ use zentinel_tests::wait_for;
 const LIMIT: Duration = Duration::from_secs(90);
 
 pub(crate) async fn compile(client: &OperatorClient, project: &str, version: &str, kdl: &str) -> BundleView {
-    let request = NewBundle {
-        version: version.into(),
-        config_source: kdl.into(),
-        ..NewBundle::default()
-    };
+    let request = NewBundle { version: version.into(), config_source: kdl.into(), ..NewBundle::default() };
     let created = client.create_bundle(project, &request).await.expect("created");
-    client
-        .wait_until_compiled(project, created.id, LIMIT)
-        .await
-        .expect("compiled or failed")
+    client.wait_until_compiled(project, created.id, LIMIT).await.expect("compiled or failed")
 }
 
 pub(crate) async fn ended(client: &OperatorClient, project: &str, id: RolloutId) -> RolloutDetailView {
@@ -33,10 +26,7 @@ pub(crate) async fn ended(client: &OperatorClient, project: &str, id: RolloutId)
 pub(crate) fn rolling(bundle: &BundleView, batch_size: u32) -> NewRollout {
     NewRollout {
         batch_size: Some(batch_size),
-        health_gates: Some(HealthGates {
-            max_error_rate: Some(5.0),
-            ..HealthGates::heartbeat()
-        }),
+        health_gates: Some(HealthGates { max_error_rate: Some(5.0), ..HealthGates::heartbeat() }),
         auto_rollback: Some(true),
         rollback_threshold: Some(30),
         ..NewRollout::of(bundle.id)
@@ -53,33 +43,21 @@ async fn whole_story(plane: Plane) {
 
     let good = compile(&client, &project, "1.0.0", &example("edge.kdl")).await;
     assert_eq!(good.status, BundleStatus::Compiled, "{good:?}");
-    let first = client
-        .create_rollout(&project, &rolling(&good, 2))
-        .await
-        .expect("created");
+    let first = client.create_rollout(&project, &rolling(&good, 2)).await.expect("created");
     let first = ended(&client, &project, first.id).await;
     assert_eq!(first.rollout.state, RolloutState::Completed, "{first:?}");
     assert_eq!(first.steps.len(), 3, "two, two and one");
-    assert_eq!(
-        (first.progress.total, first.progress.active, first.progress.failed),
-        (5, 5, 0)
-    );
+    assert_eq!((first.progress.total, first.progress.active, first.progress.failed), (5, 5, 0));
     assert!(nodes.iter().all(|node| node.active() == Some(good.id)));
 
     let rejected = compile(&client, &project, "1.1.0", &example("edge-with-assets.kdl")).await;
-    let second = client
-        .create_rollout(&project, &rolling(&rejected, 2))
-        .await
-        .expect("created");
+    let second = client.create_rollout(&project, &rolling(&rejected, 2)).await.expect("created");
     let second = ended(&client, &project, second.id).await;
     assert_eq!(second.rollout.state, RolloutState::Failed, "{second:?}");
     let rollback = second.rollout.rolled_back_by.expect("it rolled back by itself");
     let rollback = ended(&client, &project, rollback).await;
     assert_eq!(rollback.rollout.state, RolloutState::Completed, "{rollback:?}");
-    assert!(
-        nodes.iter().all(|node| node.active() == Some(good.id)),
-        "every node runs the first bundle"
-    );
+    assert!(nodes.iter().all(|node| node.active() == Some(good.id)), "every node runs the first bundle");
     left_alone(&nodes[4]);
     known_by_the_control_plane(&client, &project, &good).await;
     drop(nodes);
@@ -94,11 +72,7 @@ fn left_alone(node: &TestNode) {
 async fn known_by_the_control_plane(client: &OperatorClient, project: &str, bundle: &BundleView) {
     wait_for("every node's record to show the bundle", LIMIT, || async {
         let nodes = client.nodes(project, None).await.ok()?;
-        nodes
-            .items
-            .iter()
-            .all(|node| node.active_bundle_id == Some(bundle.id))
-            .then_some(())
+        nodes.items.iter().all(|node| node.active_bundle_id == Some(bundle.id)).then_some(())
     })
     .await;
 }

@@ -44,9 +44,7 @@ fn run() -> io::Result<ExitCode> {
             return Ok(ExitCode::from(66));
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(IsolatedValidator::default().validate(&text, arguments.generated)) {
         Ok(diagnostics) => {
             print(&arguments, &diagnostics)?;
@@ -69,11 +67,7 @@ fn arguments() -> Option<Arguments> {
             other => file = Some(other.to_owned()),
         }
     }
-    Some(Arguments {
-        json,
-        generated,
-        file: file?,
-    })
+    Some(Arguments { json, generated, file: file? })
 }
 
 fn read(file: &str) -> io::Result<String> {

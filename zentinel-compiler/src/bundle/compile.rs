@@ -45,13 +45,7 @@ impl CompileHandler {
         validator: Arc<dyn ConfigValidator>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self {
-            store,
-            blobs,
-            signer,
-            compiler: Compiler::new(validator),
-            clock,
-        }
+        Self { store, blobs, signer, compiler: Compiler::new(validator), clock }
     }
 
     /// Compiles one bundle. Does nothing when it is not there or is not waiting to be compiled.
@@ -111,10 +105,7 @@ impl CompileHandler {
     ) -> Result<Signed, CompileFailure> {
         let scope = bundle.scope();
         let Some(stored) = self.store.find::<BundleSource>(&scope, bundle.id).await? else {
-            return Err(refused(
-                "source-missing",
-                "the source of the bundle is not there any more",
-            ));
+            return Err(refused("source-missing", "the source of the bundle is not there any more"));
         };
         let stored = stored.value;
         let generated = bundle.generated;
@@ -131,21 +122,14 @@ impl CompileHandler {
     }
 
     async fn baseline(&self, parent: &Bundle) -> Result<Option<Baseline>> {
-        let source = self
-            .store
-            .find::<BundleSource>(&parent.scope(), parent.id)
-            .await?;
+        let source = self.store.find::<BundleSource>(&parent.scope(), parent.id).await?;
         Ok(source.map(|source| Baseline::of(source.value.config_source, parent.manifest.as_ref())))
     }
 
     /// Stores the archive. The inner error is one that trying again does not cure.
     async fn upload(&self, bundle: &Bundle, signed: &Signed) -> Result<Result<(), Diagnostic>> {
         let key = Bundle::archive_key(bundle.project_id, bundle.id);
-        match self
-            .blobs
-            .put(&key, signed.bytes().clone(), &signed.checksum())
-            .await
-        {
+        match self.blobs.put(&key, signed.bytes().clone(), &signed.checksum()).await {
             Ok(()) => Ok(Ok(())),
             Err(error) if error.kind() == Kind::Conflict => {
                 let message = format!("another archive is already stored under {key}: {error}");
@@ -252,11 +236,7 @@ fn compiled(read: &Stored<Bundle>, mut next: Bundle, signed: &Signed) -> Result<
         bundle_id: next.id,
         organisation_id: next.organisation_id,
         project_id: next.project_id,
-        document: assembled.sbom(&Served {
-            bundle_id: next.id,
-            version: &next.version,
-            compiled_at: now,
-        })?,
+        document: assembled.sbom(&Served { bundle_id: next.id, version: &next.version, compiled_at: now })?,
         created_at: now,
     };
     let told = json!({
@@ -270,11 +250,12 @@ fn compiled(read: &Stored<Bundle>, mut next: Bundle, signed: &Signed) -> Result<
     let audit = AuditEntry::new(&scope, Actor::System, "bundle.compiled", next.id, now).with_changes(
         json!({ "status": "compiled", "checksum": next.checksum, "risk_level": next.risk_level }),
     );
-    Ok(Changes::new()
-        .update(read, &next)?
-        .upsert(&sbom)?
-        .audit(audit)
-        .event(Event::new(&scope, "bundle.compiled", told, now)))
+    Ok(Changes::new().update(read, &next)?.upsert(&sbom)?.audit(audit).event(Event::new(
+        &scope,
+        "bundle.compiled",
+        told,
+        now,
+    )))
 }
 
 /// The bundle that a job is about.
@@ -305,7 +286,6 @@ impl JobHandler for CompileHandler {
         let message = format!("the bundle could not be compiled, and trying again did not help: {reason}");
         let mut next = bundle.value.clone();
         next.updated_at = self.clock.now();
-        self.fail(&bundle, next, vec![problem("compile-gave-up", &message)])
-            .await
+        self.fail(&bundle, next, vec![problem("compile-gave-up", &message)]).await
     }
 }

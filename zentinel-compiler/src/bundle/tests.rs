@@ -144,11 +144,7 @@ impl World {
     async fn job(&self) -> ClaimedJob {
         let now = self.clock.now();
         let lease = Duration::from_secs(60);
-        let mut jobs = self
-            .store
-            .claim(Queue::Default, "worker", 10, lease, now)
-            .await
-            .unwrap();
+        let mut jobs = self.store.claim(Queue::Default, "worker", 10, lease, now).await.unwrap();
         assert_eq!(jobs.len(), 1, "{jobs:?}");
         jobs.remove(0)
     }
@@ -174,10 +170,7 @@ impl World {
             let word = |body: &serde_json::Value| body[field].as_str().unwrap().to_owned();
             entries.iter().map(|entry| word(&entry.row.body)).collect()
         };
-        (
-            words(LogKind::Audit, "action").await,
-            words(LogKind::Event, "type").await,
-        )
+        (words(LogKind::Audit, "action").await, words(LogKind::Event, "type").await)
     }
 
     async fn completed_rollout(&self, bundle_id: BundleId) {
@@ -210,19 +203,12 @@ impl World {
 }
 
 fn new(version: &str, config: &str) -> NewBundle {
-    NewBundle {
-        version: version.to_owned(),
-        config_source: config.to_owned(),
-        ..NewBundle::default()
-    }
+    NewBundle { version: version.to_owned(), config_source: config.to_owned(), ..NewBundle::default() }
 }
 
 fn with_file(version: &str, path: &str, content: &str) -> NewBundle {
     NewBundle {
-        files: vec![ExtraFile {
-            path: path.to_owned(),
-            content: content.to_owned(),
-        }],
+        files: vec![ExtraFile { path: path.to_owned(), content: content.to_owned() }],
         ..new(version, BASE)
     }
 }
@@ -271,31 +257,15 @@ async fn a_good_source_is_compiled_stored_and_signed() {
     let bundle = world.compiled("1.0.0", BASE).await;
     assert_eq!(bundle.status, BundleStatus::Compiled, "{:?}", bundle.diagnostics);
     let key = bundle.storage_key.clone().unwrap();
-    assert_eq!(
-        key,
-        format!("bundles/{}/{}.tar.zst", bundle.project_id, bundle.id)
-    );
+    assert_eq!(key, format!("bundles/{}/{}.tar.zst", bundle.project_id, bundle.id));
     let archive = world.blobs.get(&key, None).await.unwrap();
     assert_eq!(bundle.size_bytes, Some(archive.len() as u64));
     assert_eq!(bundle.checksum, Some(Sha256Digest::of(&archive)));
     assert_eq!(bundle.config_hash, Some(Sha256Digest::of(BASE.as_bytes())));
-    assert_eq!(
-        bundle.manifest.as_ref().unwrap()["files"][0]["path"],
-        "zentinel.kdl"
-    );
-    assert_eq!(
-        (bundle.parent_bundle_id, bundle.activation),
-        (None, Activation::Restart)
-    );
-    assert_eq!(
-        (bundle.risk_level, bundle.risk_findings.len()),
-        (RiskLevel::Low, 0)
-    );
-    let sbom = world
-        .store
-        .fetch::<BundleSbom>(&bundle.scope(), bundle.id)
-        .await
-        .unwrap();
+    assert_eq!(bundle.manifest.as_ref().unwrap()["files"][0]["path"], "zentinel.kdl");
+    assert_eq!((bundle.parent_bundle_id, bundle.activation), (None, Activation::Restart));
+    assert_eq!((bundle.risk_level, bundle.risk_findings.len()), (RiskLevel::Low, 0));
+    let sbom = world.store.fetch::<BundleSbom>(&bundle.scope(), bundle.id).await.unwrap();
     assert_eq!(sbom.document["serialNumber"], format!("urn:uuid:{}", bundle.id));
     let (audit, events) = world.told().await;
     assert_eq!(audit, ["bundle.created", "bundle.compiled"]);
@@ -311,45 +281,25 @@ async fn a_stored_archive_can_be_verified() {
     assert_eq!(verification.key_id, bundle.signing_key_id);
     let mut forged = bundle.clone();
     forged.signature = Some(STANDARD.encode([7; 64]));
-    assert!(
-        !verify(&forged, &*world.blobs, &*world.signer)
-            .await
-            .unwrap()
-            .verified
-    );
+    assert!(!verify(&forged, &*world.blobs, &*world.signer).await.unwrap().verified);
     let other = MemorySigner::generate();
     assert!(!verify(&bundle, &*world.blobs, &other).await.unwrap().verified);
     let mut swapped = bundle.clone();
     swapped.checksum = Some(Sha256Digest::of(b"other"));
-    assert!(
-        !verify(&swapped, &*world.blobs, &*world.signer)
-            .await
-            .unwrap()
-            .verified
-    );
+    assert!(!verify(&swapped, &*world.blobs, &*world.signer).await.unwrap().verified);
     let mut unsigned = bundle.clone();
     unsigned.signature = None;
     let verification = verify(&unsigned, &*world.blobs, &*world.signer).await.unwrap();
-    assert_eq!(
-        (verification.verified, verification.signed, verification.key_id),
-        (false, false, None)
-    );
+    assert_eq!((verification.verified, verification.signed, verification.key_id), (false, false, None));
     for (status, message) in [
         (BundleStatus::Revoked, "Bundle has been revoked"),
         (BundleStatus::Compiling, "Bundle is not yet compiled"),
     ] {
-        let early = Bundle {
-            status,
-            ..bundle.clone()
-        };
+        let early = Bundle { status, ..bundle.clone() };
         let error = verify(&early, &*world.blobs, &*world.signer).await.unwrap_err();
         assert_eq!((error.kind(), error.message()), (Kind::Conflict, message));
     }
-    world
-        .blobs
-        .delete(bundle.storage_key.as_deref().unwrap())
-        .await
-        .unwrap();
+    world.blobs.delete(bundle.storage_key.as_deref().unwrap()).await.unwrap();
     let error = verify(&bundle, &*world.blobs, &*world.signer).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Internal);
     assert_eq!(error.message(), "Failed to retrieve bundle for verification");
@@ -376,38 +326,22 @@ async fn a_bad_source_fails_and_keeps_its_diagnostics() {
 async fn a_bundle_is_compared_with_the_one_that_runs() {
     let world = World::new();
     let first = world.compiled("1", BASE).await;
-    let second = world
-        .compiled("2", &changed("timeout-secs 20", "timeout-secs 21"))
-        .await;
-    assert_eq!(
-        (second.parent_bundle_id, second.activation),
-        (Some(first.id), Activation::Reload)
-    );
+    let second = world.compiled("2", &changed("timeout-secs 20", "timeout-secs 21")).await;
+    assert_eq!((second.parent_bundle_id, second.activation), (Some(first.id), Activation::Reload));
     assert_eq!(second.risk_level, RiskLevel::Low);
     // The newest one counts, until a rollout says which one really runs.
     let third = world.compiled("3", &changed("max-rps 50", "max-rps 60")).await;
-    assert_eq!(
-        (third.parent_bundle_id, third.activation),
-        (Some(second.id), Activation::Restart)
-    );
+    assert_eq!((third.parent_bundle_id, third.activation), (Some(second.id), Activation::Restart));
     assert_eq!(third.risk_level, RiskLevel::Medium);
     world.completed_rollout(first.id).await;
-    let fourth = world
-        .compiled("4", &changed("\"login\" \"sec\"", "\"sec\""))
-        .await;
-    assert_eq!(
-        (fourth.parent_bundle_id, fourth.risk_level),
-        (Some(first.id), RiskLevel::High)
-    );
+    let fourth = world.compiled("4", &changed("\"login\" \"sec\"", "\"sec\"")).await;
+    assert_eq!((fourth.parent_bundle_id, fourth.risk_level), (Some(first.id), RiskLevel::High));
     world.completed_rollout(third.id).await;
     let fifth = world.compiled("5", BASE).await;
     assert_eq!(fifth.parent_bundle_id, Some(third.id));
     // A revoked bundle is not what the next one is compared with.
     let read = world.read(third.id).await;
-    let revoked = Bundle {
-        status: BundleStatus::Revoked,
-        ..read.value.clone()
-    };
+    let revoked = Bundle { status: BundleStatus::Revoked, ..read.value.clone() };
     let changes = Changes::new().update(&read, &revoked).unwrap();
     world.store.commit(changes).await.unwrap();
     let sixth = world.compiled("6", BASE).await;
@@ -424,15 +358,9 @@ async fn the_authors_judgement_is_only_raised_and_files_are_compared() {
         world.store.complete(&job, world.clock.now()).await.unwrap();
         world.read(bundle.id).await.value
     };
-    let careful = NewBundle {
-        risk_level: RiskLevel::High,
-        ..with_file("1", "ca/root.pem", "AAAA")
-    };
+    let careful = NewBundle { risk_level: RiskLevel::High, ..with_file("1", "ca/root.pem", "AAAA") };
     let first = run(careful).await;
-    assert_eq!(
-        (first.status, first.risk_level),
-        (BundleStatus::Compiled, RiskLevel::High)
-    );
+    assert_eq!((first.status, first.risk_level), (BundleStatus::Compiled, RiskLevel::High));
     let second = run(with_file("2", "ca/root.pem", "AAAB")).await;
     assert_eq!(second.risk_level, RiskLevel::Medium);
     assert_eq!(second.risk_findings[0].code, "file_changed");
@@ -469,11 +397,7 @@ async fn a_crash_after_the_upload_is_harmless_and_other_bytes_are_an_error() {
     let assembled = compiler.compile(source, None).await.unwrap();
     let key = Bundle::archive_key(bundle.project_id, bundle.id);
     let archive = assembled.archive();
-    world
-        .blobs
-        .put(&key, archive.bytes().clone(), &archive.checksum())
-        .await
-        .unwrap();
+    world.blobs.put(&key, archive.bytes().clone(), &archive.checksum()).await.unwrap();
     let job = world.job().await;
     world.handler.run(&job).await.unwrap();
     world.store.complete(&job, world.clock.now()).await.unwrap();
@@ -481,11 +405,7 @@ async fn a_crash_after_the_upload_is_harmless_and_other_bytes_are_an_error() {
 
     let other = world.add(new("2", BASE)).await;
     let key = Bundle::archive_key(other.project_id, other.id);
-    world
-        .blobs
-        .put(&key, "else".into(), &Sha256Digest::of(b"else"))
-        .await
-        .unwrap();
+    world.blobs.put(&key, "else".into(), &Sha256Digest::of(b"else")).await.unwrap();
     world.handler.run(&world.job().await).await.unwrap();
     let other = world.read(other.id).await;
     assert_eq!(other.status, BundleStatus::Failed);
@@ -494,20 +414,13 @@ async fn a_crash_after_the_upload_is_harmless_and_other_bytes_are_an_error() {
 
 #[tokio::test]
 async fn what_happens_to_a_bundle_while_it_is_compiled_stands() {
-    for (meanwhile, left) in [
-        (Meanwhile::Revoked, Some(BundleStatus::Revoked)),
-        (Meanwhile::Deleted, None),
-    ] {
+    for (meanwhile, left) in [(Meanwhile::Revoked, Some(BundleStatus::Revoked)), (Meanwhile::Deleted, None)] {
         let world = World::new();
         let bundle = world.add(new("1", BASE)).await;
         let job = world.job().await;
         *world.validator.meanwhile.lock().unwrap() = meanwhile;
         world.handler.run(&job).await.unwrap();
-        let now = world
-            .store
-            .find::<Bundle>(&Scope::Instance, bundle.id)
-            .await
-            .unwrap();
+        let now = world.store.find::<Bundle>(&Scope::Instance, bundle.id).await.unwrap();
         assert_eq!(now.map(|bundle| bundle.status), left);
         assert_eq!(world.told().await.1, ["bundle.created"]);
         if meanwhile == Meanwhile::Deleted {
@@ -533,11 +446,7 @@ async fn a_job_that_is_given_up_fails_its_bundle() {
     let job = world.job().await;
     world.blobs.away.store(true, Ordering::SeqCst);
     world.handler.run(&job).await.unwrap_err();
-    world
-        .handler
-        .give_up(&job.job, "the blob store is away")
-        .await
-        .unwrap();
+    world.handler.give_up(&job.job, "the blob store is away").await.unwrap();
     let read = world.read(bundle.id).await;
     assert_eq!(read.status, BundleStatus::Failed);
     assert_eq!(read.diagnostics[0].code, "compile-gave-up");

@@ -15,11 +15,7 @@ pub(crate) struct Cursor<'t> {
 
 impl<'t> Cursor<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
-        Self {
-            text,
-            offset: 0,
-            position: Position { line: 1, column: 1 },
-        }
+        Self { text, offset: 0, position: Position { line: 1, column: 1 } }
     }
 
     pub(crate) fn position(&mut self, offset: usize) -> Position {
@@ -48,10 +44,7 @@ pub(super) fn syntax_finding(text: &str, error: &KdlError) -> Finding {
     let Some(first) = error.diagnostics.first() else {
         return Finding::new(Code::Syntax, "the text is not KDL 2");
     };
-    let mut message = first
-        .message
-        .clone()
-        .unwrap_or_else(|| "the text is not KDL 2".to_owned());
+    let mut message = first.message.clone().unwrap_or_else(|| "the text is not KDL 2".to_owned());
     if let Some(label) = first.label.as_deref().filter(|label| !label.is_empty()) {
         message = format!("{message} ({label})");
     }
@@ -70,11 +63,7 @@ pub(super) fn build(text: &str, kdl: &KdlDocument) -> Document {
         seen: HashMap::new(),
     };
     let roots = kdl.nodes().iter().map(|node| builder.add(node, None)).collect();
-    Document {
-        nodes: builder.nodes,
-        roots,
-        by_path: builder.by_path,
-    }
+    Document { nodes: builder.nodes, roots, by_path: builder.by_path }
 }
 
 struct Builder<'t> {
@@ -103,11 +92,7 @@ impl Builder<'_> {
                 }
                 None => {
                     let span = offset..offset + entry.span().len();
-                    arguments.push(Argument {
-                        value: value(entry),
-                        position,
-                        span,
-                    });
+                    arguments.push(Argument { value: value(entry), position, span });
                 }
             }
         }
@@ -126,11 +111,7 @@ impl Builder<'_> {
         });
         self.by_path.entry(path).or_insert(index);
         if let Some(children) = node.children() {
-            let children = children
-                .nodes()
-                .iter()
-                .map(|child| self.add(child, Some(index)))
-                .collect();
+            let children = children.nodes().iter().map(|child| self.add(child, Some(index))).collect();
             self.nodes[index].children = children;
         }
         index
@@ -153,16 +134,8 @@ impl Builder<'_> {
         if is_merged(name, parent_data) {
             return path;
         }
-        let count = self
-            .seen
-            .entry(path.clone())
-            .and_modify(|count| *count += 1)
-            .or_insert(1);
-        if *count == 1 {
-            path
-        } else {
-            format!("{path}[{count}]")
-        }
+        let count = self.seen.entry(path.clone()).and_modify(|count| *count += 1).or_insert(1);
+        if *count == 1 { path } else { format!("{path}[{count}]") }
     }
 }
 

@@ -29,10 +29,7 @@ impl Reach {
     fn of_ip(ip: IpAddr) -> Self {
         let (loopback, private) = match ip.to_canonical() {
             IpAddr::V4(ip) => (ip.is_loopback(), ip.is_private() || ip.is_link_local()),
-            IpAddr::V6(ip) => (
-                ip.is_loopback(),
-                ip.is_unique_local() || ip.is_unicast_link_local(),
-            ),
+            IpAddr::V6(ip) => (ip.is_loopback(), ip.is_unique_local() || ip.is_unicast_link_local()),
         };
         match (loopback, private) {
             (true, _) => Self::Machine,
@@ -63,11 +60,7 @@ pub(super) fn listeners(comparison: &Comparison<'_>, report: &mut Report) {
     for (path, listener) in &old {
         let address = &listener.address;
         if !new.values().any(|known| includes(&known.address, address)) {
-            report.add(
-                RiskCode::ListenerRemoved,
-                path,
-                format!("nothing listens on {address} any more"),
-            );
+            report.add(RiskCode::ListenerRemoved, path, format!("nothing listens on {address} any more"));
         }
     }
 }
@@ -92,11 +85,7 @@ fn includes(outer: &str, inner: &str) -> bool {
 pub(super) fn metrics(comparison: &Comparison<'_>, report: &mut Report) {
     let reach = |model: &Model| {
         let metrics: &MetricsConfig = &model.config().observability.metrics;
-        let reach = if metrics.enabled {
-            Reach::of(&metrics.address)
-        } else {
-            Reach::Nowhere
-        };
+        let reach = if metrics.enabled { Reach::of(&metrics.address) } else { Reach::Nowhere };
         (reach, metrics.address.clone())
     };
     let (before, _) = reach(comparison.old);

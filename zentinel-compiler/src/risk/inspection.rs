@@ -30,11 +30,7 @@ fn built_in(old: Option<&WafConfig>, new: Option<&WafConfig>, report: &mut Repor
         Some(WafMode::Prevention) => 2,
     };
     match (strength(old), strength(new)) {
-        (1 | 2, 0) => report.add(
-            RiskCode::WafDisabled,
-            "waf",
-            "the web application firewall is off",
-        ),
+        (1 | 2, 0) => report.add(RiskCode::WafDisabled, "waf", "the web application firewall is off"),
         (2, 1) => {
             let message = "the web application firewall reports attacks and lets them pass";
             report.add(RiskCode::WafDetectOnly, "waf", message);
@@ -47,11 +43,7 @@ fn built_in(old: Option<&WafConfig>, new: Option<&WafConfig>, report: &mut Repor
             || new.ruleset.exclusions.len() > old.ruleset.exclusions.len()
             || (old.body_inspection.inspect_request_body && !new.body_inspection.inspect_request_body);
         if weaker {
-            report.add(
-                RiskCode::WafWeakened,
-                "waf",
-                "the web application firewall blocks less",
-            );
+            report.add(RiskCode::WafWeakened, "waf", "the web application firewall blocks less");
         }
     }
 }
@@ -74,11 +66,7 @@ fn firewall_agents(old: &RouteView<'_>, new: &RouteView<'_>, report: &mut Report
             report.add(RiskCode::WafDetectOnly, path, message);
         }
         let blind = (old.filter.inspect_body && !new.filter.inspect_body)
-            || old
-                .agent
-                .events
-                .iter()
-                .any(|event| !new.agent.events.contains(event));
+            || old.agent.events.iter().any(|event| !new.agent.events.contains(event));
         if blind {
             let message = format!("the firewall agent {id:?} of {path} sees less of a request");
             report.add(RiskCode::WafWeakened, path, message);
@@ -96,14 +84,10 @@ fn only_detects(agent: &AgentConfig) -> bool {
     let Some(settings) = &agent.config else {
         return false;
     };
-    let mode = ["mode", "action"]
-        .iter()
-        .find_map(|key| settings.get(key)?.as_str());
+    let mode = ["mode", "action"].iter().find_map(|key| settings.get(key)?.as_str());
     mode.is_some_and(|mode| {
         let mode = mode.to_ascii_lowercase();
-        ["detect", "log", "monitor", "report", "off"]
-            .iter()
-            .any(|word| mode.starts_with(word))
+        ["detect", "log", "monitor", "report", "off"].iter().any(|word| mode.starts_with(word))
     })
 }
 
@@ -116,11 +100,7 @@ pub(super) fn agents(comparison: &Comparison<'_>, report: &mut Report) {
             continue;
         };
         if old.failure_mode == FailureMode::Closed && new.failure_mode == FailureMode::Open {
-            report.add(
-                RiskCode::FailOpen,
-                &path,
-                format!("requests pass when {path} fails"),
-            );
+            report.add(RiskCode::FailOpen, &path, format!("requests pass when {path} fails"));
         }
     }
 }
@@ -130,32 +110,18 @@ pub(super) fn route_policies(comparison: &Comparison<'_>, report: &mut Report) {
     for (old, new) in comparison.kept_routes() {
         let path = new.path();
         if fails_open(new) && !fails_open(old) {
-            report.add(
-                RiskCode::FailOpen,
-                path,
-                format!("requests to {path} pass when an agent fails"),
-            );
+            report.add(RiskCode::FailOpen, path, format!("requests to {path} pass when an agent fails"));
         }
         if blocks_countries(old) && !blocks_countries(new) {
-            report.add(
-                RiskCode::GeoBlockRemoved,
-                path,
-                format!("{path} no longer blocks countries"),
-            );
+            report.add(RiskCode::GeoBlockRemoved, path, format!("{path} no longer blocks countries"));
         }
         let guardrails = |view: &RouteView<'_>| {
             let inference = view.route().inference.as_ref();
-            inference
-                .and_then(|inference| inference.guardrails.as_ref())
-                .map_or([0; 4], strength)
+            inference.and_then(|inference| inference.guardrails.as_ref()).map_or([0; 4], strength)
         };
         let (before, after) = (guardrails(old), guardrails(new));
         if before.iter().zip(&after).any(|(before, after)| after < before) {
-            report.add(
-                RiskCode::GuardrailWeakened,
-                path,
-                format!("the guardrails of {path} block less"),
-            );
+            report.add(RiskCode::GuardrailWeakened, path, format!("the guardrails of {path} block less"));
         }
         let agentic = |view: &RouteView<'_>| json(&(&view.route().mcp, &view.route().a2a));
         if agentic(old) != agentic(new) {
@@ -168,9 +134,7 @@ pub(super) fn route_policies(comparison: &Comparison<'_>, report: &mut Report) {
 /// Whether the route or one of its agents, other than those with findings of their own, fails open.
 fn fails_open(view: &RouteView<'_>) -> bool {
     view.route().policies.failure_mode == FailureMode::Open
-        || view
-            .calls_for(Purpose::Other)
-            .any(|call| call.filter.failure_mode == Some(FailureMode::Open))
+        || view.calls_for(Purpose::Other).any(|call| call.filter.failure_mode == Some(FailureMode::Open))
 }
 
 fn blocks_countries(view: &RouteView<'_>) -> bool {

@@ -23,26 +23,12 @@ pub(super) fn rate_limits(comparison: &Comparison<'_>, report: &mut Report) {
         compare(new.path(), requests(old), requests(new), report);
         compare(new.path(), tokens(old.route()), tokens(new.route()), report);
     }
-    compare(
-        "rate-limits/global",
-        global(comparison.old),
-        global(comparison.new),
-        report,
-    );
+    compare("rate-limits/global", global(comparison.old), global(comparison.new), report);
     let (old, new) = (&comparison.old.config().limits, &comparison.new.config().limits);
     for (before, after) in [
-        (
-            old.max_requests_per_second_global,
-            new.max_requests_per_second_global,
-        ),
-        (
-            old.max_requests_per_second_per_client,
-            new.max_requests_per_second_per_client,
-        ),
-        (
-            old.max_requests_per_second_per_route,
-            new.max_requests_per_second_per_route,
-        ),
+        (old.max_requests_per_second_global, new.max_requests_per_second_global),
+        (old.max_requests_per_second_per_client, new.max_requests_per_second_per_client),
+        (old.max_requests_per_second_per_route, new.max_requests_per_second_per_route),
     ] {
         let rate = |limit: Option<u32>| limit.map(|limit| (u64::from(limit), 0));
         compare("limits", rate(before), rate(after), report);
@@ -52,11 +38,7 @@ pub(super) fn rate_limits(comparison: &Comparison<'_>, report: &mut Report) {
 fn compare(path: &str, old: Option<Rate>, new: Option<Rate>, report: &mut Report) {
     match (old, new) {
         (Some(_), None) => {
-            report.add(
-                RiskCode::RateLimitRemoved,
-                path,
-                format!("{path} is no longer rate limited"),
-            );
+            report.add(RiskCode::RateLimitRemoved, path, format!("{path} is no longer rate limited"));
         }
         (Some(old), Some(new)) if new.0 > old.0 || new.1 > old.1 => {
             let message = format!(
@@ -113,17 +95,10 @@ fn settings(model: &Model, routes: &BTreeMap<String, RouteView<'_>>) -> BTreeMap
         }
     }
     for view in routes.values() {
-        let filters = view
-            .filters
-            .iter()
-            .filter(|filter| matches!(filter.filter, Filter::RateLimit(_)));
+        let filters = view.filters.iter().filter(|filter| matches!(filter.filter, Filter::RateLimit(_)));
         let ids: Vec<_> = filters.map(|filter| filter.id.as_str()).collect();
         let policy = &view.route().policies.rate_limit;
-        let inference = view
-            .route()
-            .inference
-            .as_ref()
-            .and_then(|inference| inference.rate_limit.as_ref());
+        let inference = view.route().inference.as_ref().and_then(|inference| inference.rate_limit.as_ref());
         if !ids.is_empty() || policy.is_some() || inference.is_some() {
             all.insert(view.path().to_owned(), json(&(ids, policy, inference)));
         }

@@ -24,11 +24,7 @@ pub(super) fn upstreams(comparison: &Comparison<'_>, report: &mut Report) {
         match new.get(&path) {
             None => report.add(RiskCode::UpstreamRemoved, &path, format!("{path} is gone")),
             Some(after) if targets(before) != targets(after) => {
-                report.add(
-                    RiskCode::UpstreamRetargeted,
-                    &path,
-                    format!("{path} leads to other targets"),
-                );
+                report.add(RiskCode::UpstreamRetargeted, &path, format!("{path} leads to other targets"));
             }
             Some(_) => {}
         }
@@ -67,19 +63,10 @@ pub(super) fn routes(comparison: &Comparison<'_>, report: &mut Report) {
 /// Where a route leads, for a person.
 fn destination(route: &RouteConfig) -> String {
     let upstream = route.upstream.as_ref().map(|id| format!("upstream {id:?}"));
-    let files = route
-        .static_files
-        .as_ref()
-        .map(|files| format!("files in {:?}", files.root));
-    let handler = route
-        .builtin_handler
-        .map(|handler| format!("handler {handler:?}"));
+    let files = route.static_files.as_ref().map(|files| format!("files in {:?}", files.root));
+    let handler = route.builtin_handler.map(|handler| format!("handler {handler:?}"));
     let parts: Vec<_> = [upstream, files, handler].into_iter().flatten().collect();
-    if parts.is_empty() {
-        "nothing".to_owned()
-    } else {
-        parts.join(" and ")
-    }
+    if parts.is_empty() { "nothing".to_owned() } else { parts.join(" and ") }
 }
 
 /// Routes whose requests another, new or changed route now catches.
@@ -106,10 +93,7 @@ pub(super) fn shadowing(comparison: &Comparison<'_>, report: &mut Report) {
             shadowed(victim, catcher, kept.is_some(), report);
         } else if kept.is_none() {
             // An older route may take over without having changed.
-            let heir = comparison
-                .new_routes
-                .values()
-                .find(|heir| catches(heir, old, false));
+            let heir = comparison.new_routes.values().find(|heir| catches(heir, old, false));
             if let Some(heir) = heir {
                 lost_authentication(old, heir, report);
             }
@@ -183,10 +167,7 @@ fn specificity(route: &RouteConfig) -> (u8, usize, bool, usize) {
         _ => (0, 0),
     });
     let (kind, length) = path.max().unwrap_or((0, 0));
-    let host = route
-        .matches
-        .iter()
-        .any(|condition| matches!(condition, MatchCondition::Host(_)));
+    let host = route.matches.iter().any(|condition| matches!(condition, MatchCondition::Host(_)));
     (kind, length, host, route.matches.len())
 }
 
@@ -216,10 +197,7 @@ fn covers_hosts(a: &[MatchCondition], b: &[MatchCondition]) -> bool {
     };
     let (outer, inner) = (hosts(a), hosts(b));
     outer.is_empty()
-        || (!inner.is_empty()
-            && inner
-                .iter()
-                .all(|host| outer.iter().any(|wide| host_includes(wide, host))))
+        || (!inner.is_empty() && inner.iter().all(|host| outer.iter().any(|wide| host_includes(wide, host))))
 }
 
 fn host_includes(wide: &str, host: &str) -> bool {
@@ -236,23 +214,15 @@ fn implies(patterns: &Patterns, narrow: &MatchCondition, wide: &MatchCondition) 
         (M::Path(path) | M::PathPrefix(path), M::PathPrefix(prefix)) => within(path, prefix),
         (M::Path(a), M::Path(b)) | (M::PathRegex(a), M::PathRegex(b)) => a == b,
         (M::Path(path), M::PathRegex(pattern)) => patterns.matches(pattern, path),
-        (M::Method(narrow), M::Method(wide)) => narrow
-            .iter()
-            .all(|method| wide.iter().any(|other| other.eq_ignore_ascii_case(method))),
-        (
-            M::Header {
-                name: a,
-                value: narrow,
-            },
-            M::Header { name: b, value: wide },
-        ) => a.eq_ignore_ascii_case(b) && (wide.is_none() || narrow == wide),
-        (
-            M::QueryParam {
-                name: a,
-                value: narrow,
-            },
-            M::QueryParam { name: b, value: wide },
-        ) => a == b && (wide.is_none() || narrow == wide),
+        (M::Method(narrow), M::Method(wide)) => {
+            narrow.iter().all(|method| wide.iter().any(|other| other.eq_ignore_ascii_case(method)))
+        }
+        (M::Header { name: a, value: narrow }, M::Header { name: b, value: wide }) => {
+            a.eq_ignore_ascii_case(b) && (wide.is_none() || narrow == wide)
+        }
+        (M::QueryParam { name: a, value: narrow }, M::QueryParam { name: b, value: wide }) => {
+            a == b && (wide.is_none() || narrow == wide)
+        }
         _ => false,
     }
 }
@@ -260,8 +230,7 @@ fn implies(patterns: &Patterns, narrow: &MatchCondition, wide: &MatchCondition) 
 /// Whether a path lies under a prefix; prefixes end at a segment.
 fn within(path: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -275,18 +244,9 @@ mod tests {
             "regex" => MatchCondition::PathRegex((*text).to_owned()),
             "host" => MatchCondition::Host((*text).to_owned()),
             "method" => MatchCondition::Method(vec![(*text).to_owned()]),
-            "header" => MatchCondition::Header {
-                name: (*text).to_owned(),
-                value: None,
-            },
-            "header=1" => MatchCondition::Header {
-                name: (*text).to_owned(),
-                value: Some("1".to_owned()),
-            },
-            _ => MatchCondition::QueryParam {
-                name: (*text).to_owned(),
-                value: None,
-            },
+            "header" => MatchCondition::Header { name: (*text).to_owned(), value: None },
+            "header=1" => MatchCondition::Header { name: (*text).to_owned(), value: Some("1".to_owned()) },
+            _ => MatchCondition::QueryParam { name: (*text).to_owned(), value: None },
         };
         items.iter().map(condition).collect()
     }
@@ -305,10 +265,7 @@ mod tests {
             (vec![("header", "X-A")], vec![("header=1", "x-a")]),
             (vec![("method", "get")], vec![("method", "GET"), ("query", "q")]),
         ] {
-            assert!(
-                covers(&conditions(&wide), &conditions(&narrow)),
-                "{wide:?} {narrow:?}"
-            );
+            assert!(covers(&conditions(&wide), &conditions(&narrow)), "{wide:?} {narrow:?}");
             if wide != narrow {
                 assert!(!covers(&conditions(&narrow), &conditions(&wide)) || wide == [("prefix", "/api/")]);
             }
@@ -322,10 +279,7 @@ mod tests {
             (vec![("header=1", "X-A")], vec![("header", "X-A")]),
             (vec![("regex", "([")], vec![("path", "/")]),
         ] {
-            assert!(
-                !covers(&conditions(&wide), &conditions(&narrow)),
-                "{wide:?} {narrow:?}"
-            );
+            assert!(!covers(&conditions(&wide), &conditions(&narrow)), "{wide:?} {narrow:?}");
         }
     }
 }

@@ -94,10 +94,7 @@ fn by_agent<'a>(view: &'a RouteView<'a>) -> BTreeMap<&'a str, &'a Call<'a>> {
 }
 
 fn lost_events(old: &Call<'_>, new: &Call<'_>) -> bool {
-    old.agent
-        .events
-        .iter()
-        .any(|event| !new.agent.events.contains(event))
+    old.agent.events.iter().any(|event| !new.agent.events.contains(event))
 }
 
 /// TLS of listeners, upstreams and agents.
@@ -136,10 +133,7 @@ struct Tls {
 }
 
 fn values(settings: &BTreeMap<String, Tls>) -> BTreeMap<String, Value> {
-    settings
-        .iter()
-        .map(|(path, tls)| (path.clone(), tls.value.clone()))
-        .collect()
+    settings.iter().map(|(path, tls)| (path.clone(), tls.value.clone())).collect()
 }
 
 /// The paths of everything that may have TLS.
@@ -155,25 +149,13 @@ fn tls_settings(model: &Model) -> BTreeMap<String, Tls> {
     for item in model.listeners() {
         if let Some(tls) = &item.value.tls {
             let value = object!([json(&item.value.protocol), json(tls)]);
-            all.insert(
-                item.path,
-                Tls {
-                    value,
-                    skips_verification: false,
-                },
-            );
+            all.insert(item.path, Tls { value, skips_verification: false });
         }
     }
     for item in model.upstreams() {
         if let Some(tls) = &item.value.tls {
             let skips_verification = tls.insecure_skip_verify;
-            all.insert(
-                item.path,
-                Tls {
-                    value: json(tls),
-                    skips_verification,
-                },
-            );
+            all.insert(item.path, Tls { value: json(tls), skips_verification });
         }
     }
     for item in model.agents() {
@@ -183,13 +165,7 @@ fn tls_settings(model: &Model) -> BTreeMap<String, Tls> {
         };
         if let Some(tls) = tls {
             let skips_verification = tls.insecure_skip_verify;
-            all.insert(
-                item.path,
-                Tls {
-                    value: json(tls),
-                    skips_verification,
-                },
-            );
+            all.insert(item.path, Tls { value: json(tls), skips_verification });
         }
     }
     all

@@ -4,10 +4,7 @@ use super::*;
 fn codes(old: &str, new: &str) -> Vec<(String, String)> {
     let (old, new) = (Model::parse(old).unwrap(), Model::parse(new).unwrap());
     let findings = assess(Some(&old), &new);
-    findings
-        .into_iter()
-        .map(|finding| (finding.code, finding.path))
-        .collect()
+    findings.into_iter().map(|finding| (finding.code, finding.path)).collect()
 }
 
 /// A change, the findings it must have and the ones it must not have.
@@ -29,10 +26,7 @@ fn check(cases: Vec<Case>) {
             assert!(there, "case {index}: {code} at {path} is not in {found:?}");
         }
         for code in case.has_not {
-            assert!(
-                !found.iter().any(|(c, _)| c == code),
-                "case {index}: {code} is in {found:?}"
-            );
+            assert!(!found.iter().any(|(c, _)| c == code), "case {index}: {code} is in {found:?}");
         }
     }
 }
@@ -55,15 +49,9 @@ fn formatting_comments_and_order_are_no_risk() {
         "target \"10.0.0.1:80\" weight=3\n        target \"10.0.0.2:80\" weight=1",
         "target \"10.0.0.2:80\" weight=1\n        target \"10.0.0.1:80\" weight=3",
     );
-    assert!(
-        !codes(BASE, &swapped)
-            .iter()
-            .any(|(code, _)| code == "upstream_retargeted")
-    );
+    assert!(!codes(BASE, &swapped).iter().any(|(code, _)| code == "upstream_retargeted"));
     let web = "    upstream \"web\" {\n        target \"10.0.0.3:80\"\n    }\n";
-    let moved = BASE
-        .replacen(web, "", 1)
-        .replacen("upstreams {\n", &format!("upstreams {{\n{web}"), 1);
+    let moved = BASE.replacen(web, "", 1).replacen("upstreams {\n", &format!("upstreams {{\n{web}"), 1);
     assert_eq!(codes(BASE, &moved), []);
 }
 
@@ -72,10 +60,7 @@ fn authentication() {
     check(vec![
         case(
             changed("filters \"rl\" \"login\" \"sec\"", "filters \"rl\" \"sec\""),
-            &[
-                ("auth_removed", "routes/api"),
-                ("auth_policy_changed", "routes/api"),
-            ],
+            &[("auth_removed", "routes/api"), ("auth_policy_changed", "routes/api")],
             &["auth_weakened", "rate_limit_changed"],
         ),
         case(
@@ -91,10 +76,7 @@ fn authentication() {
             &["auth_removed"],
         ),
         case(
-            changed(
-                "agent \"jwt\"\n    }",
-                "agent \"jwt\"\n        failure-mode \"open\"\n    }",
-            ),
+            changed("agent \"jwt\"\n    }", "agent \"jwt\"\n        failure-mode \"open\"\n    }"),
             &[("auth_weakened", "routes/api")],
             &["auth_removed", "agent_removed"],
         ),
@@ -119,12 +101,7 @@ fn authentication() {
         case(
             changed("timeout-secs 20", "timeout-secs 21"),
             &[],
-            &[
-                "auth_policy_changed",
-                "auth_removed",
-                "auth_weakened",
-                "client_auth_disabled",
-            ],
+            &["auth_policy_changed", "auth_removed", "auth_weakened", "client_auth_disabled"],
         ),
         // The same requests, under another name and without authentication.
         case(
@@ -158,21 +135,12 @@ fn tls() {
         ),
         case(
             plain,
-            &[
-                ("tls_removed", "upstreams/api"),
-                ("tls_config_changed", "upstreams/api"),
-            ],
+            &[("tls_removed", "upstreams/api"), ("tls_config_changed", "upstreams/api")],
             &["tls_verification_disabled"],
         ),
         case(
-            changed(
-                "sni \"api.internal\"",
-                "sni \"api.internal\"\n            insecure-skip-verify #true",
-            ),
-            &[
-                ("tls_verification_disabled", "upstreams/api"),
-                ("tls_config_changed", "upstreams/api"),
-            ],
+            changed("sni \"api.internal\"", "sni \"api.internal\"\n            insecure-skip-verify #true"),
+            &[("tls_verification_disabled", "upstreams/api"), ("tls_config_changed", "upstreams/api")],
             &["tls_removed"],
         ),
         case(
@@ -209,11 +177,7 @@ fn exposure() {
             &[],
             &["listener_exposed", "listener_removed"],
         ),
-        case(
-            with("listeners", "listener \"new\" {\n address \"[::1]:9000\"\n}"),
-            &[],
-            &["listener_exposed"],
-        ),
+        case(with("listeners", "listener \"new\" {\n address \"[::1]:9000\"\n}"), &[], &["listener_exposed"]),
         case(
             changed("address \"0.0.0.0:8443\"", "address \"10.0.0.7:8443\""),
             &[("listener_removed", "listeners/tls")],
@@ -224,21 +188,13 @@ fn exposure() {
             &[],
             &["listener_exposed", "listener_removed"],
         ),
-        case(
-            changed("        namespace \"shop\"\n", ""),
-            &[("listener_exposed", "listeners/shop")],
-            &[],
-        ),
+        case(changed("        namespace \"shop\"\n", ""), &[("listener_exposed", "listeners/shop")], &[]),
         case(
             changed("127.0.0.1:9090", "0.0.0.0:9090"),
             &[("metrics_exposed", "observability/metrics")],
             &["listener_exposed"],
         ),
-        case(
-            changed("127.0.0.1:9090", "127.0.0.1:9091"),
-            &[],
-            &["metrics_exposed"],
-        ),
+        case(changed("127.0.0.1:9090", "127.0.0.1:9091"), &[], &["metrics_exposed"]),
         case(
             changed("            host \"localhost\"\n", ""),
             &[("admin_endpoint_exposed", "routes/inside")],
@@ -253,10 +209,7 @@ fn exposure() {
             &[],
         ),
         case(
-            with(
-                "routes",
-                "route \"up\" {\n matches {\n path \"/up\"\n}\n builtin-handler \"health\"\n}",
-            ),
+            with("routes", "route \"up\" {\n matches {\n path \"/up\"\n}\n builtin-handler \"health\"\n}"),
             &[],
             &["admin_endpoint_exposed"],
         ),
@@ -265,18 +218,11 @@ fn exposure() {
 
 #[test]
 fn routes_and_upstreams() {
-    let route = |id: &str, rest: &str| {
-        with(
-            "routes",
-            &format!("route \"{id}\" {{\n{rest}\n upstream \"web\"\n}}"),
-        )
-    };
+    let route =
+        |id: &str, rest: &str| with("routes", &format!("route \"{id}\" {{\n{rest}\n upstream \"web\"\n}}"));
     check(vec![
         case(
-            changed(
-                "    upstream \"spare\" {\n        target \"10.0.0.4:80\"\n    }\n",
-                "",
-            ),
+            changed("    upstream \"spare\" {\n        target \"10.0.0.4:80\"\n    }\n", ""),
             &[("upstream_removed", "upstreams/spare")],
             &["upstream_retargeted", "route_removed"],
         ),
@@ -309,18 +255,11 @@ fn routes_and_upstreams() {
             &["route_removed"],
         ),
         case(
-            route(
-                "narrow",
-                "priority \"critical\"\n matches {\n path-prefix \"/web/admin\"\n}",
-            ),
+            route("narrow", "priority \"critical\"\n matches {\n path-prefix \"/web/admin\"\n}"),
             &[],
             &["route_shadowed", "auth_removed"],
         ),
-        case(
-            route("late", "priority \"low\"\n matches {\n path-prefix \"/\"\n}"),
-            &[],
-            &["route_shadowed"],
-        ),
+        case(route("late", "priority \"low\"\n matches {\n path-prefix \"/\"\n}"), &[], &["route_shadowed"]),
         case(
             changed(
                 "path-prefix \"/static\"\n        }",
@@ -341,11 +280,7 @@ fn many_changes_at_once() {
     };
     check(vec![
         case(routes(MANY_ROUTES), &[], &["many_route_changes"]),
-        case(
-            routes(MANY_ROUTES + 1),
-            &[("many_route_changes", "routes")],
-            &["route_removed"],
-        ),
+        case(routes(MANY_ROUTES + 1), &[("many_route_changes", "routes")], &["route_removed"]),
     ]);
     let gone = codes(&routes(MANY_ROUTES + 1), BASE);
     assert!(gone.contains(&("many_route_changes".to_owned(), "routes".to_owned())));
@@ -364,13 +299,7 @@ fn shadowing_gives_up_on_huge_changes_and_says_so() {
     let found = codes(&routes(1_100, "web"), &routes(1_100, "spare"));
     assert!(found.contains(&("shadowing_unchecked".to_owned(), "routes".to_owned())));
     // Long lists of one code are cut and counted.
-    assert_eq!(
-        found
-            .iter()
-            .filter(|(code, _)| code == "route_retargeted")
-            .count(),
-        PER_CODE + 1
-    );
+    assert_eq!(found.iter().filter(|(code, _)| code == "route_retargeted").count(), PER_CODE + 1);
 }
 
 #[test]
@@ -378,10 +307,7 @@ fn rate_limits() {
     check(vec![
         case(
             changed("max-rps 50", "max-rps 60"),
-            &[
-                ("rate_limit_loosened", "routes/api"),
-                ("rate_limit_changed", "filters/rl"),
-            ],
+            &[("rate_limit_loosened", "routes/api"), ("rate_limit_changed", "filters/rl")],
             &["rate_limit_removed"],
         ),
         case(
@@ -391,10 +317,7 @@ fn rate_limits() {
         ),
         case(
             changed("filters \"rl\" \"login\" \"sec\"", "filters \"login\" \"sec\""),
-            &[
-                ("rate_limit_removed", "routes/api"),
-                ("rate_limit_changed", "routes/api"),
-            ],
+            &[("rate_limit_removed", "routes/api"), ("rate_limit_changed", "routes/api")],
             &["rate_limit_loosened", "auth_policy_changed"],
         ),
         case(
@@ -412,11 +335,7 @@ fn rate_limits() {
             &[("rate_limit_loosened", "routes/chat")],
             &[],
         ),
-        case(
-            changed("max-rps 1000", "max-rps 2000"),
-            &[("rate_limit_loosened", "rate-limits/global")],
-            &[],
-        ),
+        case(changed("max-rps 1000", "max-rps 2000"), &[("rate_limit_loosened", "rate-limits/global")], &[]),
         case(
             changed("timeout-secs 20", "timeout-secs 21"),
             &[],
@@ -431,12 +350,7 @@ fn inspection() {
         case(
             changed("filters \"shield\" \"countries\"", "filters \"countries\""),
             &[("waf_disabled", "routes/shop")],
-            &[
-                "waf_weakened",
-                "geo_block_removed",
-                "auth_policy_changed",
-                "agent_removed",
-            ],
+            &["waf_weakened", "geo_block_removed", "auth_policy_changed", "agent_removed"],
         ),
         case(
             changed("mode \"block\"", "mode \"detect\""),
@@ -462,23 +376,13 @@ fn inspection() {
             &["waf_disabled"],
         ),
         case(
-            changed(
-                "action \"block\"\n        countries",
-                "action \"log-only\"\n        countries",
-            ),
+            changed("action \"block\"\n        countries", "action \"log-only\"\n        countries"),
             &[("geo_block_removed", "routes/shop")],
             &[],
         ),
+        case(changed("countries \"XX\"", "countries \"XX,YY\""), &[], &["geo_block_removed"]),
         case(
-            changed("countries \"XX\"", "countries \"XX,YY\""),
-            &[],
-            &["geo_block_removed"],
-        ),
-        case(
-            changed(
-                "action \"block\"\n                }",
-                "action \"log\"\n                }",
-            ),
+            changed("action \"block\"\n                }", "action \"log\"\n                }"),
             &[("guardrail_weakened", "routes/chat")],
             &["waf_detect_only"],
         ),
@@ -538,18 +442,9 @@ fn the_built_in_firewall() {
 #[test]
 fn files_that_changed_under_the_same_path() {
     let digest = |text: &str| Sha256Digest::of(text.as_bytes());
-    let old = BTreeMap::from([
-        ("ca.pem".to_owned(), digest("1")),
-        ("gone".to_owned(), digest("2")),
-    ]);
-    let new = BTreeMap::from([
-        ("ca.pem".to_owned(), digest("3")),
-        ("new".to_owned(), digest("4")),
-    ]);
-    let paths: Vec<_> = changed_files(&old, &new)
-        .into_iter()
-        .map(|finding| finding.path)
-        .collect();
+    let old = BTreeMap::from([("ca.pem".to_owned(), digest("1")), ("gone".to_owned(), digest("2"))]);
+    let new = BTreeMap::from([("ca.pem".to_owned(), digest("3")), ("new".to_owned(), digest("4"))]);
+    let paths: Vec<_> = changed_files(&old, &new).into_iter().map(|finding| finding.path).collect();
     assert_eq!(paths, ["ca.pem", "gone"]);
     assert_eq!(changed_files(&old, &old), []);
 }

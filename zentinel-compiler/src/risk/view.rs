@@ -61,9 +61,7 @@ impl Purpose {
 impl RouteView<'_> {
     /// The agents of one purpose.
     pub(super) fn calls_for(&self, purpose: Purpose) -> impl Iterator<Item = &Call<'_>> {
-        self.calls
-            .iter()
-            .filter(move |call| Purpose::of(call.agent) == purpose)
+        self.calls.iter().filter(move |call| Purpose::of(call.agent) == purpose)
     }
 
     pub(super) fn path(&self) -> &str {
@@ -85,12 +83,7 @@ pub(super) struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     pub(super) fn new(old: &'a Model, new: &'a Model) -> Self {
-        Self {
-            old,
-            new,
-            old_routes: routes(old),
-            new_routes: routes(new),
-        }
+        Self { old, new, old_routes: routes(old), new_routes: routes(new) }
     }
 
     /// Routes that both have.
@@ -101,10 +94,7 @@ impl<'a> Comparison<'a> {
 
     /// Routes that are gone.
     pub(super) fn removed_routes(&self) -> impl Iterator<Item = &RouteView<'a>> {
-        let gone = self
-            .old_routes
-            .iter()
-            .filter(|(path, _)| !self.new_routes.contains_key(*path));
+        let gone = self.old_routes.iter().filter(|(path, _)| !self.new_routes.contains_key(*path));
         gone.map(|(_, view)| view)
     }
 
@@ -149,12 +139,7 @@ pub(super) fn differences(old: &BTreeMap<String, Value>, new: &BTreeMap<String, 
 
 /// A few paths for a message.
 pub(super) fn listed(paths: &[String]) -> String {
-    let shown = paths
-        .iter()
-        .take(5)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
+    let shown = paths.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
     match paths.len().checked_sub(5) {
         Some(more) if more > 0 => format!("{shown} and {more} more"),
         _ => shown,

@@ -41,10 +41,7 @@ impl Parts {
 
     /// What the bundle itself depends on: everything.
     pub(super) fn top_level(&self) -> Vec<String> {
-        self.components
-            .iter()
-            .filter_map(|component| component.bom_ref.clone())
-            .collect()
+        self.components.iter().filter_map(|component| component.bom_ref.clone()).collect()
     }
 
     fn add<T>(
@@ -65,10 +62,8 @@ impl Parts {
         component.properties = Some(Properties(all));
         self.components.push(component);
         self.items.insert(address(item.value), reference.clone());
-        self.dependencies.push(Dependency {
-            dependency_ref: reference,
-            dependencies: needs.into_iter().collect(),
-        });
+        self.dependencies
+            .push(Dependency { dependency_ref: reference, dependencies: needs.into_iter().collect() });
     }
 
     fn proxy(&mut self) {
@@ -112,20 +107,13 @@ impl Parts {
     fn file_at(&self, text: &str) -> Option<String> {
         // Every tail that starts at a path segment, longest first.
         let tails = text.match_indices('/').map(|(at, _)| &text[at + 1..]);
-        std::iter::once(text)
-            .chain(tails)
-            .find_map(|tail| self.files.get(tail).cloned())
+        std::iter::once(text).chain(tails).find_map(|tail| self.files.get(tail).cloned())
     }
 
     fn upstreams(&mut self, model: &Model) {
         for (index, item) in model.upstreams().iter().enumerate() {
             let needs = self.files_in(item.value);
-            let targets: Vec<_> = item
-                .value
-                .targets
-                .iter()
-                .map(|target| target.address.as_str())
-                .collect();
+            let targets: Vec<_> = item.value.targets.iter().map(|target| target.address.as_str()).collect();
             let kind = Kind::library("upstream", "upstreams", index, &item.value.id);
             self.add(kind, item, &[("targets", targets.join(","))], needs);
         }
@@ -195,10 +183,7 @@ impl Parts {
                 class: Classification::Framework,
                 ..Kind::library("listener", "listeners", index, &item.value.id)
             };
-            let properties = [
-                ("address", item.value.address.clone()),
-                ("protocol", protocol.to_owned()),
-            ];
+            let properties = [("address", item.value.address.clone()), ("protocol", protocol.to_owned())];
             self.add(kind, item, &properties, needs);
         }
     }
@@ -219,13 +204,7 @@ struct Kind<'a> {
 
 impl<'a> Kind<'a> {
     fn library(name: &'a str, plural: &'a str, index: usize, label: &'a str) -> Self {
-        Self {
-            class: Classification::Library,
-            name,
-            plural,
-            number: index + 1,
-            label,
-        }
+        Self { class: Classification::Library, name, plural, number: index + 1, label }
     }
 }
 

@@ -20,10 +20,7 @@ namespace "shop" {
 "#;
 
 fn made_from() -> (Source, Model) {
-    let files = vec![
-        SourceFile::new("ca/root.pem", "root"),
-        SourceFile::new("plugins/geo.wasm", "\0asm"),
-    ];
+    let files = vec![SourceFile::new("ca/root.pem", "root"), SourceFile::new("plugins/geo.wasm", "\0asm")];
     let source = Source::new(CONFIG, files, false).unwrap();
     let model = Model::parse(CONFIG).unwrap();
     (source, model)
@@ -31,20 +28,14 @@ fn made_from() -> (Source, Model) {
 
 fn component<'a>(document: &'a Value, name: &str) -> &'a Value {
     let components = document["components"].as_array().unwrap();
-    components
-        .iter()
-        .find(|component| component["name"] == name)
-        .unwrap()
+    components.iter().find(|component| component["name"] == name).unwrap()
 }
 
 fn needs(document: &Value, reference: &Value) -> Vec<String> {
     let all = document["dependencies"].as_array().unwrap();
     let found = all.iter().find(|entry| &entry["ref"] == reference).unwrap();
     let needs = found["dependsOn"].as_array().cloned().unwrap_or_default();
-    needs
-        .iter()
-        .map(|need| need.as_str().unwrap().to_owned())
-        .collect()
+    needs.iter().map(|need| need.as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -53,12 +44,8 @@ fn every_part_of_the_configuration_is_a_component() {
     let document: Value = serde_json::from_slice(&archived(&source, &model).unwrap()).unwrap();
     assert_eq!(document["bomFormat"], "CycloneDX");
     assert_eq!(document["specVersion"], "1.5");
-    let names: Vec<_> = document["components"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| c["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<_> =
+        document["components"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
         [
@@ -83,16 +70,9 @@ fn every_part_of_the_configuration_is_a_component() {
     assert_eq!(component(&document, "zentinel-proxy")["version"], PROXY_VERSION);
     let file = component(&document, "ca/root.pem");
     assert_eq!(file["type"], "file");
-    assert_eq!(
-        file["hashes"][0]["content"],
-        zentinel_core::Sha256Digest::of(b"root").to_string()
-    );
-    let references: BTreeSet<_> = document["components"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| c["bom-ref"].as_str().unwrap())
-        .collect();
+    assert_eq!(file["hashes"][0]["content"], zentinel_core::Sha256Digest::of(b"root").to_string());
+    let references: BTreeSet<_> =
+        document["components"].as_array().unwrap().iter().map(|c| c["bom-ref"].as_str().unwrap()).collect();
     assert_eq!(references.len(), names.len());
 }
 
@@ -107,10 +87,7 @@ fn dependencies_follow_the_references() {
     assert_eq!(needs(&document, &"route-2".into()), ["upstream-2"]);
     assert_eq!(of("listener:http"), ["route-1", "route-2"]);
     assert_eq!(of("listener:shop"), ["route-2"]);
-    assert_eq!(
-        needs(&document, &document["metadata"]["component"]["bom-ref"]).len(),
-        12
-    );
+    assert_eq!(needs(&document, &document["metadata"]["component"]["bom-ref"]).len(), 12);
 }
 
 #[test]
@@ -161,10 +138,7 @@ fn documents_are_valid_and_survive_a_round_trip() {
     let mut again = Vec::new();
     parsed.output_as_json_v1_5(&mut again).unwrap();
     again.push(b'\n');
-    assert_eq!(
-        String::from_utf8(bytes).unwrap(),
-        String::from_utf8(again).unwrap()
-    );
+    assert_eq!(String::from_utf8(bytes).unwrap(), String::from_utf8(again).unwrap());
 }
 
 #[test]

@@ -4,10 +4,8 @@ use crate::source::{Source, SourceFile};
 use proptest::prelude::*;
 
 fn packed() -> Archive {
-    let files = vec![
-        SourceFile::new("ca/root.pem", "-----BEGIN"),
-        SourceFile::new("plugins/a.wasm", vec![3; 1_500]),
-    ];
+    let files =
+        vec![SourceFile::new("ca/root.pem", "-----BEGIN"), SourceFile::new("plugins/a.wasm", vec![3; 1_500])];
     let source = Source::new("system {\n}\n", files, false).unwrap();
     Archive::pack(&source, b"{\"bomFormat\":\"CycloneDX\"}").unwrap()
 }
@@ -55,14 +53,10 @@ fn what_was_packed_comes_back() {
 
 #[test]
 fn entries_that_are_not_plain_files_are_refused() {
-    for kind in [
-        b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'x', b'g', b'L', b'K', b'S',
-    ] {
+    for kind in [b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'x', b'g', b'L', b'K', b'S'] {
         let result = after(|tar| {
             let offset = offset_of(tar, "ca/root.pem");
-            rewrite(tar, offset, |header| {
-                header.set_entry_type(tar::EntryType::new(kind))
-            });
+            rewrite(tar, offset, |header| header.set_entry_type(tar::EntryType::new(kind)));
         });
         refused(result, Kind::Malformed, "only plain files");
     }
@@ -70,14 +64,7 @@ fn entries_that_are_not_plain_files_are_refused() {
 
 #[test]
 fn paths_that_leave_the_folder_are_refused() {
-    for path in [
-        "../root.pem",
-        "/etc/passwd",
-        "ca/../../x",
-        "ca//x",
-        "./x",
-        "ca\\x",
-    ] {
+    for path in ["../root.pem", "/etc/passwd", "ca/../../x", "ca//x", "./x", "ca\\x"] {
         let result = after(|tar| {
             let offset = offset_of(tar, "ca/root.pem");
             rewrite(tar, offset, |header| {
@@ -161,31 +148,14 @@ fn more_or_less_than_the_manifest_lists_is_refused() {
 #[test]
 fn bombs_are_refused_before_they_are_unpacked() {
     let zeros = compress(&vec![0; 64 << 20]).unwrap();
-    refused(
-        unpack(&zeros, &UnpackLimits::default()),
-        Kind::TooLarge,
-        "times its size",
-    );
+    refused(unpack(&zeros, &UnpackLimits::default()), Kind::TooLarge, "times its size");
     let zeros = compress(&vec![0; 81 << 20]).unwrap();
-    refused(
-        unpack(&zeros, &UnpackLimits::default()),
-        Kind::TooLarge,
-        "83886080",
-    );
-    let tight = UnpackLimits {
-        file_bytes: 1_000,
-        ..UnpackLimits::default()
-    };
+    refused(unpack(&zeros, &UnpackLimits::default()), Kind::TooLarge, "83886080");
+    let tight = UnpackLimits { file_bytes: 1_000, ..UnpackLimits::default() };
     refused(unpack(packed().bytes(), &tight), Kind::TooLarge, "plugins/a.wasm");
-    let few = UnpackLimits {
-        files: 3,
-        ..UnpackLimits::default()
-    };
+    let few = UnpackLimits { files: 3, ..UnpackLimits::default() };
     refused(unpack(packed().bytes(), &few), Kind::TooLarge, "lists 4 files");
-    let small = UnpackLimits {
-        archive_bytes: 10,
-        ..UnpackLimits::default()
-    };
+    let small = UnpackLimits { archive_bytes: 10, ..UnpackLimits::default() };
     refused(unpack(packed().bytes(), &small), Kind::TooLarge, "at most 10");
 }
 
@@ -199,9 +169,7 @@ fn frames_that_hide_something_are_refused() {
     refused(unpack(&skippable, &limits), Kind::Malformed, "not a zstd frame");
     refused(unpack(b"", &limits), Kind::Malformed, "not a zstd frame");
     let mut compressor = zstd::bulk::Compressor::new(3).unwrap();
-    compressor
-        .set_parameter(zstd_safe::CParameter::ContentSizeFlag(false))
-        .unwrap();
+    compressor.set_parameter(zstd_safe::CParameter::ContentSizeFlag(false)).unwrap();
     let unsized_frame = compressor.compress(&tar_of(&archive)).unwrap();
     refused(unpack(&unsized_frame, &limits), Kind::Malformed, "how large");
 }
@@ -213,18 +181,10 @@ fn a_manifest_with_other_rules_is_refused() {
         change(&mut manifest);
         check_manifest(&manifest, &UnpackLimits::default()).unwrap_err()
     };
-    assert!(
-        with(|m| m.schema_version = 2)
-            .message()
-            .contains("schema version")
-    );
+    assert!(with(|m| m.schema_version = 2).message().contains("schema version"));
     assert!(with(|m| m.files.swap(2, 3)).message().contains("by path"));
     assert!(with(|m| m.files.swap(0, 1)).message().contains("first"));
-    assert!(
-        with(|m| m.files.push(m.files[3].clone()))
-            .message()
-            .contains("twice")
-    );
+    assert!(with(|m| m.files.push(m.files[3].clone())).message().contains("twice"));
 }
 
 proptest! {

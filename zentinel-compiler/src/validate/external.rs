@@ -31,10 +31,7 @@ impl ExternalOptions {
     /// This program, with a time limit of 30 s.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            time_limit: Duration::from_secs(30),
-        }
+        Self { program: program.into(), time_limit: Duration::from_secs(30) }
     }
 }
 
@@ -97,11 +94,8 @@ impl ExternalValidator {
     }
 
     fn missing(&self, error: &io::Error) -> Finding {
-        Finding::new(
-            Code::ExternalValidatorMissing,
-            format!("{} could not be run: {error}", self.name()),
-        )
-        .help("fix the path of the program in the settings, or remove it")
+        Finding::new(Code::ExternalValidatorMissing, format!("{} could not be run: {error}", self.name()))
+            .help("fix the path of the program in the settings, or remove it")
     }
 
     fn name(&self) -> String {
@@ -122,10 +116,7 @@ impl ConfigValidator for ExternalValidator {
 }
 
 fn write(text: &str) -> io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new()
-        .prefix("zentinel-")
-        .suffix(".kdl")
-        .tempfile()?;
+    let mut file = tempfile::Builder::new().prefix("zentinel-").suffix(".kdl").tempfile()?;
     file.write_all(text.as_bytes())?;
     file.flush()?;
     Ok(file)
@@ -150,15 +141,9 @@ fn refused(status: ExitStatus, stdout: &str, stderr: &str) -> Finding {
     let said = plain(said);
     // The stack trace after the chain of causes says nothing to the reader.
     let said = said.split("Stack backtrace").next().unwrap_or(&said).trim();
-    let finding = Finding::new(
-        Code::ExternalValidator,
-        format!("zentinel test refuses the configuration ({status})"),
-    );
-    if said.is_empty() {
-        finding
-    } else {
-        finding.help(said)
-    }
+    let finding =
+        Finding::new(Code::ExternalValidator, format!("zentinel test refuses the configuration ({status})"));
+    if said.is_empty() { finding } else { finding.help(said) }
 }
 
 /// Without colours and other control characters.

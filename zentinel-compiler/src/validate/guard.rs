@@ -52,11 +52,8 @@ impl Default for Limits {
 /// The first reason why it is not. The text that was read until then is bounded by `max_bytes`.
 pub fn check(text: &str, limits: &Limits) -> Result<(), Finding> {
     if text.len() > limits.max_bytes {
-        let message = format!(
-            "the configuration has {} bytes; at most {} are read",
-            text.len(),
-            limits.max_bytes
-        );
+        let message =
+            format!("the configuration has {} bytes; at most {} are read", text.len(), limits.max_bytes);
         return Err(
             Finding::new(Code::TooLarge, message).help("split it, or raise the limit of the validator")
         );
@@ -80,12 +77,7 @@ struct Fault {
 
 impl Fault {
     fn new(code: Code, offset: usize, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            offset,
-            message: message.into(),
-            help: None,
-        }
+        Self { code, offset, message: message.into(), help: None }
     }
 
     fn syntax(offset: usize, message: impl Into<String>) -> Self {

@@ -28,10 +28,7 @@ impl InProcessValidator {
     #[must_use]
     pub fn new(options: ValidateOptions) -> Self {
         let places = Arc::new(Semaphore::new(options.concurrency.max(1)));
-        Self {
-            options: Arc::new(options),
-            places,
-        }
+        Self { options: Arc::new(options), places }
     }
 }
 
@@ -55,10 +52,7 @@ pub(super) async fn place(
 
 /// The finding for a text that takes too long.
 pub(super) fn timed_out(options: &ValidateOptions) -> Diagnostic {
-    let message = format!(
-        "the check took longer than {:?} and was given up",
-        options.time_limit
-    );
+    let message = format!("the check took longer than {:?} and was given up", options.time_limit);
     Finding::new(Code::ValidationTimeout, message)
         .help("simplify the configuration, or raise the time limit")
         .into()

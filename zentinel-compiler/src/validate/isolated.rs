@@ -97,10 +97,7 @@ impl IsolatedValidator {
     #[must_use]
     pub fn new(options: IsolatedOptions) -> Self {
         let places = Arc::new(Semaphore::new(options.validate.concurrency.max(1)));
-        Self {
-            options: Arc::new(options),
-            places,
-        }
+        Self { options: Arc::new(options), places }
     }
 
     fn spawn(&self) -> Result<Child> {
@@ -185,12 +182,9 @@ fn current_program() -> Result<PathBuf> {
 }
 
 fn crashed(status: ExitStatus) -> Diagnostic {
-    Finding::new(
-        Code::ParserCrashed,
-        format!("the parser died on this text ({status})"),
-    )
-    .help("simplify the configuration; please report it with the text")
-    .into()
+    Finding::new(Code::ParserCrashed, format!("the parser died on this text ({status})"))
+        .help("simplify the configuration; please report it with the text")
+        .into()
 }
 
 #[async_trait]
@@ -200,11 +194,7 @@ impl ConfigValidator for IsolatedValidator {
         if let Some(refusal) = too_large(kdl, options) {
             return Ok(refusal);
         }
-        let request = Request {
-            text: kdl.to_owned(),
-            generated,
-            options: options.clone(),
-        };
+        let request = Request { text: kdl.to_owned(), generated, options: options.clone() };
         let request = serde_json::to_vec(&request)?;
         let _permit = place(&self.places, options).await?;
         let mut child = self.spawn()?;

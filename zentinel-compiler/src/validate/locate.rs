@@ -48,9 +48,7 @@ impl<'d> Places<'d> {
         let owner = self.owner(first);
         let mut words = words(first);
         // The owner is found already; something below it may have the same name by chance.
-        if let Some(at) = words
-            .iter()
-            .position(|word| owner.is_some_and(|owner| owner.text() == Some(word)))
+        if let Some(at) = words.iter().position(|word| owner.is_some_and(|owner| owner.text() == Some(word)))
         {
             words.remove(at);
         }
@@ -71,25 +69,17 @@ impl<'d> Places<'d> {
             .map(|found| (found[1].to_lowercase(), found[2].to_owned()))
             .collect();
         let (kind, id) = named.first()?;
-        let around = named
-            .iter()
-            .skip(1)
-            .find(|(kind, _)| matches!(kind.as_str(), "namespace" | "service"));
+        let around = named.iter().skip(1).find(|(kind, _)| matches!(kind.as_str(), "namespace" | "service"));
         let nodes = self.owners.get(&(kind.as_str(), id.as_str()))?;
         let within = |node: &&Node<'_>| match around {
             Some((kind, id)) => {
                 let id = id.rsplit(':').next().unwrap_or(id);
-                node.ancestors()
-                    .any(|ancestor| ancestor.name() == kind && ancestor.text() == Some(id))
+                node.ancestors().any(|ancestor| ancestor.name() == kind && ancestor.text() == Some(id))
             }
             None => true,
         };
         let mut fitting = nodes.iter().filter(within);
-        if message.starts_with("Duplicate") {
-            fitting.next_back().copied()
-        } else {
-            fitting.next().copied()
-        }
+        if message.starts_with("Duplicate") { fitting.next_back().copied() } else { fitting.next().copied() }
     }
 }
 
@@ -159,10 +149,7 @@ fn best<'d>(
 ) -> Option<Node<'d>> {
     let mut best: Option<(usize, Node<'d>)> = None;
     for node in nodes.filter(|node| Some(*node) != owner) {
-        let texts = node
-            .arguments()
-            .iter()
-            .filter_map(|argument| argument.value.as_text());
+        let texts = node.arguments().iter().filter_map(|argument| argument.value.as_text());
         let own: HashSet<&str> = texts.chain([node.name()]).collect();
         let score = words.iter().filter(|word| own.contains(word.as_str())).count();
         let most = best.map_or(0, |(score, _)| score);
@@ -183,22 +170,14 @@ mod tests {
 
     fn place(message: &str) -> Option<String> {
         let document = Document::parse(TEXT).unwrap();
-        Places::new(&document)
-            .node(message)
-            .map(|node| node.path().to_owned())
+        Places::new(&document).node(message).map(|node| node.path().to_owned())
     }
 
     #[test]
     fn messages_are_placed() {
         let cases = [
-            (
-                "Route 'api' references upstream 'pool' which doesn't exist.",
-                Some("routes/api/upstream"),
-            ),
-            (
-                "Route 'api' references filter 'b' which doesn't exist.",
-                Some("routes/api/filters"),
-            ),
+            ("Route 'api' references upstream 'pool' which doesn't exist.", Some("routes/api/upstream")),
+            ("Route 'api' references filter 'b' which doesn't exist.", Some("routes/api/filters")),
             (
                 "Listener 'web' references default-route 'gone' which doesn't exist.",
                 Some("listeners/web/default-route"),
@@ -210,10 +189,7 @@ mod tests {
                 Some("namespace/shop/routes/api/upstream"),
             ),
             ("Unknown top-level configuration block: 'routes'", Some("routes")),
-            (
-                "Duplicate listener address '0.0.0.0:80'.",
-                Some("listeners/web/address"),
-            ),
+            ("Duplicate listener address '0.0.0.0:80'.", Some("listeners/web/address")),
             ("Something else entirely", None),
         ];
         for (message, expected) in cases {

@@ -16,13 +16,8 @@ use zentinel_core::port::Severity;
 
 /// Parses the text as the proxy does.
 pub(crate) fn parse(text: &str, document: &Document) -> Result<Config, Finding> {
-    Config::from_kdl(text).map_err(|error| {
-        finding(
-            &format!("{error:#}"),
-            Code::ConfigRejected,
-            &Places::new(document),
-        )
-    })
+    Config::from_kdl(text)
+        .map_err(|error| finding(&format!("{error:#}"), Code::ConfigRejected, &Places::new(document)))
 }
 
 /// Runs the proxy's validation and, if asked for, its linter.
@@ -35,10 +30,9 @@ pub(super) fn validate(
     let places = Places::new(document);
     if with_lint {
         for warning in lint::lint_config(&config).warnings {
-            findings.push(places.attach(
-                Finding::new(Code::BestPractice, warning.message.as_str()),
-                &warning.message,
-            ));
+            findings.push(
+                places.attach(Finding::new(Code::BestPractice, warning.message.as_str()), &warning.message),
+            );
         }
     }
     assume_files_exist(&mut config);
@@ -64,10 +58,7 @@ fn assume_files_exist(config: &mut Config) {
 
 fn semantic_messages(config: &Config) -> Vec<String> {
     if let Err(error) = zentinel_config::validation::validate_config_semantics(config) {
-        let message = error
-            .message
-            .map(|message| message.into_owned())
-            .unwrap_or_default();
+        let message = error.message.map(|message| message.into_owned()).unwrap_or_default();
         return split_numbered(&message);
     }
     match config.validate() {
@@ -95,9 +86,7 @@ fn split_numbered(message: &str) -> Vec<String> {
     let mut messages = Vec::new();
     for number in 1..=count {
         rest = rest.strip_prefix(&format!("{number}. ")).unwrap_or(rest);
-        let next = rest
-            .find(&format!("\n\n{}. ", number + 1))
-            .filter(|_| number < count);
+        let next = rest.find(&format!("\n\n{}. ", number + 1)).filter(|_| number < count);
         messages.push(rest[..next.unwrap_or(rest.len())].to_owned());
         rest = next.map_or("", |next| &rest[next + 2..]);
     }
@@ -133,32 +122,16 @@ fn classify(message: &str) -> Option<Code> {
     let rules: [(&[&str], Code); 9] = [
         (&["Unknown top-level configuration block"], Code::UnknownBlock),
         (&["Missing required '"], Code::MissingBlock),
-        (
-            &[
-                "Duplicate listener address",
-                "which the metrics server also binds",
-            ],
-            Code::DuplicateAddress,
-        ),
+        (&["Duplicate listener address", "which the metrics server also binds"], Code::DuplicateAddress),
         (&["Duplicate "], Code::DuplicateId),
-        (
-            &[
-                "which doesn't exist.",
-                "cannot be resolved",
-                "references non-existent",
-            ],
-            Code::UnknownReference,
-        ),
+        (&["which doesn't exist.", "cannot be resolved", "references non-existent"], Code::UnknownReference),
         (&["which doesn't exist in this namespace"], Code::UnknownReference),
         (&["is configured in multiple ACME blocks"], Code::DuplicateId),
         (&["Unknown node '", "Got unknown key"], Code::UnknownKey),
         (&["has invalid address"], Code::InvalidTarget),
     ];
     let matches = |patterns: &[&str]| patterns.iter().any(|pattern| message.contains(pattern));
-    rules
-        .iter()
-        .find(|(patterns, _)| matches(patterns))
-        .map(|(_, code)| *code)
+    rules.iter().find(|(patterns, _)| matches(patterns)).map(|(_, code)| *code)
 }
 
 /// Keys that the proxy would ignore.
@@ -176,11 +149,8 @@ pub(super) fn unknown_keys(text: &str, document: &Document, generated: bool, fin
         if found.code() == Code::RunTogether && findings.iter().any(said) {
             continue;
         }
-        let severity = if generated || found.code() == Code::RunTogether {
-            Severity::Error
-        } else {
-            Severity::Warning
-        };
+        let severity =
+            if generated || found.code() == Code::RunTogether { Severity::Error } else { Severity::Warning };
         if found.code() != Code::RunTogether || !unknown.is_list(&warning.message) {
             findings.push(found.severity(severity));
         }
@@ -203,48 +173,31 @@ impl<'d> UnknownKeys<'d> {
             let Some(parent) = node.parent() else { continue };
             // The proxy checks the keys of this type of filter only.
             if parent.name() != "filter" || parent.setting("type") == Some("rate-limit") {
-                nodes
-                    .entry((parent.name().to_owned(), node.name().to_owned()))
-                    .or_default()
-                    .push_back(node);
+                nodes.entry((parent.name().to_owned(), node.name().to_owned())).or_default().push_back(node);
             }
         }
         let not_here = r"^'(.+?)' is (?:not a setting in the '(.+?)' block|a setting of .* not of .*?'(\S+?)(?: .*)?' block)";
         let swallowed = r"^'(.+?)' is being read as an argument to '(.+?)' .* [Ii]n the '(.+?)' block";
-        Self {
-            nodes,
-            key: Regex::new(not_here).ok(),
-            argument: Regex::new(swallowed).ok(),
-        }
+        Self { nodes, key: Regex::new(not_here).ok(), argument: Regex::new(swallowed).ok() }
     }
 
     fn finding(&mut self, message: &str) -> Finding {
         let (sentence, help) = message.split_once(". ").unwrap_or((message, ""));
         let swallowed = self.swallowed(message);
-        let code = if swallowed.is_some() {
-            Code::RunTogether
-        } else {
-            Code::UnknownKey
-        };
+        let code = if swallowed.is_some() { Code::RunTogether } else { Code::UnknownKey };
         let mut finding = Finding::new(code, sentence);
         if !help.is_empty() {
             finding = finding.help(help);
         }
         let node = match swallowed {
             Some((value, key, block)) => self.next(&block, &key, |node| {
-                node.arguments()
-                    .iter()
-                    .any(|argument| argument.value.as_text() == Some(&value))
+                node.arguments().iter().any(|argument| argument.value.as_text() == Some(&value))
             }),
-            None => self
-                .key
-                .as_ref()
-                .and_then(|key| key.captures(message))
-                .and_then(|found| {
-                    let block = found.get(2).or_else(|| found.get(3))?.as_str().to_owned();
-                    let name = found[1].to_owned();
-                    self.next(&block, &name, |_| true)
-                }),
+            None => self.key.as_ref().and_then(|key| key.captures(message)).and_then(|found| {
+                let block = found.get(2).or_else(|| found.get(3))?.as_str().to_owned();
+                let name = found[1].to_owned();
+                self.next(&block, &name, |_| true)
+            }),
         };
         match node {
             Some(node) => finding.at(node.position()).path(node.path()),
@@ -269,8 +222,7 @@ impl<'d> UnknownKeys<'d> {
             "models",
             "ignore-query-params",
         ];
-        self.swallowed(message)
-            .is_some_and(|(_, key, _)| LISTS.contains(&key.as_str()))
+        self.swallowed(message).is_some_and(|(_, key, _)| LISTS.contains(&key.as_str()))
     }
 
     fn next(&mut self, block: &str, key: &str, fits: impl Fn(Node<'_>) -> bool) -> Option<Node<'d>> {
@@ -297,13 +249,7 @@ mod tests {
 
     #[test]
     fn lists_of_ids_are_sorted() {
-        assert_eq!(
-            sorted_list("Available upstreams: 'b', 'a'"),
-            "Available upstreams: 'a', 'b'"
-        );
-        assert_eq!(
-            sorted_list("Available routes: (none defined)"),
-            "Available routes: (none defined)"
-        );
+        assert_eq!(sorted_list("Available upstreams: 'b', 'a'"), "Available upstreams: 'a', 'b'");
+        assert_eq!(sorted_list("Available routes: (none defined)"), "Available routes: (none defined)");
     }
 }

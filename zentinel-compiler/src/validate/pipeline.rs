@@ -15,10 +15,7 @@ pub fn check(text: &str, generated: bool, options: &ValidateOptions) -> Vec<Diag
         return vec![finding.into()];
     }
     let findings = super::stack::run(|| check_guarded(text, generated, options));
-    finish(
-        findings.unwrap_or_else(|finding| vec![finding]),
-        options.max_findings,
-    )
+    finish(findings.unwrap_or_else(|finding| vec![finding]), options.max_findings)
 }
 
 /// The checks after the guards, on a large stack.

@@ -49,10 +49,7 @@ fn choice(node: Node<'_>, code: Code, known: &[&str], shown: &[&str], findings: 
         return;
     }
     let message = format!("{} \"{value}\" is unknown", node.name());
-    findings.push(
-        node.finding(code, message)
-            .help(format!("known are {}", shown.join(", "))),
-    );
+    findings.push(node.finding(code, message).help(format!("known are {}", shown.join(", "))));
 }
 
 /// Checks that an address to bind is `IP:PORT`.

@@ -8,22 +8,11 @@ use zentinel_compiler::validate::Limits;
 /// How the text of a code is checked: most by a plain validator, some need a special one.
 async fn diagnostics(code: Code) -> Vec<Diagnostic> {
     let text = fixture(code.as_str());
-    let limits = |limits| {
-        InProcessValidator::new(ValidateOptions {
-            limits,
-            ..ValidateOptions::default()
-        })
-    };
+    let limits = |limits| InProcessValidator::new(ValidateOptions { limits, ..ValidateOptions::default() });
     let directory = tempfile::tempdir().unwrap();
     let validator: Arc<dyn ConfigValidator> = match code {
-        Code::TooLarge => Arc::new(limits(Limits {
-            max_bytes: 100,
-            ..Limits::default()
-        })),
-        Code::TooManyTokens => Arc::new(limits(Limits {
-            max_tokens: 10,
-            ..Limits::default()
-        })),
+        Code::TooLarge => Arc::new(limits(Limits { max_bytes: 100, ..Limits::default() })),
+        Code::TooManyTokens => Arc::new(limits(Limits { max_tokens: 10, ..Limits::default() })),
         Code::TooManyFindings => Arc::new(InProcessValidator::new(ValidateOptions {
             max_findings: 1,
             ..ValidateOptions::default()
@@ -59,13 +48,8 @@ async fn every_code_has_a_text_that_triggers_it_and_nothing_worse() {
         let found = diagnostics(code).await;
         let hits: Vec<_> = found.iter().filter(|d| d.code == code.as_str()).collect();
         assert!(!hits.is_empty(), "{code} is not found: {found:#?}");
-        assert!(
-            hits.iter().any(|d| d.severity == code.severity()),
-            "{code}: {found:#?}"
-        );
-        let strangers = found
-            .iter()
-            .filter(|d| d.code != code.as_str() && d.severity > Severity::Info);
+        assert!(hits.iter().any(|d| d.severity == code.severity()), "{code}: {found:#?}");
+        let strangers = found.iter().filter(|d| d.code != code.as_str() && d.severity > Severity::Info);
         assert_eq!(strangers.count(), 0, "{code} comes with others: {found:#?}");
     }
 }
@@ -112,15 +96,8 @@ async fn places_are_exact() {
     ];
     for (code, line, column, path) in cases {
         let found = check(&fixture(code)).await;
-        let hit = found
-            .iter()
-            .find(|d| d.code == code)
-            .unwrap_or_else(|| panic!("{code}: {found:#?}"));
-        assert_eq!(
-            (hit.line, hit.column, hit.path.as_deref()),
-            (Some(line), Some(column), path),
-            "{hit:#?}"
-        );
+        let hit = found.iter().find(|d| d.code == code).unwrap_or_else(|| panic!("{code}: {found:#?}"));
+        assert_eq!((hit.line, hit.column, hit.path.as_deref()), (Some(line), Some(column), path), "{hit:#?}");
     }
 }
 
@@ -129,10 +106,7 @@ async fn the_verified_sample_has_no_errors_and_no_unknown_keys() {
     let found = check(SAMPLE).await;
     assert_eq!(codes(&found, Severity::Error), Vec::<&str>::new(), "{found:#?}");
     assert_eq!(codes(&found, Severity::Warning), Vec::<&str>::new(), "{found:#?}");
-    let generated = InProcessValidator::default()
-        .validate(SAMPLE, true)
-        .await
-        .unwrap();
+    let generated = InProcessValidator::default().validate(SAMPLE, true).await.unwrap();
     assert_eq!(found, generated);
 }
 
@@ -140,10 +114,7 @@ async fn the_verified_sample_has_no_errors_and_no_unknown_keys() {
 async fn a_clean_text_has_recommendations_only() {
     let found = check(CLEAN).await;
     assert!(found.iter().all(|d| d.severity == Severity::Info), "{found:#?}");
-    let quiet = InProcessValidator::new(ValidateOptions {
-        lint: false,
-        ..ValidateOptions::default()
-    });
+    let quiet = InProcessValidator::new(ValidateOptions { lint: false, ..ValidateOptions::default() });
     assert_eq!(quiet.validate(CLEAN, false).await.unwrap(), []);
 }
 
@@ -166,24 +137,10 @@ async fn all_semantic_errors_are_told_apart() {
             "address \"127.0.0.1:8080\"\n        default-route \"nowhere\"",
         );
     let found = check(&text).await;
-    assert_eq!(
-        codes(&found, Severity::Error),
-        ["unknown-reference"; 3],
-        "{found:#?}"
-    );
+    assert_eq!(codes(&found, Severity::Error), ["unknown-reference"; 3], "{found:#?}");
     let paths: Vec<_> = found[..3].iter().map(|d| d.path.as_deref().unwrap()).collect();
-    assert_eq!(
-        paths,
-        [
-            "listeners/http/default-route",
-            "routes/api/upstream",
-            "routes/api/filters"
-        ]
-    );
-    assert_eq!(
-        found[1].help.as_deref().unwrap().lines().next(),
-        Some("Available upstreams: 'api'")
-    );
+    assert_eq!(paths, ["listeners/http/default-route", "routes/api/upstream", "routes/api/filters"]);
+    assert_eq!(found[1].help.as_deref().unwrap().lines().next(), Some("Available upstreams: 'api'"));
 }
 
 #[tokio::test]
@@ -198,18 +155,11 @@ async fn files_of_the_node_are_not_looked_for() {
     );
     let found = check(&text).await;
     assert_eq!(codes(&found, Severity::Error), Vec::<&str>::new(), "{found:#?}");
-    let on_node: Vec<_> = found
-        .iter()
-        .filter(|d| d.code == "checked-on-node")
-        .map(|d| d.path.as_deref().unwrap())
-        .collect();
+    let on_node: Vec<_> =
+        found.iter().filter(|d| d.code == "checked-on-node").map(|d| d.path.as_deref().unwrap()).collect();
     assert_eq!(
         on_node,
-        [
-            "listeners/http/tls/cert-file",
-            "listeners/http/tls/key-file",
-            "agents/auth/unix-socket"
-        ]
+        ["listeners/http/tls/cert-file", "listeners/http/tls/key-file", "agents/auth/unix-socket"]
     );
     // A root that does exist here, as a file, is no error either.
     let root = fixture("checked-on-node").replace("/no/such/directory", "/etc/passwd");

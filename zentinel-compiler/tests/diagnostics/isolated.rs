@@ -9,59 +9,32 @@ use zentinel_core::error::Kind;
 #[tokio::test]
 async fn both_validators_agree() {
     let validator = isolated();
-    for name in [
-        "sample",
-        "clean",
-        "duplicate-id",
-        "syntax",
-        "unknown-key",
-        "checked-on-node",
-        "invalid-regex",
-    ] {
+    for name in
+        ["sample", "clean", "duplicate-id", "syntax", "unknown-key", "checked-on-node", "invalid-regex"]
+    {
         let text = fixture(name);
-        assert_eq!(
-            validator.validate(&text, false).await.unwrap(),
-            check(&text).await,
-            "{name}"
-        );
+        assert_eq!(validator.validate(&text, false).await.unwrap(), check(&text).await, "{name}");
     }
 }
 
 /// With the guards off, the parser really overflows its stack; only the child dies.
 #[tokio::test]
 async fn a_crash_of_the_parser_is_a_finding() {
-    let limits = Limits {
-        max_depth: usize::MAX,
-        max_tokens: usize::MAX,
-        ..Limits::default()
-    };
-    let validator = isolated_with(ValidateOptions {
-        limits,
-        ..ValidateOptions::default()
-    });
+    let limits = Limits { max_depth: usize::MAX, max_tokens: usize::MAX, ..Limits::default() };
+    let validator = isolated_with(ValidateOptions { limits, ..ValidateOptions::default() });
     let text = "a {".repeat(300_000) + &"}".repeat(300_000);
     let found = validator.validate(&text, false).await.unwrap();
     assert_eq!(codes(&found, Severity::Error), ["parser-crashed"], "{found:#?}");
     assert!(found[0].message.contains("signal"), "{found:#?}");
-    assert_eq!(
-        check(CLEAN).await,
-        isolated().validate(CLEAN, false).await.unwrap()
-    );
+    assert_eq!(check(CLEAN).await, isolated().validate(CLEAN, false).await.unwrap());
 }
 
 /// Text that costs the parser exponential time, were it not for the guards.
 #[tokio::test]
 async fn endless_work_is_ended() {
-    let limits = Limits {
-        max_slashdash_depth: usize::MAX,
-        ..Limits::default()
-    };
+    let limits = Limits { max_slashdash_depth: usize::MAX, ..Limits::default() };
     let time_limit = Duration::from_secs(1);
-    let validator = isolated_with(ValidateOptions {
-        limits,
-        time_limit,
-        ..ValidateOptions::default()
-    });
+    let validator = isolated_with(ValidateOptions { limits, time_limit, ..ValidateOptions::default() });
     let text = "a /-{".repeat(32) + &"}".repeat(32);
     let started = Instant::now();
     let found = validator.validate(&text, false).await.unwrap();
@@ -92,10 +65,7 @@ async fn a_program_that_is_no_validator_is_an_error() {
             ..IsolatedOptions::default()
         });
         let error = validator.validate(CLEAN, false).await.unwrap_err();
-        assert!(
-            matches!(error.kind(), Kind::Internal | Kind::Unavailable),
-            "{program}: {error:?}"
-        );
+        assert!(matches!(error.kind(), Kind::Internal | Kind::Unavailable), "{program}: {error:?}");
         assert!(error.message().contains("validator"), "{program}: {error:?}");
     }
     let silent = IsolatedValidator::new(IsolatedOptions {
@@ -112,20 +82,11 @@ async fn many_at_once_share_the_places() {
     let validator = isolated();
     let checks = (0..12).map(|n| {
         let validator = validator.clone();
-        let text = if n % 2 == 0 {
-            CLEAN.to_owned()
-        } else {
-            fixture("semantic")
-        };
+        let text = if n % 2 == 0 { CLEAN.to_owned() } else { fixture("semantic") };
         tokio::spawn(async move { validator.validate(&text, false).await.unwrap() })
     });
     for (n, check) in checks.collect::<Vec<_>>().into_iter().enumerate() {
-        let errors = check
-            .await
-            .unwrap()
-            .iter()
-            .filter(|d| d.severity == Severity::Error)
-            .count();
+        let errors = check.await.unwrap().iter().filter(|d| d.severity == Severity::Error).count();
         assert_eq!(errors, n % 2);
     }
 }
@@ -146,10 +107,7 @@ async fn a_busy_validator_says_so() {
     let first = validator.clone();
     let running = tokio::spawn(async move { first.validate(CLEAN, false).await });
     tokio::time::sleep(Duration::from_millis(250)).await;
-    let second = InProcessValidator::new(ValidateOptions {
-        concurrency: 1,
-        ..ValidateOptions::default()
-    });
+    let second = InProcessValidator::new(ValidateOptions { concurrency: 1, ..ValidateOptions::default() });
     assert!(second.validate(CLEAN, false).await.is_ok());
     assert_eq!(running.await.unwrap().unwrap()[0].code, "validation-timeout");
 }
@@ -171,10 +129,7 @@ fn the_program_reports_by_exit_status_and_json() {
     let broken = run(&["unknown-reference.kdl"]);
     assert_eq!(broken.status.code(), Some(65));
     let text = String::from_utf8(broken.stdout).unwrap();
-    assert!(
-        text.contains("unknown-reference.kdl:20:9: error[unknown-reference]:"),
-        "{text}"
-    );
+    assert!(text.contains("unknown-reference.kdl:20:9: error[unknown-reference]:"), "{text}");
     assert_eq!(run(&["no-such-file.kdl"]).status.code(), Some(66));
     assert_eq!(run(&[]).status.code(), Some(64));
 }

@@ -121,11 +121,7 @@ impl ApiKey {
         let mut checks = Checks::new();
         checks.text("name", name, 100);
         checks.that("scopes", !scopes.is_empty(), "can't be blank");
-        checks.that(
-            "expires_at",
-            expires_at.is_none_or(|at| at > now),
-            "must be in the future",
-        );
+        checks.that("expires_at", expires_at.is_none_or(|at| at > now), "must be in the future");
         checks.finish()?;
         let credential = NewCredential::generate();
         let key = Self {
@@ -233,10 +229,7 @@ impl RegistrationToken {
             name: name.to_owned(),
             token_hash: credential.hash,
             labels,
-            uses: TokenUses {
-                used: 0,
-                max: max_uses,
-            },
+            uses: TokenUses { used: 0, max: max_uses },
             expires_at,
             revoked_at: None,
             created_at: now,

@@ -32,20 +32,10 @@ const MAX_LABELS: usize = 64;
 /// [`Kind::Invalid`](crate::Kind::Invalid) on `labels`.
 pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
     let mut checks = Checks::new();
-    checks.that(
-        "labels",
-        labels.len() <= MAX_LABELS,
-        format!("should have at most {MAX_LABELS} entries"),
-    );
+    checks.that("labels", labels.len() <= MAX_LABELS, format!("should have at most {MAX_LABELS} entries"));
     let fits = |text: &str| text.chars().count() <= 253 && !text.contains('\0');
-    let ok = labels
-        .iter()
-        .all(|(key, value)| !key.is_empty() && fits(key) && fits(value));
-    checks.that(
-        "labels",
-        ok,
-        "keys should be 1 to 253 and values at most 253 character(s)",
-    );
+    let ok = labels.iter().all(|(key, value)| !key.is_empty() && fits(key) && fits(value));
+    checks.that("labels", ok, "keys should be 1 to 253 and values at most 253 character(s)");
     checks.finish()
 }
 
@@ -130,9 +120,7 @@ impl Registration {
         let mut checks = Checks::new();
         checks.text("name", &self.name, 100);
         let mut characters = self.name.chars();
-        let ok = characters
-            .next()
-            .is_none_or(|first| first.is_ascii_alphanumeric())
+        let ok = characters.next().is_none_or(|first| first.is_ascii_alphanumeric())
             && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
         checks.that(
             "name",
@@ -142,21 +130,9 @@ impl Registration {
         checks.absorb(check_labels(&self.labels))?;
         let fits = |text: &String| text.chars().count() <= 255 && !text.contains('\0');
         let few = self.capabilities.len() <= 64 && self.capabilities.iter().all(fits);
-        checks.that(
-            "capabilities",
-            few,
-            "should be at most 64 entries of at most 255 character(s)",
-        );
-        for (field, text) in [
-            ("version", &self.version),
-            ("hostname", &self.hostname),
-            ("ip", &self.ip),
-        ] {
-            checks.that(
-                field,
-                text.as_ref().is_none_or(fits),
-                "should be at most 255 character(s)",
-            );
+        checks.that("capabilities", few, "should be at most 64 entries of at most 255 character(s)");
+        for (field, text) in [("version", &self.version), ("hostname", &self.hostname), ("ip", &self.ip)] {
+            checks.that(field, text.as_ref().is_none_or(fits), "should be at most 255 character(s)");
         }
         checks.finish()
     }
@@ -418,11 +394,7 @@ impl NodeReport {
             node_id: node.id,
             organisation_id: node.organisation_id,
             project_id: node.project_id,
-            status: if node.approved {
-                NodeStatus::Online
-            } else {
-                NodeStatus::Unknown
-            },
+            status: if node.approved { NodeStatus::Online } else { NodeStatus::Unknown },
             last_seen_at: Some(node.registered_at),
             active_bundle_id: None,
             active_since: None,
@@ -605,10 +577,7 @@ mod tests {
     fn a_replaced_key_works_five_minutes_and_not_after_a_revocation() {
         let at = |seconds| Timestamp::UNIX_EPOCH + TimeDelta::seconds(seconds);
         let key = CredentialHash::of;
-        let registration = Registration {
-            name: "edge-1".to_owned(),
-            ..Registration::default()
-        };
+        let registration = Registration { name: "edge-1".to_owned(), ..Registration::default() };
         let scope = (OrganisationId::random(), ProjectId::random());
         let mut node = Node::register(scope, &registration, true, key("first"), at(0)).unwrap();
         node.rotate_key(&key("first"), key("second"), at(10));

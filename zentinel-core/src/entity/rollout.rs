@@ -59,10 +59,7 @@ impl HealthGates {
     /// The default: the heartbeat gate alone.
     #[must_use]
     pub fn heartbeat() -> Self {
-        Self {
-            heartbeat_healthy: Some(true),
-            ..Self::default()
-        }
+        Self { heartbeat_healthy: Some(true), ..Self::default() }
     }
 }
 

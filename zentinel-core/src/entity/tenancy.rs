@@ -28,12 +28,7 @@ impl Organisation {
     /// [`Kind::Invalid`](crate::Kind::Invalid) on `name` or `slug`.
     pub fn new(name: &str, now: Timestamp) -> Result<Self> {
         let slug = checked_name(name)?;
-        Ok(Self {
-            id: OrganisationId::random(),
-            name: name.trim().to_owned(),
-            slug,
-            created_at: now,
-        })
+        Ok(Self { id: OrganisationId::random(), name: name.trim().to_owned(), slug, created_at: now })
     }
 }
 
@@ -54,11 +49,7 @@ impl Record for Organisation {
         self.created_at
     }
     fn keys(&self) -> Keys {
-        Keys {
-            organisation_id: Some(self.id),
-            natural_key: Some(self.slug.to_string()),
-            ..Keys::default()
-        }
+        Keys { organisation_id: Some(self.id), natural_key: Some(self.slug.to_string()), ..Keys::default() }
     }
 }
 
@@ -74,10 +65,7 @@ pub struct ProjectSettings {
 
 impl Default for ProjectSettings {
     fn default() -> Self {
-        Self {
-            open_registration: false,
-            max_concurrent_rollouts: 5,
-        }
+        Self { open_registration: false, max_concurrent_rollouts: 5 }
     }
 }
 
@@ -186,13 +174,7 @@ impl User {
         if !ok {
             return Err(Error::invalid_field("email", "is invalid"));
         }
-        Ok(Self {
-            id: UserId::random(),
-            email,
-            password_hash,
-            role,
-            created_at: now,
-        })
+        Ok(Self { id: UserId::random(), email, password_hash, role, created_at: now })
     }
 }
 
@@ -206,11 +188,7 @@ impl Record for User {
         self.created_at
     }
     fn keys(&self) -> Keys {
-        Keys {
-            owner: Uuid::nil(),
-            natural_key: Some(self.email.clone()),
-            ..Keys::default()
-        }
+        Keys { owner: Uuid::nil(), natural_key: Some(self.email.clone()), ..Keys::default() }
     }
 }
 
@@ -233,13 +211,7 @@ impl Membership {
     /// A new membership.
     #[must_use]
     pub fn new(organisation_id: OrganisationId, user_id: UserId, role: Role, now: Timestamp) -> Self {
-        Self {
-            id: MembershipId::random(),
-            organisation_id,
-            user_id,
-            role,
-            created_at: now,
-        }
+        Self { id: MembershipId::random(), organisation_id, user_id, role, created_at: now }
     }
 }
 

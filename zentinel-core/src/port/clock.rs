@@ -29,10 +29,7 @@ pub struct SystemClock;
 
 #[async_trait]
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the machine's clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     fn now(&self) -> Timestamp {
         // Storage keeps microseconds; what is compared must survive a round trip.
         let now = chrono::Utc::now();
@@ -62,9 +59,7 @@ impl ManualClock {
     /// A clock that stands at `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self {
-            state: Mutex::new((now, Vec::new())),
-        }
+        Self { state: Mutex::new((now, Vec::new())) }
     }
 
     fn state(&self) -> MutexGuard<'_, (Timestamp, Vec<(Timestamp, Waker)>)> {

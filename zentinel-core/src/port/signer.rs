@@ -51,9 +51,7 @@ impl PublicKey {
     /// Strictly checks a signature over `message`; false for an inactive or malformed key.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let key = self
-            .raw()
-            .and_then(|raw| ed25519_dalek::VerifyingKey::from_bytes(&raw).ok());
+        let key = self.raw().and_then(|raw| ed25519_dalek::VerifyingKey::from_bytes(&raw).ok());
         let signature = ed25519_dalek::Signature::from_slice(signature).ok();
         match (self.active, key, signature) {
             (true, Some(key), Some(signature)) => key.verify_strict(message, &signature).is_ok(),

@@ -216,9 +216,7 @@ pub trait StoreExt: Store {
     /// # Errors
     /// `NotFound` with the contract's text, such as `Bundle not found`.
     async fn fetch<T: Record>(&self, scope: &Scope, id: T::Id) -> Result<Stored<T>> {
-        self.find(scope, id)
-            .await?
-            .ok_or_else(|| Error::not_found(format!("{} not found", T::KIND.noun())))
+        self.find(scope, id).await?.ok_or_else(|| Error::not_found(format!("{} not found", T::KIND.noun())))
     }
 
     /// The record with a lookup key, or `None`.
@@ -265,8 +263,5 @@ const BULK: u32 = 10_000;
 impl<S: Store + ?Sized> StoreExt for S {}
 
 fn typed<T: Record>(stored: Stored<Row>) -> Result<Stored<T>> {
-    Ok(Stored {
-        value: T::from_row(stored.value)?,
-        revision: stored.revision,
-    })
+    Ok(Stored { value: T::from_row(stored.value)?, revision: stored.revision })
 }

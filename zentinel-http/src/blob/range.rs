@@ -37,11 +37,7 @@ pub(super) fn select(header: &str, size: u64) -> Selection {
         (None, Some(suffix)) if first.is_empty() => size.saturating_sub(suffix)..size,
         _ => return Selection::Whole,
     };
-    if range.is_empty() {
-        Selection::Unsatisfiable
-    } else {
-        Selection::Part(range)
-    }
+    if range.is_empty() { Selection::Unsatisfiable } else { Selection::Part(range) }
 }
 
 #[cfg(test)]

@@ -43,16 +43,8 @@ pub(super) async fn stream(
         status => return Err(refused(status, response).await),
     };
     let mut position = from - skip;
-    let too_large = || {
-        Error::new(
-            Kind::TooLarge,
-            format!("the download is larger than {limit} bytes"),
-        )
-    };
-    if response
-        .content_length()
-        .is_some_and(|length| position.saturating_add(length) > limit)
-    {
+    let too_large = || Error::new(Kind::TooLarge, format!("the download is larger than {limit} bytes"));
+    if response.content_length().is_some_and(|length| position.saturating_add(length) > limit) {
         return Err(too_large());
     }
     let mut received = 0;
@@ -76,13 +68,7 @@ pub(super) async fn stream(
 /// The first position of `Content-Range: bytes first-last/total`.
 fn starts_at(response: &Response) -> Option<u64> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
-    range
-        .strip_prefix("bytes ")?
-        .split('-')
-        .next()?
-        .trim()
-        .parse()
-        .ok()
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
 /// The length of `Content-Range: bytes */total`.

@@ -88,10 +88,7 @@ impl NodeClient {
     /// [`Kind::Invalid`](zentinel_core::Kind::Invalid) for anything but an HTTP URL,
     /// [`Kind::Internal`](zentinel_core::Kind::Internal) when TLS cannot be set up.
     pub fn new(base: Url) -> Result<Self> {
-        Ok(Self {
-            transport: Transport::new(base)?,
-            identity: None,
-        })
+        Ok(Self { transport: Transport::new(base)?, identity: None })
     }
 
     /// The same client as a node with its static key.
@@ -99,11 +96,7 @@ impl NodeClient {
     pub fn with_credentials(&self, node_id: NodeId, key: Secret) -> Self {
         Self {
             transport: self.transport.clone(),
-            identity: Some(Arc::new(Identity {
-                node_id,
-                key: RwLock::new(key),
-                token: RwLock::new(None),
-            })),
+            identity: Some(Arc::new(Identity { node_id, key: RwLock::new(key), token: RwLock::new(None) })),
         }
     }
 
@@ -131,9 +124,7 @@ impl NodeClient {
         token: Option<&Secret>,
         request: &RegisterRequest,
     ) -> Result<Registered> {
-        let url = self
-            .transport
-            .url(&["api", "v1", "projects", project_slug, "nodes", "register"])?;
+        let url = self.transport.url(&["api", "v1", "projects", project_slug, "nodes", "register"])?;
         let mut call_ = self.transport.http.post(url).json(request);
         if let Some(token) = token {
             call_ = call_.header(JOIN_TOKEN_HEADER, token.expose());
@@ -142,9 +133,7 @@ impl NodeClient {
     }
 
     fn identity(&self) -> Result<&Identity> {
-        self.identity
-            .as_deref()
-            .ok_or_else(|| Error::unauthenticated("the client has no node credentials"))
+        self.identity.as_deref().ok_or_else(|| Error::unauthenticated("the client has no node credentials"))
     }
 
     fn url(&self, rest: &[&str]) -> Result<Url> {
@@ -185,8 +174,7 @@ impl NodeClient {
     pub async fn poll(&self, wait: Option<Duration>, etag: Option<&str>) -> Result<Poll> {
         let mut url = self.url(&["bundles", "latest"])?;
         if let Some(wait) = wait {
-            url.query_pairs_mut()
-                .append_pair("wait", &wait.as_secs().to_string());
+            url.query_pairs_mut().append_pair("wait", &wait.as_secs().to_string());
         }
         let patience = wait.map_or(CALL_TIMEOUT, |wait| wait + LONG_POLL_SLACK);
         let mut request = self.transport.http.get(url).timeout(patience);
@@ -207,10 +195,9 @@ impl NodeClient {
                 offer.etag = etag;
                 Poll::Update(offer)
             }
-            PollAnswer::NoUpdate(answer) => Poll::NoUpdate {
-                poll_after: Duration::from_secs(answer.poll_after_s),
-                etag,
-            },
+            PollAnswer::NoUpdate(answer) => {
+                Poll::NoUpdate { poll_after: Duration::from_secs(answer.poll_after_s), etag }
+            }
         })
     }
 

@@ -36,10 +36,7 @@ impl OperatorClient {
     /// # Errors
     /// [`Kind::Invalid`] for anything but an HTTP URL, [`Kind::Internal`] when TLS cannot be set up.
     pub fn new(base: Url, api_key: Secret) -> Result<Self> {
-        Ok(Self {
-            transport: Transport::new(base)?,
-            api_key,
-        })
+        Ok(Self { transport: Transport::new(base)?, api_key })
     }
 
     fn url(&self, path: &[&str]) -> Result<Url> {
@@ -50,11 +47,7 @@ impl OperatorClient {
 
     fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder> {
         let url = self.url(path)?;
-        Ok(self
-            .transport
-            .http
-            .request(method, url)
-            .bearer_auth(self.api_key.expose()))
+        Ok(self.transport.http.request(method, url).bearer_auth(self.api_key.expose()))
     }
 
     /// An answer of the form `{"<nouns>": […], "total": n, "next_cursor": …}`.
@@ -65,17 +58,11 @@ impl OperatorClient {
         }
         let request = self.transport.http.get(url).bearer_auth(self.api_key.expose());
         let mut answer: Map<String, Value> = call(request).await?;
-        let items = path
-            .last()
-            .and_then(|nouns| answer.remove(*nouns))
-            .unwrap_or_default();
+        let items = path.last().and_then(|nouns| answer.remove(*nouns)).unwrap_or_default();
         Ok(List {
             items: serde_json::from_value(items).map_err(misunderstood)?,
             total: answer.get("total").and_then(Value::as_u64).unwrap_or_default(),
-            next_cursor: answer
-                .get("next_cursor")
-                .and_then(Value::as_str)
-                .map(str::to_owned),
+            next_cursor: answer.get("next_cursor").and_then(Value::as_str).map(str::to_owned),
         })
     }
 
@@ -107,11 +94,7 @@ impl OperatorClient {
     /// # Errors
     /// `Invalid` for a version that is taken or a field that is wrong.
     pub async fn create_bundle(&self, project_slug: &str, bundle: &NewBundle) -> Result<CreatedBundle> {
-        call(
-            self.in_project(Method::POST, project_slug, &["bundles"])?
-                .json(bundle),
-        )
-        .await
+        call(self.in_project(Method::POST, project_slug, &["bundles"])?.json(bundle)).await
     }
 
     /// One bundle.
@@ -120,11 +103,7 @@ impl OperatorClient {
     /// `NotFound`.
     pub async fn bundle(&self, project_slug: &str, id: BundleId) -> Result<BundleView> {
         let id = id.to_string();
-        one(
-            self.in_project(Method::GET, project_slug, &["bundles", &id])?,
-            "bundle",
-        )
-        .await
+        one(self.in_project(Method::GET, project_slug, &["bundles", &id])?, "bundle").await
     }
 
     /// One page of the project's bundles, newest first.
@@ -172,11 +151,7 @@ impl OperatorClient {
     /// `Conflict` unless it is compiled.
     pub async fn revoke_bundle(&self, project_slug: &str, id: BundleId) -> Result<BundleView> {
         let id = id.to_string();
-        one(
-            self.in_project(Method::POST, project_slug, &["bundles", &id, "revoke"])?,
-            "bundle",
-        )
-        .await
+        one(self.in_project(Method::POST, project_slug, &["bundles", &id, "revoke"])?, "bundle").await
     }
 
     /// Hands a bundle to nodes without a rollout; returns how many got it.
@@ -199,11 +174,7 @@ impl OperatorClient {
     /// # Errors
     /// `Conflict` for a bundle that is not compiled, `Invalid` for a field that is wrong.
     pub async fn create_rollout(&self, project_slug: &str, rollout: &NewRollout) -> Result<RolloutView> {
-        call(
-            self.in_project(Method::POST, project_slug, &["rollouts"])?
-                .json(rollout),
-        )
-        .await
+        call(self.in_project(Method::POST, project_slug, &["rollouts"])?.json(rollout)).await
     }
 
     /// A rollout with its steps and nodes.
@@ -251,11 +222,7 @@ impl OperatorClient {
     /// `NotFound`.
     pub async fn node(&self, project_slug: &str, id: NodeId) -> Result<NodeView> {
         let id = id.to_string();
-        one(
-            self.in_project(Method::GET, project_slug, &["nodes", &id])?,
-            "node",
-        )
-        .await
+        one(self.in_project(Method::GET, project_slug, &["nodes", &id])?, "node").await
     }
 
     /// Deletes a node; its credentials end at once.

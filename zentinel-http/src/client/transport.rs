@@ -32,9 +32,7 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(base: Url) -> Result<Self> {
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
-            return Err(Error::invalid(
-                "the control plane's URL must begin with http:// or https://",
-            ));
+            return Err(Error::invalid("the control plane's URL must begin with http:// or https://"));
         }
         let http = Client::builder()
             .user_agent(concat!("zentinel-http/", env!("CARGO_PKG_VERSION")))
@@ -88,10 +86,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
         if body.len() + chunk.len() > limit {
-            return Err(Error::new(
-                Kind::TooLarge,
-                "the control plane's answer is too large",
-            ));
+            return Err(Error::new(Kind::TooLarge, "the control plane's answer is too large"));
         }
         body.extend_from_slice(&chunk);
     }
@@ -101,9 +96,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>> {
 /// A call that got no answer.
 pub(super) fn failed(error: &reqwest::Error) -> Error {
     // The URL of a download carries a signature: it is not for logs.
-    let place = error
-        .url()
-        .map(|url| format!("{}{}", url.origin().ascii_serialization(), url.path()));
+    let place = error.url().map(|url| format!("{}{}", url.origin().ascii_serialization(), url.path()));
     let place = place.unwrap_or_else(|| "the control plane".to_owned());
     let (kind, what) = if error.is_timeout() {
         (Kind::Timeout, "did not answer in time")
@@ -156,9 +149,7 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> E
     if let Some(Value::String(hint)) = body.remove("hint") {
         error = error.with_hint(hint);
     }
-    let seconds = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     if let Some(seconds) = seconds {
         body.insert("retry_after".to_owned(), seconds.into());
     }
@@ -168,9 +159,7 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> E
 
 fn framework_text(status: StatusCode, errors: Option<Value>) -> String {
     let text = |name: &str| errors.as_ref()?.get(name)?.as_str().map(str::to_owned);
-    text("message")
-        .or_else(|| text("detail"))
-        .unwrap_or_else(|| format!("refused with status {status}"))
+    text("message").or_else(|| text("detail")).unwrap_or_else(|| format!("refused with status {status}"))
 }
 
 fn field_errors(fields: Map<String, Value>) -> FieldErrors {
@@ -182,10 +171,7 @@ fn field_errors(fields: Map<String, Value>) -> FieldErrors {
         Value::String(text) => vec![text],
         other => vec![other.to_string()],
     };
-    fields
-        .into_iter()
-        .map(|(field, value)| (field, messages(value)))
-        .collect()
+    fields.into_iter().map(|(field, value)| (field, messages(value))).collect()
 }
 
 /// How long the server asked to wait before the call is tried again, if it did.
@@ -202,31 +188,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn refused(status: u16, body: &str) -> Error {
-        refusal(
-            StatusCode::from_u16(status).unwrap(),
-            &HeaderMap::new(),
-            body.as_bytes(),
-        )
+        refusal(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes())
     }
 
     #[test]
     fn refusals_keep_what_the_server_said() {
-        let error = refused(
-            409,
-            r#"{"error":"Bundle must be compiled before rollout","hint":"wait"}"#,
-        );
+        let error = refused(409, r#"{"error":"Bundle must be compiled before rollout","hint":"wait"}"#);
         assert_eq!((error.kind(), error.hint()), (Kind::Conflict, Some("wait")));
         assert_eq!(error.message(), "Bundle must be compiled before rollout");
         let error = refused(422, r#"{"error":{"name":["can't be blank"]}}"#);
         assert_eq!(error.fields()["name"], ["can't be blank"]);
-        let error = refused(
-            400,
-            r#"{"errors":{"detail":"Bad Request","message":"the body is not JSON"}}"#,
-        );
-        assert_eq!(
-            (error.kind(), error.message()),
-            (Kind::Malformed, "the body is not JSON")
-        );
+        let error = refused(400, r#"{"errors":{"detail":"Bad Request","message":"the body is not JSON"}}"#);
+        assert_eq!((error.kind(), error.message()), (Kind::Malformed, "the body is not JSON"));
         assert_eq!(refused(502, "<html>").kind(), Kind::Unavailable);
     }
 
@@ -234,11 +207,7 @@ mod tests {
     fn the_time_to_wait_is_surfaced() {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, HeaderValue::from_static("42"));
-        let error = refusal(
-            StatusCode::TOO_MANY_REQUESTS,
-            &headers,
-            br#"{"error":"rate_limit_exceeded"}"#,
-        );
+        let error = refusal(StatusCode::TOO_MANY_REQUESTS, &headers, br#"{"error":"rate_limit_exceeded"}"#);
         assert_eq!(retry_after(&error), Some(Duration::from_secs(42)));
         assert_eq!(retry_after(&refused(404, "{}")), None);
     }
@@ -247,10 +216,7 @@ mod tests {
     fn urls_keep_the_servers_path_and_escape_names() {
         let transport = Transport::new(Url::parse("https://example.test/fleet/?x=1").unwrap()).unwrap();
         let url = transport.url(&["api", "v1", "projects", "a/../b"]).unwrap();
-        assert_eq!(
-            url.as_str(),
-            "https://example.test/fleet/api/v1/projects/a%2F..%2Fb"
-        );
+        assert_eq!(url.as_str(), "https://example.test/fleet/api/v1/projects/a%2F..%2Fb");
         assert!(Transport::new(Url::parse("file:///tmp").unwrap()).is_err());
     }
 

@@ -30,9 +30,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for Input<T> {
             .to_ascii_lowercase();
         let bytes = read_body(body, api.options.body_limit).await?;
         let object = Value::Object(object(&content_type, &bytes)?);
-        serde_json::from_value(object)
-            .map(Self)
-            .map_err(|error| ApiError::bad_request(error.to_string()))
+        serde_json::from_value(object).map(Self).map_err(|error| ApiError::bad_request(error.to_string()))
     }
 }
 
@@ -79,9 +77,7 @@ fn json(bytes: &[u8]) -> ApiResult<Map<String, Value>> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(ApiError::bad_request("the request body must be a JSON object")),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "the request body is not JSON: {error}"
-        ))),
+        Err(error) => Err(ApiError::bad_request(format!("the request body is not JSON: {error}"))),
     }
 }
 
@@ -94,9 +90,7 @@ fn refuse_nul(object: &Map<String, Value>) -> ApiResult<()> {
     match bad.next() {
         None => Ok(()),
         Some(first) => Err(bad
-            .fold(Error::invalid_field(first, "is invalid"), |error, key| {
-                error.with_field(key, "is invalid")
-            })
+            .fold(Error::invalid_field(first, "is invalid"), |error, key| error.with_field(key, "is invalid"))
             .into()),
     }
 }
@@ -105,9 +99,7 @@ fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(object) => object
-            .iter()
-            .any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Object(object) => object.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
@@ -121,19 +113,10 @@ mod tests {
     #[test]
     fn reads_json_forms_and_nothing_else() {
         let read = |mime, text: &str| Value::Object(object(mime, text.as_bytes()).unwrap());
-        assert_eq!(
-            read("application/json; charset=utf-8", r#"{"a":1}"#),
-            json!({"a": 1})
-        );
+        assert_eq!(read("application/json; charset=utf-8", r#"{"a":1}"#), json!({"a": 1}));
         assert_eq!(read("", r#" {"a":1}"#), json!({"a": 1}));
-        assert_eq!(
-            read("application/x-www-form-urlencoded", "a=1&b=x+y"),
-            json!({"a": "1", "b": "x y"})
-        );
-        assert_eq!(
-            read("application/x-www-form-urlencoded", r#"{"a":1}"#),
-            json!({"a": 1})
-        );
+        assert_eq!(read("application/x-www-form-urlencoded", "a=1&b=x+y"), json!({"a": "1", "b": "x y"}));
+        assert_eq!(read("application/x-www-form-urlencoded", r#"{"a":1}"#), json!({"a": 1}));
         assert_eq!(read("text/plain", r#"{"a":1}"#), json!({}));
         assert_eq!(read("application/json", "  "), json!({}));
     }
@@ -142,10 +125,7 @@ mod tests {
     fn refuses_what_is_no_object() {
         for text in ["[]", "1", "{", "{\"a\":}", "\u{feff}{}"] {
             let error = object("application/json", text.as_bytes()).unwrap_err();
-            assert!(
-                matches!(error, ApiError::Framework(StatusCode::BAD_REQUEST, _)),
-                "{text}"
-            );
+            assert!(matches!(error, ApiError::Framework(StatusCode::BAD_REQUEST, _)), "{text}");
         }
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
         assert!(object("application/json", deep.as_bytes()).is_err());
@@ -154,9 +134,7 @@ mod tests {
     #[test]
     fn nul_is_named_by_its_field() {
         let error = object("application/json", br#"{"a":{"b":["x\u0000"]},"c":"ok"}"#).unwrap_err();
-        let ApiError::Domain(error) = error else {
-            panic!("{error:?}")
-        };
+        let ApiError::Domain(error) = error else { panic!("{error:?}") };
         assert_eq!(error.fields().keys().collect::<Vec<_>>(), ["a"]);
     }
 

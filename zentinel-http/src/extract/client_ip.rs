@@ -84,8 +84,7 @@ impl ClientIp {
 
     /// For keys of limits and logs.
     pub(crate) fn text(self) -> String {
-        self.0
-            .map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+        self.0.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
     }
 }
 

@@ -19,13 +19,8 @@ impl<S: Sync> FromRequestParts<S> for Params {
 
 impl Params {
     fn parse(query: &str) -> Result<Self, Error> {
-        let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes())
-            .into_owned()
-            .collect();
-        match pairs
-            .iter()
-            .find(|(key, value)| key.contains('\0') || value.contains('\0'))
-        {
+        let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        match pairs.iter().find(|(key, value)| key.contains('\0') || value.contains('\0')) {
             Some((key, _)) => Err(Error::invalid_field(key.replace('\0', "\u{fffd}"), "is invalid")),
             None => Ok(Self(pairs)),
         }
@@ -33,9 +28,7 @@ impl Params {
 
     /// The first value of a parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find_map(|(key, value)| (key == name).then_some(value.as_str()))
+        self.0.iter().find_map(|(key, value)| (key == name).then_some(value.as_str()))
     }
 
     /// Whether a switch is on.
@@ -75,14 +68,7 @@ mod tests {
     fn limits_out_of_range_are_the_default() {
         let limit = |query| Params::parse(query).unwrap().page(50).limit;
         assert_eq!(limit("limit=7"), 7);
-        for query in [
-            "",
-            "limit=0",
-            "limit=501",
-            "limit=-1",
-            "limit=x",
-            "limit=99999999999999999999",
-        ] {
+        for query in ["", "limit=0", "limit=501", "limit=-1", "limit=x", "limit=99999999999999999999"] {
             assert_eq!(limit(query), 50, "{query}");
         }
     }

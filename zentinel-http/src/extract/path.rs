@@ -27,9 +27,7 @@ impl<R: Record, S: Send + Sync> FromRequestParts<S> for PathId<R> {
 /// Accepts the hyphenated form of an id, in either case.
 pub(crate) fn parse_id<I: TypedId>(text: &str) -> Option<I> {
     let hyphenated = text.len() == uuid::fmt::Hyphenated::LENGTH;
-    hyphenated
-        .then(|| Uuid::try_parse(text).ok().map(I::from_uuid))
-        .flatten()
+    hyphenated.then(|| Uuid::try_parse(text).ok().map(I::from_uuid)).flatten()
 }
 
 /// The decoded path segment with a name; empty when the segment is not UTF-8, which nothing is

@@ -75,15 +75,8 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 /// How long a request may take: a long poll asks for more.
 fn patience(api: &Api, request: &Request) -> Duration {
     let waits = request.uri().path().ends_with("/bundles/latest")
-        && request
-            .uri()
-            .query()
-            .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("wait=")));
-    let extra = if waits {
-        api.options.max_long_poll
-    } else {
-        Duration::ZERO
-    };
+        && request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("wait=")));
+    let extra = if waits { api.options.max_long_poll } else { Duration::ZERO };
     api.options.request_timeout + extra
 }
 
@@ -133,10 +126,7 @@ pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
-        (
-            CONTENT_SECURITY_POLICY,
-            "default-src 'none'; frame-ancestors 'none'",
-        ),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (CACHE_CONTROL, "no-store"),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -176,11 +166,7 @@ mod tests {
         ] {
             assert!(wants(accept), "{accept:?}");
         }
-        for accept in [
-            Some("text/html"),
-            Some("application/xml"),
-            Some("application/json;q=0"),
-        ] {
+        for accept in [Some("text/html"), Some("application/xml"), Some("application/json;q=0")] {
             assert!(!wants(accept), "{accept:?}");
         }
     }

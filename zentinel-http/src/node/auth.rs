@@ -60,22 +60,14 @@ impl FromRequestParts<Api> for Caller {
         }
         let bucket = bucket(named);
         api.limit(&parts.extensions, &bucket, api.options.rate_limits.node, 1)?;
-        Ok(Self {
-            node: snapshot.node,
-            proof,
-            memory,
-        })
+        Ok(Self { node: snapshot.node, proof, memory })
     }
 }
 
 fn bucket(node: NodeId) -> String {
     let mut name = String::with_capacity(41);
     name.push_str("node:");
-    name.push_str(
-        node.uuid()
-            .hyphenated()
-            .encode_lower(&mut uuid::Uuid::encode_buffer()),
-    );
+    name.push_str(node.uuid().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
     name
 }
 
@@ -106,9 +98,8 @@ async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiRe
             claims
         }
     };
-    let snapshot = snapshot(api, claims.sub)
-        .await?
-        .ok_or_else(|| Error::unauthenticated("Node not found"))?;
+    let snapshot =
+        snapshot(api, claims.sub).await?.ok_or_else(|| Error::unauthenticated("Node not found"))?;
     token::check_node(&claims, &snapshot.node)?;
     Ok((snapshot, Proof::Token(claims)))
 }
@@ -123,10 +114,7 @@ async fn snapshot(api: &Api, id: NodeId) -> ApiResult<Option<NodeSnapshot>> {
 }
 
 async fn by_key(parts: &Parts, api: &Api) -> ApiResult<(NodeSnapshot, Proof)> {
-    let key = parts
-        .headers
-        .get(NODE_KEY_HEADER)
-        .ok_or_else(|| Error::unauthenticated(MISSING))?;
+    let key = parts.headers.get(NODE_KEY_HEADER).ok_or_else(|| Error::unauthenticated(MISSING))?;
     let unknown = || Error::unauthenticated("Invalid node key");
     let hash = CredentialHash::of(key.to_str().map_err(|_| unknown())?);
     let id = match api.fleet.authenticate(&hash) {
@@ -146,9 +134,5 @@ async fn by_key(parts: &Parts, api: &Api) -> ApiResult<(NodeSnapshot, Proof)> {
 
 /// A node that was deleted while it was served.
 pub(super) fn gone(error: Error) -> Error {
-    if error.kind() == Kind::NotFound {
-        Error::unauthenticated("Node not found")
-    } else {
-        error
-    }
+    if error.kind() == Kind::NotFound { Error::unauthenticated("Node not found") } else { error }
 }

@@ -50,9 +50,7 @@ pub(super) fn holds_nul(value: &Value) -> bool {
 
 /// Whether a key or a value of an object holds U+0000.
 pub(super) fn object_holds_nul(object: &Map<String, Value>) -> bool {
-    object
-        .iter()
-        .any(|(key, value)| key.contains('\0') || holds_nul(value))
+    object.iter().any(|(key, value)| key.contains('\0') || holds_nul(value))
 }
 
 /// Refuses a list that is too long.

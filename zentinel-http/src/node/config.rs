@@ -59,11 +59,7 @@ pub(super) async fn report(State(api): State<Api>, caller: Caller, body: Body) -
     if content_drift == Some(true) {
         tracing::warn!(node = %node.id, "a node runs another configuration than its bundle's");
     }
-    Ok(Json(ConfigAck {
-        status: "ok".to_owned(),
-        config_hash,
-        content_drift,
-    }))
+    Ok(Json(ConfigAck { status: "ok".to_owned(), config_hash, content_drift }))
 }
 
 async fn expected_hash(api: &Api, caller: &Caller) -> Result<Option<Sha256Digest>> {

@@ -82,10 +82,7 @@ pub(super) async fn rotate(State(api): State<Api>, caller: Caller) -> ApiResult<
     .await?;
     api.fleet.refresh(&[node.id]).await?;
     let retired = node.retired_key.map_or(now, |retired| retired.valid_until);
-    Ok(Json(RotatedKey {
-        node_key: new.raw,
-        old_key_valid_until: retired,
-    }))
+    Ok(Json(RotatedKey { node_key: new.raw, old_key_valid_until: retired }))
 }
 
 /// Get the public signing keys

@@ -99,9 +99,7 @@ async fn open(api: &Api, slug: &str) -> ApiResult<Permit> {
     let slug = Slug::parse(slug).map_err(|_| required())?;
     let query = Query::all(RecordKind::Project).named(slug.as_str());
     let projects = api.store.list_all::<Project>(&Scope::Instance, query).await?;
-    let mut open = projects
-        .into_iter()
-        .filter(|project| project.settings.open_registration);
+    let mut open = projects.into_iter().filter(|project| project.settings.open_registration);
     match (open.next(), open.next()) {
         (Some(only), None) => Ok(Permit::Open(Box::new(only.value))),
         (Some(_), Some(_)) => Err(ApiError::stated(StatusCode::CONFLICT, "Ambiguous project slug")),

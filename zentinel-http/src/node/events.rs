@@ -17,15 +17,7 @@ use zentinel_core::id::TypedId;
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::{Changes, Error, Result, Timestamp};
 
-const TYPES: &[&str] = &[
-    "config_reload",
-    "bundle_switch",
-    "error",
-    "startup",
-    "shutdown",
-    "warning",
-    "info",
-];
+const TYPES: &[&str] = &["config_reload", "bundle_switch", "error", "startup", "shutdown", "warning", "info"];
 const SEVERITIES: &[&str] = &["debug", "info", "warn", "error"];
 
 /// Report events
@@ -50,11 +42,7 @@ pub(super) async fn report(
     let count = events.len() as u64;
     let mut changes = Changes::new();
     for event in events {
-        changes = changes.append(row(
-            &caller.node,
-            item(event, check_nul).map_err(not_an_event)?,
-            now,
-        )?);
+        changes = changes.append(row(&caller.node, item(event, check_nul).map_err(not_an_event)?, now)?);
     }
     if !changes.is_empty() {
         api.store.commit(changes).await?;

@@ -65,11 +65,7 @@ pub(super) async fn heartbeat(
     }
     let node_id = caller.node.id;
     let last_seen_at = api.fleet.heartbeat(node_id, beat).await.map_err(gone)?;
-    Ok(Json(HeartbeatAck {
-        status: "ok".to_owned(),
-        node_id,
-        last_seen_at,
-    }))
+    Ok(Json(HeartbeatAck { status: "ok".to_owned(), node_id, last_seen_at }))
 }
 
 impl Incoming {
@@ -82,9 +78,7 @@ impl Incoming {
         let fits = |text: &String| text.chars().count() <= MAX_TEXT && !text.contains('\0');
         checks.that(
             "capabilities",
-            capabilities
-                .as_ref()
-                .is_none_or(|all| all.len() <= MAX_CAPABILITIES && all.iter().all(fits)),
+            capabilities.as_ref().is_none_or(|all| all.len() <= MAX_CAPABILITIES && all.iter().all(fits)),
             format!("should be at most {MAX_CAPABILITIES} entries of at most {MAX_TEXT} character(s)"),
         );
         let bundle_error = self.bundle_error.optional("bundle_error", &mut checks);
@@ -136,10 +130,7 @@ fn length(name: &str, text: &str, most: usize, checks: &mut Checks) {
 /// What the gates read. Processor and memory use may also be given under `health`.
 fn measure(health: &Map<String, Value>, metrics: &Map<String, Value>) -> Health {
     let of = |object: &Map<String, Value>, name: &str| {
-        object
-            .get(name)
-            .and_then(Value::as_f64)
-            .filter(|value| value.is_finite() && *value >= 0.0)
+        object.get(name).and_then(Value::as_f64).filter(|value| value.is_finite() && *value >= 0.0)
     };
     let either = |name: &str| of(metrics, name).or_else(|| of(health, name));
     Health {
@@ -194,11 +185,7 @@ mod tests {
             "metrics": {"error_rate": "0", "latency_p99_ms": -1, "cpu_percent": null, "memory_percent": true},
         }))
         .unwrap();
-        let expected = Health {
-            cpu_percent: Some(12.0),
-            memory_percent: Some(5.0),
-            ..Health::default()
-        };
+        let expected = Health { cpu_percent: Some(12.0), memory_percent: Some(5.0), ..Health::default() };
         assert_eq!(beat.health, expected);
     }
 

@@ -19,10 +19,7 @@ pub(super) struct Item {
 impl Item {
     /// An item to read.
     pub(super) fn new(fields: Map<String, Value>) -> Self {
-        Self {
-            fields,
-            checks: Checks::new(),
-        }
+        Self { fields, checks: Checks::new() }
     }
 
     /// Takes a field; null is absent.
@@ -64,8 +61,7 @@ impl Item {
     /// A whole number that is not negative.
     pub(super) fn count(&mut self, name: &str) -> Option<i64> {
         let number = self.parsed(name, Value::as_i64)?;
-        self.checks
-            .that(name, number >= 0, "must be greater than or equal to 0");
+        self.checks.that(name, number >= 0, "must be greater than or equal to 0");
         Some(number)
     }
 
@@ -74,8 +70,7 @@ impl Item {
         match self.take(name)? {
             Value::String(text) => {
                 let fits = text.len() <= most || text.chars().count() <= most;
-                self.checks
-                    .that(name, fits, format!("should be at most {most} character(s)"));
+                self.checks.that(name, fits, format!("should be at most {most} character(s)"));
                 Some(text)
             }
             _ => {

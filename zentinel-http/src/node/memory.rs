@@ -53,9 +53,7 @@ pub(super) struct Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory")
-            .field("tokens", &self.tokens.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Memory").field("tokens", &self.tokens.len()).finish_non_exhaustive()
     }
 }
 
@@ -106,17 +104,12 @@ impl Memory {
         let now = now.timestamp();
         if self.tokens.len() >= MAX_TOKENS {
             let current = self.key_generation();
-            self.tokens
-                .retain(|_, known| known.claims.exp > now && known.generation == current);
+            self.tokens.retain(|_, known| known.claims.exp > now && known.generation == current);
             if self.tokens.len() >= MAX_TOKENS {
                 self.tokens.clear();
             }
         }
-        let verified = Verified {
-            claims,
-            generation,
-            checked_at: now,
-        };
+        let verified = Verified { claims, generation, checked_at: now };
         self.tokens.insert(token, verified);
     }
 

@@ -44,14 +44,8 @@ pub(super) async fn report(
 ) -> ApiResult<Json<MetricsAck>> {
     let (incoming, check_nul) = object::<Incoming>(body, api.options.body_limit).await?;
     let mut checks = Checks::new();
-    let metrics = incoming
-        .metrics
-        .optional("metrics", &mut checks)
-        .unwrap_or_default();
-    let requests = incoming
-        .request_logs
-        .optional("request_logs", &mut checks)
-        .unwrap_or_default();
+    let metrics = incoming.metrics.optional("metrics", &mut checks).unwrap_or_default();
+    let requests = incoming.request_logs.optional("request_logs", &mut checks).unwrap_or_default();
     checks.finish()?;
     bounded(&metrics, "metrics")?;
     bounded(&requests, "request logs")?;
@@ -80,12 +74,7 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub(super) fn new(node: &'a Node, check_nul: bool) -> Self {
-        Self {
-            node,
-            check_nul,
-            changes: Changes::new(),
-            rejected: Vec::new(),
-        }
+        Self { node, check_nul, changes: Changes::new(), rejected: Vec::new() }
     }
 
     /// Reads a list; returns how many items are accepted.
@@ -102,11 +91,9 @@ impl<'a> Batch<'a> {
                     self.changes = std::mem::take(&mut self.changes).append(row);
                     accepted += 1;
                 }
-                Err(error) => self.rejected.push(Rejected {
-                    list: list.to_owned(),
-                    index,
-                    error: complaint(&error),
-                }),
+                Err(error) => {
+                    self.rejected.push(Rejected { list: list.to_owned(), index, error: complaint(&error) })
+                }
             }
         }
         accepted

@@ -74,11 +74,7 @@ impl Offers {
     pub(super) fn forget(&self, kind: RecordKind, ids: &[Uuid]) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.known.retain(|(bundle, statement), _| {
-            let its = if kind == RecordKind::Bundle {
-                bundle.uuid()
-            } else {
-                statement.uuid()
-            };
+            let its = if kind == RecordKind::Bundle { bundle.uuid() } else { statement.uuid() };
             !ids.contains(&its)
         });
     }
@@ -96,10 +92,7 @@ async fn read(api: &Api, node: &Node, target: &NodeTarget) -> Result<Option<Offe
     let Some(bundle) = bundle.filter(|bundle| bundle.status.is_deployable()) else {
         return Ok(None);
     };
-    let statement = api
-        .store
-        .find::<BundleStatement>(&scope, target.statement_id)
-        .await?;
+    let statement = api.store.find::<BundleStatement>(&scope, target.statement_id).await?;
     let Some(statement) = statement.filter(|statement| statement.bundle_id == bundle.id) else {
         tracing::warn!(bundle = %bundle.id, statement = %target.statement_id, "a target has no statement");
         return Ok(None);

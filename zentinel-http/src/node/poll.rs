@@ -57,7 +57,9 @@ pub(super) async fn latest(
         offer
     } else {
         let seen = seen.then_some(offer.etag);
-        api.fleet.wait_for_offer(id, seen, wait).await.map_err(gone)?
+        let news = api.fleet.wait_for_offer(id, seen, wait);
+        let draining = &api.options.draining;
+        draining.run_until_cancelled(news).await.unwrap_or(Ok(offer)).map_err(gone)?
     };
     let poll_after = jittered(api.options.poll_interval);
     let mut response = if is_seen(offer.etag) {
@@ -105,10 +107,7 @@ async fn body(api: &Api, caller: &Caller, offer: &Offer, poll_after_s: u64) -> A
     let snapshot = api.fleet.snapshot(caller.node.id);
     let node = snapshot.map_or_else(|| Arc::clone(&caller.node), |snapshot| snapshot.node);
     let allowed = |target: &&NodeTarget| {
-        node.approved
-            && node
-                .pinned_bundle_id
-                .is_none_or(|pinned| pinned == target.bundle_id)
+        node.approved && node.pinned_bundle_id.is_none_or(|pinned| pinned == target.bundle_id)
     };
     if let Some(target) = offer.target.as_ref().filter(allowed) {
         let offered = caller.memory.offers.find(api, &node, target).await?;
@@ -117,10 +116,7 @@ async fn body(api: &Api, caller: &Caller, offer: &Offer, poll_after_s: u64) -> A
             return Ok(Json(update).into_response());
         }
     }
-    let nothing = NoUpdate {
-        no_update: true,
-        poll_after_s,
-    };
+    let nothing = NoUpdate { no_update: true, poll_after_s };
     Ok(Json(nothing).into_response())
 }
 
@@ -132,13 +128,9 @@ async fn update(
 ) -> Result<BundleOffer, ApiError> {
     let now = api.now();
     let expires = now + api.options.presign_validity;
-    let download_url = api
-        .blobs
-        .presign_get(&offered.storage_key, now, expires)
-        .await
-        .map_err(|error| {
-            Error::unavailable("The download URL could not be made. Poll again.").with_source(error)
-        })?;
+    let download_url = api.blobs.presign_get(&offered.storage_key, now, expires).await.map_err(|error| {
+        Error::unavailable("The download URL could not be made. Poll again.").with_source(error)
+    })?;
     Ok(BundleOffer {
         bundle_id: target.bundle_id,
         version: offered.version.clone(),

@@ -60,12 +60,7 @@ pub(super) async fn register(
     let (mut parts, body) = request.into_parts();
     let client = ClientIp::of(&parts, &api.options.trusted_proxies);
     let bucket = format!("register:{}", client.text());
-    api.limit(
-        &parts.extensions,
-        &bucket,
-        api.options.rate_limits.registration,
-        1,
-    )?;
+    api.limit(&parts.extensions, &bucket, api.options.rate_limits.registration, 1)?;
     let slug = path_param(&mut parts, &api, "project_slug").await?;
     let (incoming, check_nul) = object::<Incoming>(body, MAX_BYTES).await?;
     let (registration, token) = incoming.check(check_nul, client);
@@ -86,15 +81,7 @@ pub(super) async fn register(
         }
         Permit::Open(project) => {
             let scope = (project.organisation_id, project.id);
-            admit(
-                &api,
-                scope,
-                &registration,
-                false,
-                &json!({"open": true}),
-                Changes::new(),
-            )
-            .await?
+            admit(&api, scope, &registration, false, &json!({"open": true}), Changes::new()).await?
         }
     };
     let registered = Registered {
@@ -112,26 +99,14 @@ impl Incoming {
     /// The registration, or what is wrong with it; and the token, which is looked at first.
     fn check(self, check_nul: bool, client: ClientIp) -> (Result<Registration>, Option<String>) {
         let mut checks = Checks::new();
-        let token = self
-            .registration_token
-            .optional("registration_token", &mut checks);
-        let metadata = self
-            .metadata
-            .optional("metadata", &mut checks)
-            .unwrap_or_default();
-        checks.that(
-            "metadata",
-            !check_nul || !object_holds_nul(&metadata),
-            "is invalid",
-        );
+        let token = self.registration_token.optional("registration_token", &mut checks);
+        let metadata = self.metadata.optional("metadata", &mut checks).unwrap_or_default();
+        checks.that("metadata", !check_nul || !object_holds_nul(&metadata), "is invalid");
         let given_ip = self.ip.optional("ip", &mut checks);
         let registration = Registration {
             name: self.name.required("name", &mut checks).unwrap_or_default(),
             labels: self.labels.optional("labels", &mut checks).unwrap_or_default(),
-            capabilities: self
-                .capabilities
-                .optional("capabilities", &mut checks)
-                .unwrap_or_default(),
+            capabilities: self.capabilities.optional("capabilities", &mut checks).unwrap_or_default(),
             version: self.version.optional("version", &mut checks),
             ip: given_ip.or_else(|| client.0.map(|address| address.to_string())),
             hostname: self.hostname.optional("hostname", &mut checks),

@@ -18,17 +18,8 @@ use zentinel_core::entity::{Event, Node};
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::{Result, Timestamp};
 
-const RULE_TYPES: &[&str] = &[
-    "sqli",
-    "xss",
-    "rfi",
-    "lfi",
-    "rce",
-    "scanner",
-    "custom",
-    "protocol",
-    "data_leak",
-];
+const RULE_TYPES: &[&str] =
+    &["sqli", "xss", "rfi", "lfi", "rce", "scanner", "custom", "protocol", "data_leak"];
 const ACTIONS: &[&str] = &["blocked", "logged", "challenged"];
 const SEVERITIES: &[&str] = &["critical", "high", "medium", "low"];
 /// Headers that carry credentials.
@@ -73,19 +64,10 @@ pub(super) async fn report(
         blocked += u64::from(is_blocked);
         Ok(row)
     });
-    let Batch {
-        mut changes,
-        rejected,
-        ..
-    } = batch;
+    let Batch { mut changes, rejected, .. } = batch;
     let told = tell(&caller.memory, &caller.node, blocked, now);
     if let Some(count) = told {
-        let event = Event::new(
-            &caller.node.scope(),
-            "security.waf_blocked",
-            json!({ "count": count }),
-            now,
-        );
+        let event = Event::new(&caller.node.scope(), "security.waf_blocked", json!({ "count": count }), now);
         changes = changes.event(event);
     }
     if !changes.is_empty()
@@ -94,11 +76,7 @@ pub(super) async fn report(
         untell(&caller.memory, &caller.node, blocked, told);
         return Err(error.into());
     }
-    Ok(Json(WafEventsAck {
-        status: "ok".to_owned(),
-        events_ingested,
-        rejected,
-    }))
+    Ok(Json(WafEventsAck { status: "ok".to_owned(), events_ingested, rejected }))
 }
 
 fn row(node: &Node, mut fields: Map<String, Value>, now: Timestamp) -> Result<(LogRow, bool)> {
@@ -125,9 +103,8 @@ fn row(node: &Node, mut fields: Map<String, Value>, now: Timestamp) -> Result<(L
     });
     item.finish()?;
     // Without an id and a time, two alike items may be two events.
-    let dedup_key = event_id
-        .map(|id| format!("id:{id}"))
-        .or_else(|| has_time.then(|| format!("sha256:{digest}")));
+    let dedup_key =
+        event_id.map(|id| format!("id:{id}")).or_else(|| has_time.then(|| format!("sha256:{digest}")));
     let row = log_row(node, LogKind::WafEvent, timestamp, dedup_key, body);
     Ok((row, action == Some("blocked")))
 }
@@ -152,10 +129,7 @@ fn rule_id(item: &mut Item) -> Option<String> {
 
 fn redacted(mut headers: Map<String, Value>) -> Map<String, Value> {
     for (name, value) in &mut headers {
-        if SECRET_HEADERS
-            .iter()
-            .any(|secret| name.trim().eq_ignore_ascii_case(secret))
-        {
+        if SECRET_HEADERS.iter().any(|secret| name.trim().eq_ignore_ascii_case(secret)) {
             *value = "[REDACTED]".into();
         }
     }
@@ -204,19 +178,9 @@ mod tests {
     use zentinel_core::id::{OrganisationId, ProjectId};
 
     fn node() -> Node {
-        let registration = Registration {
-            name: "edge".to_owned(),
-            ..Registration::default()
-        };
+        let registration = Registration { name: "edge".to_owned(), ..Registration::default() };
         let scope = (OrganisationId::random(), ProjectId::random());
-        Node::register(
-            scope,
-            &registration,
-            true,
-            CredentialHash::of("k"),
-            DateTime::UNIX_EPOCH,
-        )
-        .unwrap()
+        Node::register(scope, &registration, true, CredentialHash::of("k"), DateTime::UNIX_EPOCH).unwrap()
     }
 
     fn at(seconds: i64) -> Timestamp {

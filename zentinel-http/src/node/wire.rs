@@ -131,10 +131,7 @@ impl HeartbeatRequest {
     /// A heartbeat that says `status` (`healthy` opens the heartbeat gate) and nothing else.
     #[must_use]
     pub fn with_status(status: &str) -> Self {
-        Self {
-            health: serde_json::json!({ "status": status }),
-            ..Self::default()
-        }
+        Self { health: serde_json::json!({ "status": status }), ..Self::default() }
     }
 
     /// Adds a measurement, for example `error_rate`.

@@ -76,17 +76,9 @@ impl Metrics {
             durations.clone(),
         );
         registry.register("zentinel_cp_nodes_total", "Nodes by status", nodes.clone());
-        registry.register(
-            "zentinel_cp_rollouts_active",
-            "Running rollouts",
-            rollouts_active.clone(),
-        );
+        registry.register("zentinel_cp_rollouts_active", "Running rollouts", rollouts_active.clone());
         registry.register("zentinel_cp_bundles_total", "Bundles by status", bundles.clone());
-        registry.register(
-            "zentinel_cp_jobs",
-            "Background jobs by queue and state",
-            jobs.clone(),
-        );
+        registry.register("zentinel_cp_jobs", "Background jobs by queue and state", jobs.clone());
         Self {
             registry,
             requests,
@@ -111,21 +103,11 @@ impl Metrics {
             Method::DELETE,
             Method::OPTIONS,
         ];
-        let method = if known.contains(method) {
-            method.as_str()
-        } else {
-            "OTHER"
-        };
+        let method = if known.contains(method) { method.as_str() } else { "OTHER" };
         let (method, path) = (method.to_owned(), route.to_owned());
-        let answer = Answer {
-            method: method.clone(),
-            path: path.clone(),
-            status,
-        };
+        let answer = Answer { method: method.clone(), path: path.clone(), status };
         self.requests.get_or_create(&answer).inc();
-        self.durations
-            .get_or_create(&Route { method, path })
-            .observe(took.as_secs_f64());
+        self.durations.get_or_create(&Route { method, path }).observe(took.as_secs_f64());
     }
 
     /// Everything in the text format 0.0.4.
@@ -135,10 +117,7 @@ impl Metrics {
     pub(crate) async fn render(&self, api: &Api) -> Result<String> {
         self.count_nodes(api);
         let now = api.now();
-        let fresh = self
-            .counted_at
-            .lock()
-            .is_some_and(|at| (now - at).num_seconds() < FRESH);
+        let fresh = self.counted_at.lock().is_some_and(|at| (now - at).num_seconds() < FRESH);
         if !fresh {
             self.count_records(api).await?;
             *self.counted_at.lock() = Some(now);
@@ -153,28 +132,14 @@ impl Metrics {
         let counts = api.fleet.counts(None);
         for status in [NodeStatus::Unknown, NodeStatus::Online, NodeStatus::Offline] {
             let count = counts.get(&status).copied().unwrap_or(0);
-            set(
-                &self.nodes.get_or_create(&Status {
-                    status: status.as_str(),
-                }),
-                count,
-            );
+            set(&self.nodes.get_or_create(&Status { status: status.as_str() }), count);
         }
     }
 
     async fn count_records(&self, api: &Api) -> Result<()> {
-        let rollouts = api
-            .store
-            .count_by_state(&Scope::Instance, RecordKind::Rollout)
-            .await?;
-        set(
-            &self.rollouts_active,
-            rollouts.get("running").copied().unwrap_or(0),
-        );
-        let bundles = api
-            .store
-            .count_by_state(&Scope::Instance, RecordKind::Bundle)
-            .await?;
+        let rollouts = api.store.count_by_state(&Scope::Instance, RecordKind::Rollout).await?;
+        set(&self.rollouts_active, rollouts.get("running").copied().unwrap_or(0));
+        let bundles = api.store.count_by_state(&Scope::Instance, RecordKind::Bundle).await?;
         for status in [
             BundleStatus::Pending,
             BundleStatus::Compiling,
@@ -195,10 +160,7 @@ impl Metrics {
                 ("running", stats.running),
                 ("failed", stats.failed),
             ] {
-                let labels = Jobs {
-                    queue: queue.name(),
-                    state,
-                };
+                let labels = Jobs { queue: queue.name(), state };
                 set(&self.jobs.get_or_create(&labels), count);
             }
         }
@@ -212,17 +174,13 @@ fn set(gauge: &Gauge, count: u64) {
 
 /// OpenMetrics names a counter without its `_total`; the older format wants the whole name.
 fn classic(open: &str) -> String {
-    let counters: Vec<&str> = open
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
-        .collect();
+    let counters: Vec<&str> =
+        open.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     let mut text = String::with_capacity(open.len());
     for line in open.lines().filter(|line| *line != "# EOF") {
         let renamed = ["# HELP ", "# TYPE "].iter().find_map(|prefix| {
             let (name, rest) = line.strip_prefix(prefix)?.split_once(' ')?;
-            counters
-                .contains(&name)
-                .then(|| format!("{prefix}{name}_total {rest}"))
+            counters.contains(&name).then(|| format!("{prefix}{name}_total {rest}"))
         });
         // Writing to a string cannot fail.
         let _infallible = writeln!(text, "{}", renamed.as_deref().unwrap_or(line));
@@ -238,19 +196,11 @@ mod tests {
     fn counters_have_one_name_in_the_classic_format() {
         let metrics = Metrics::new();
         metrics.request(&Method::GET, "/health", 200, Duration::from_millis(3));
-        metrics.request(
-            &Method::from_bytes(b"BREW").unwrap(),
-            "/health",
-            405,
-            Duration::ZERO,
-        );
+        metrics.request(&Method::from_bytes(b"BREW").unwrap(), "/health", 405, Duration::ZERO);
         let mut open = String::new();
         text::encode(&mut open, &metrics.registry).unwrap();
         let text = classic(&open);
-        assert!(
-            text.contains("# TYPE zentinel_cp_http_requests_total counter\n"),
-            "{text}"
-        );
+        assert!(text.contains("# TYPE zentinel_cp_http_requests_total counter\n"), "{text}");
         assert!(
             text.contains(r#"zentinel_cp_http_requests_total{method="GET",path="/health",status="200"} 1"#)
         );

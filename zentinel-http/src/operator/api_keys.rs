@@ -23,10 +23,7 @@ use zentinel_core::port::{Query, StoreExt};
 use zentinel_core::{Changes, Error, RecordKind, Result, Scope, Stored, Timestamp};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(show, delete))
-        .routes(routes!(revoke))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, delete)).routes(routes!(revoke))
 }
 
 /// A key to issue.
@@ -57,11 +54,7 @@ fn visible(caller: &Caller, key: &ApiKey) -> bool {
 
 async fn find(api: &Api, caller: &Caller, id: ApiKeyId) -> Result<Stored<ApiKey>> {
     let key = api.store.fetch::<ApiKey>(&caller.scope(), id).await?;
-    if visible(caller, &key) {
-        Ok(key)
-    } else {
-        Err(Error::not_found("API key not found"))
-    }
+    if visible(caller, &key) { Ok(key) } else { Err(Error::not_found("API key not found")) }
 }
 
 fn audit_scope(key: &ApiKey) -> Scope {
@@ -89,11 +82,7 @@ async fn list(
     all.retain(|key| visible(&caller, key));
     let page = slice(all, &params.page(DEFAULT_LIMIT))?;
     Ok(Json(ApiKeyList {
-        api_keys: page
-            .items
-            .iter()
-            .map(|key| ApiKeyBody::from(&key.value))
-            .collect(),
+        api_keys: page.items.iter().map(|key| ApiKeyBody::from(&key.value)).collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))
@@ -123,15 +112,8 @@ async fn create(
         caller.require(*scope)?;
     }
     let mine = caller.key();
-    let (key, raw) = ApiKey::issue(
-        mine.organisation_id,
-        project_id,
-        mine.user_id,
-        &name,
-        scopes,
-        expires_at,
-        now,
-    )?;
+    let (key, raw) =
+        ApiKey::issue(mine.organisation_id, project_id, mine.user_id, &name, scopes, expires_at, now)?;
     let body = ApiKeyCreated::new(&key, &raw);
     let entry = AuditEntry::new(&audit_scope(&key), caller.actor(), "api_key.created", key.id, now)
         .with_changes(json!({
@@ -140,9 +122,7 @@ async fn create(
             "project_id": key.project_id,
             "expires_at": key.expires_at,
         }));
-    api.store
-        .commit(Changes::new().insert(&key)?.audit(entry))
-        .await?;
+    api.store.commit(Changes::new().insert(&key)?.audit(entry)).await?;
     Ok((StatusCode::CREATED, Json(body)))
 }
 
@@ -239,17 +219,9 @@ async fn delete(
     super::retrying(|| async {
         let now = api.now();
         let read = find(&api, &caller, id.0).await?;
-        let entry = AuditEntry::new(
-            &audit_scope(&read),
-            caller.actor(),
-            "api_key.deleted",
-            read.id,
-            now,
-        )
-        .with_changes(json!({"name": read.name}));
-        api.store
-            .commit(Changes::new().delete(&read).audit(entry))
-            .await?;
+        let entry = AuditEntry::new(&audit_scope(&read), caller.actor(), "api_key.deleted", read.id, now)
+            .with_changes(json!({"name": read.name}));
+        api.store.commit(Changes::new().delete(&read).audit(entry)).await?;
         Ok(())
     })
     .await?;

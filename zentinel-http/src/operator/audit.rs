@@ -30,14 +30,6 @@ async fn list(
     params: Params,
 ) -> ApiResult<Json<AuditList>> {
     let page = log_page(&api, &caller.scope(), LogKind::Audit, None, &params).await?;
-    let Page {
-        items,
-        total,
-        next_cursor,
-    } = page.try_map(AuditBody::try_from)?;
-    Ok(Json(AuditList {
-        entries: items,
-        total,
-        next_cursor,
-    }))
+    let Page { items, total, next_cursor } = page.try_map(AuditBody::try_from)?;
+    Ok(Json(AuditList { entries: items, total, next_cursor }))
 }

@@ -103,11 +103,7 @@ impl Caller {
 
 /// A key stored without scopes, from before they were mandatory, has all but `orgs:admin`.
 fn holds(key: &ApiKey, scope: ApiScope) -> bool {
-    if key.scopes.is_empty() {
-        scope != ApiScope::OrgsAdmin
-    } else {
-        key.scopes.contains(&scope)
-    }
+    if key.scopes.is_empty() { scope != ApiScope::OrgsAdmin } else { key.scopes.contains(&scope) }
 }
 
 /// An operator on a route that is not about one project.
@@ -131,10 +127,7 @@ impl<A: Access> FromRequestParts<Api> for Operator<A> {
         if let Some(scope) = A::SCOPE {
             caller.require(scope)?;
         }
-        Ok(Self {
-            caller,
-            access: PhantomData,
-        })
+        Ok(Self { caller, access: PhantomData })
     }
 }
 
@@ -167,11 +160,7 @@ impl<A: Access> FromRequestParts<Api> for InProject<A> {
         let Operator { caller, .. } = Operator::<A>::from_request_parts(parts, api).await?;
         let slug = path_param(parts, api, "project_slug").await?;
         let project = project(api, &caller, &slug).await?;
-        Ok(Self {
-            caller,
-            project,
-            access: PhantomData,
-        })
+        Ok(Self { caller, project, access: PhantomData })
     }
 }
 
@@ -183,11 +172,7 @@ pub(crate) async fn project(api: &Api, caller: &Caller, slug: &str) -> Result<Ar
     let unknown = || Error::not_found("Project not found");
     let slug = Slug::parse(slug).map_err(|_| unknown())?;
     let key = caller.key();
-    let project = api
-        .credentials()
-        .project(api, key.organisation_id, &slug)
-        .await?
-        .ok_or_else(unknown)?;
+    let project = api.credentials().project(api, key.organisation_id, &slug).await?.ok_or_else(unknown)?;
     match key.project_id {
         Some(bound) if bound != project.id => Err(unknown()),
         _ => Ok(project),

@@ -43,10 +43,7 @@ impl Credential {
         let last = self.touched_at.load(Ordering::Relaxed);
         let due = seconds - last >= TOUCH;
         let mine = due
-            && self
-                .touched_at
-                .compare_exchange(last, seconds, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
+            && self.touched_at.compare_exchange(last, seconds, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !mine {
             return;
         }
@@ -115,11 +112,8 @@ impl Credentials {
             return Ok(None);
         };
         let last_used = key.last_used_at.map_or(i64::MIN / 2, |at| at.timestamp());
-        let credential = Arc::new(Credential {
-            key,
-            read_at: now.timestamp(),
-            touched_at: AtomicI64::new(last_used),
-        });
+        let credential =
+            Arc::new(Credential { key, read_at: now.timestamp(), touched_at: AtomicI64::new(last_used) });
         self.catch_up();
         if self.generation.load(Ordering::Acquire) == generation {
             if self.keys.len() >= CAPACITY {
@@ -147,9 +141,7 @@ impl Credentials {
             return Ok(Some(project));
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let query = Query::all(RecordKind::Project)
-            .owned_by(organisation)
-            .named(slug.as_str());
+        let query = Query::all(RecordKind::Project).owned_by(organisation).named(slug.as_str());
         let scope = zentinel_core::Scope::Organisation(organisation);
         let page = api.store.list::<Project>(&scope, query).await?;
         let Some(found) = page.items.into_iter().next() else {
@@ -171,22 +163,13 @@ impl Credentials {
         let mut notices = self.notices.lock();
         while let Some(Some(notice)) = notices.next().now_or_never() {
             match notice {
-                Notice::Records {
-                    kind: RecordKind::ApiKey,
-                    ids,
-                    ..
-                } => {
+                Notice::Records { kind: RecordKind::ApiKey, ids, .. } => {
                     self.generation.fetch_add(1, Ordering::AcqRel);
                     self.keys.retain(|_, known| !ids.contains(&known.key.id().uuid()));
                 }
-                Notice::Records {
-                    kind: RecordKind::Project,
-                    ids,
-                    ..
-                } => {
+                Notice::Records { kind: RecordKind::Project, ids, .. } => {
                     self.generation.fetch_add(1, Ordering::AcqRel);
-                    self.projects
-                        .retain(|_, (project, _)| !ids.contains(&project.id.uuid()));
+                    self.projects.retain(|_, (project, _)| !ids.contains(&project.id.uuid()));
                 }
                 Notice::Lagged => {
                     self.generation.fetch_add(1, Ordering::AcqRel);

@@ -33,14 +33,6 @@ async fn list(
     params: Params,
 ) -> ApiResult<Json<EventList>> {
     let page = log_page(&api, &at.scope(), LogKind::Event, None, &params).await?;
-    let Page {
-        items,
-        total,
-        next_cursor,
-    } = page.try_map(EventBody::try_from)?;
-    Ok(Json(EventList {
-        events: items,
-        total,
-        next_cursor,
-    }))
+    let Page { items, total, next_cursor } = page.try_map(EventBody::try_from)?;
+    Ok(Json(EventList { events: items, total, next_cursor }))
 }

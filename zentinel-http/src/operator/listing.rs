@@ -19,11 +19,7 @@ pub(super) async fn page_of<T: Record>(api: &Api, scope: &Scope, query: Query) -
 }
 
 fn bad_cursor(error: Error) -> Error {
-    if error.kind() == Kind::Malformed {
-        Error::invalid_field("cursor", "is invalid")
-    } else {
-        error
-    }
+    if error.kind() == Kind::Malformed { Error::invalid_field("cursor", "is invalid") } else { error }
 }
 
 /// One page of a log, newest first. The cursor is a place in the log.
@@ -41,15 +37,9 @@ pub(super) async fn log_page(
     let items = api.store.read_log(scope, &query).await?;
     let total = api.store.count_log(scope, kind, owner).await?;
     let full = items.len() == limit as usize;
-    let next_cursor = items
-        .last()
-        .filter(|last| full && last.seq > 1)
-        .map(|last| encode(&last.seq.to_string()));
-    Ok(Page {
-        items,
-        total,
-        next_cursor,
-    })
+    let next_cursor =
+        items.last().filter(|last| full && last.seq > 1).map(|last| encode(&last.seq.to_string()));
+    Ok(Page { items, total, next_cursor })
 }
 
 fn encode(text: &str) -> String {
@@ -87,15 +77,8 @@ pub(super) fn slice<T: Record>(all: Vec<Stored<T>>, request: &PageRequest) -> Re
     let limit = request.limit as usize;
     let more = all.len() > begin + limit;
     let items: Vec<_> = all.into_iter().skip(begin).take(limit).collect();
-    let next_cursor = items
-        .last()
-        .filter(|_| more)
-        .map(|last| encode(&last.id().uuid().to_string()));
-    Ok(Page {
-        items,
-        total,
-        next_cursor,
-    })
+    let next_cursor = items.last().filter(|_| more).map(|last| encode(&last.id().uuid().to_string()));
+    Ok(Page { items, total, next_cursor })
 }
 
 #[cfg(test)]
@@ -105,14 +88,7 @@ mod tests {
     #[test]
     fn cursors_of_logs_are_opaque_and_checked() {
         assert_eq!(place(&encode("42")).unwrap(), 42);
-        for bad in [
-            "42",
-            "!",
-            "",
-            &encode("-1"),
-            &encode("x"),
-            &encode("18446744073709551615"),
-        ] {
+        for bad in ["42", "!", "", &encode("-1"), &encode("x"), &encode("18446744073709551615")] {
             let error = place(bad).unwrap_err();
             assert_eq!(error.fields()["cursor"], ["is invalid"], "{bad}");
         }

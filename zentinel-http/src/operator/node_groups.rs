@@ -55,9 +55,7 @@ struct MembersInput {
 
 fn description(field: Field<String>, checks: &mut Checks) -> Option<Option<String>> {
     let description = field.change("description", checks)?;
-    let fits = description
-        .as_ref()
-        .is_none_or(|text| text.chars().count() <= 500);
+    let fits = description.as_ref().is_none_or(|text| text.chars().count() <= 500);
     checks.that("description", fits, "should be at most 500 character(s)");
     Some(description)
 }
@@ -78,16 +76,10 @@ async fn list(
     at: InProject<NodesRead>,
     params: Params,
 ) -> ApiResult<Json<GroupList>> {
-    let query = Query::all(RecordKind::NodeGroup)
-        .ordered(Order::Name)
-        .page(params.page(DEFAULT_LIMIT));
+    let query = Query::all(RecordKind::NodeGroup).ordered(Order::Name).page(params.page(DEFAULT_LIMIT));
     let page = page_of::<NodeGroup>(&api, &at.scope(), query).await?;
     Ok(Json(GroupList {
-        node_groups: page
-            .items
-            .iter()
-            .map(|group| GroupBody::from(&group.value))
-            .collect(),
+        node_groups: page.items.iter().map(|group| GroupBody::from(&group.value)).collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))
@@ -116,18 +108,9 @@ async fn create(
         return Err(zentinel_core::Error::internal("a group was refused without a reason").into());
     };
     group.description = description;
-    let entry = AuditEntry::new(
-        &at.scope(),
-        at.caller.actor(),
-        "node_group.created",
-        group.id,
-        now,
-    )
-    .with_changes(json!({"name": group.name}));
-    let committed = api
-        .store
-        .commit(Changes::new().insert(&group)?.audit(entry))
-        .await;
+    let entry = AuditEntry::new(&at.scope(), at.caller.actor(), "node_group.created", group.id, now)
+        .with_changes(json!({"name": group.name}));
+    let committed = api.store.commit(Changes::new().insert(&group)?.audit(entry)).await;
     committed.map_err(|error| taken_also_on(error, "project_id"))?;
     let node_group = GroupBody::from(&group);
     Ok((StatusCode::CREATED, Json(GroupOne { node_group })))
@@ -209,11 +192,7 @@ async fn set_nodes(
 async fn members(api: &Api, scope: &Scope, field: Field<Vec<String>>) -> Result<BTreeSet<NodeId>> {
     let mut checks = Checks::new();
     let texts = field.required("node_ids", &mut checks).unwrap_or_default();
-    checks.that(
-        "node_ids",
-        texts.len() <= MAX_MEMBERS,
-        "should have at most 10000 item(s)",
-    );
+    checks.that("node_ids", texts.len() <= MAX_MEMBERS, "should have at most 10000 item(s)");
     let ids: BTreeSet<NodeId> = texts.iter().filter_map(|text| parse_id(text)).collect();
     let well_formed = texts.iter().all(|text| parse_id::<NodeId>(text).is_some());
     checks.that("node_ids", well_formed, "is invalid");
@@ -250,10 +229,7 @@ where
                 "color": group.color,
                 "nodes": group.node_ids.len(),
             }));
-        let committed = api
-            .store
-            .commit(Changes::new().update(&read, &group)?.audit(entry))
-            .await;
+        let committed = api.store.commit(Changes::new().update(&read, &group)?.audit(entry)).await;
         committed.map_err(|error| taken_also_on(error, "project_id"))?;
         Ok(group)
     })
@@ -280,9 +256,7 @@ async fn delete(
         let read = api.store.fetch::<NodeGroup>(&at.scope(), id.0).await?;
         let entry = AuditEntry::new(&at.scope(), at.caller.actor(), "node_group.deleted", read.id, now)
             .with_changes(json!({"name": read.name}));
-        api.store
-            .commit(Changes::new().delete(&read).audit(entry))
-            .await?;
+        api.store.commit(Changes::new().delete(&read).audit(entry)).await?;
         Ok(())
     })
     .await?;

@@ -45,15 +45,10 @@ async fn bodies(api: &Api, scope: &Scope, nodes: &[Stored<Node>]) -> Result<Vec<
 
 /// What nodes last said: from memory, and from the store for nodes that are not there yet.
 async fn reports(api: &Api, scope: &Scope, nodes: &[Stored<Node>]) -> Result<BTreeMap<NodeId, NodeReport>> {
-    let mut reports: BTreeMap<NodeId, NodeReport> = nodes
-        .iter()
-        .filter_map(|node| Some((node.id, api.fleet.report(node.id)?)))
-        .collect();
-    let missing: Vec<NodeId> = nodes
-        .iter()
-        .map(|node| node.id)
-        .filter(|id| !reports.contains_key(id))
-        .collect();
+    let mut reports: BTreeMap<NodeId, NodeReport> =
+        nodes.iter().filter_map(|node| Some((node.id, api.fleet.report(node.id)?))).collect();
+    let missing: Vec<NodeId> =
+        nodes.iter().map(|node| node.id).filter(|id| !reports.contains_key(id)).collect();
     if !missing.is_empty() {
         let query = Query::all(RecordKind::NodeReport).with_ids(missing);
         for report in api.store.list_all::<NodeReport>(scope, query).await? {
@@ -67,7 +62,5 @@ async fn reports(api: &Api, scope: &Scope, nodes: &[Stored<Node>]) -> Result<BTr
 async fn body(api: &Api, scope: &Scope, id: NodeId) -> Result<NodeBody> {
     let node = api.store.fetch::<Node>(scope, id).await?;
     let mut bodies = bodies(api, scope, &[node]).await?;
-    bodies
-        .pop()
-        .ok_or_else(|| zentinel_core::Error::not_found("Node not found"))
+    bodies.pop().ok_or_else(|| zentinel_core::Error::not_found("Node not found"))
 }

@@ -19,9 +19,7 @@ use zentinel_core::port::{Order, Query};
 use zentinel_core::{Changes, Error, RecordKind};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(show, update))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update))
 }
 
 /// A project to create or change.
@@ -56,19 +54,14 @@ impl ProjectInput {
     /// Applies everything but the name.
     fn apply(self, project: &mut Project, checks: &mut Checks) {
         if let Some(description) = self.description.change("description", checks) {
-            let fits = description
-                .as_ref()
-                .is_none_or(|text| text.chars().count() <= 500);
+            let fits = description.as_ref().is_none_or(|text| text.chars().count() <= 500);
             checks.that("description", fits, "should be at most 500 character(s)");
             project.description = description;
         }
         let Some(settings) = self.settings.optional("settings", checks) else {
             return;
         };
-        if let Some(open) = settings
-            .open_registration
-            .optional("settings.open_registration", checks)
-        {
+        if let Some(open) = settings.open_registration.optional("settings.open_registration", checks) {
             project.settings.open_registration = open;
         }
         let field = "settings.max_concurrent_rollouts";
@@ -92,16 +85,10 @@ async fn list(
     operator: Operator<AnyKey>,
     params: Params,
 ) -> ApiResult<Json<ProjectList>> {
-    let query = Query::all(RecordKind::Project)
-        .ordered(Order::Name)
-        .page(params.page(DEFAULT_LIMIT));
+    let query = Query::all(RecordKind::Project).ordered(Order::Name).page(params.page(DEFAULT_LIMIT));
     let page = page_of::<Project>(&api, &operator.caller.scope(), query).await?;
     Ok(Json(ProjectList {
-        projects: page
-            .items
-            .iter()
-            .map(|project| ProjectBody::from(&project.value))
-            .collect(),
+        projects: page.items.iter().map(|project| ProjectBody::from(&project.value)).collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))

@@ -21,10 +21,7 @@ use zentinel_core::port::{Query, StoreExt};
 use zentinel_core::{Changes, RecordKind, Timestamp};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(show, delete))
-        .routes(routes!(revoke))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, delete)).routes(routes!(revoke))
 }
 
 /// How long a token is valid when the caller does not say, in hours.
@@ -88,22 +85,14 @@ async fn create(
     let expires_at = expiry(input.expires_at, now, &mut checks);
     checks.finish()?;
     let (token, raw) = RegistrationToken::issue(at.ids(), &name, labels, max_uses, expires_at, now)?;
-    let entry = AuditEntry::new(
-        &at.scope(),
-        at.caller.actor(),
-        "registration_token.created",
-        token.id,
-        now,
-    )
-    .with_changes(json!({
-        "name": token.name,
-        "labels": token.labels,
-        "max_uses": token.uses.max,
-        "expires_at": token.expires_at,
-    }));
-    api.store
-        .commit(Changes::new().insert(&token)?.audit(entry))
-        .await?;
+    let entry = AuditEntry::new(&at.scope(), at.caller.actor(), "registration_token.created", token.id, now)
+        .with_changes(json!({
+            "name": token.name,
+            "labels": token.labels,
+            "max_uses": token.uses.max,
+            "expires_at": token.expires_at,
+        }));
+    api.store.commit(Changes::new().insert(&token)?.audit(entry)).await?;
     Ok((StatusCode::CREATED, Json(TokenCreated::new(&token, &raw, now))))
 }
 
@@ -127,11 +116,7 @@ async fn list(
     let page = page_of::<RegistrationToken>(&api, &at.scope(), query).await?;
     let now = api.now();
     Ok(Json(TokenList {
-        registration_tokens: page
-            .items
-            .iter()
-            .map(|token| TokenBody::new(token, now))
-            .collect(),
+        registration_tokens: page.items.iter().map(|token| TokenBody::new(token, now)).collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))
@@ -174,13 +159,8 @@ async fn revoke(
         }
         let mut token = read.value.clone();
         token.revoked_at = Some(now);
-        let entry = AuditEntry::new(
-            &at.scope(),
-            at.caller.actor(),
-            "registration_token.revoked",
-            token.id,
-            now,
-        );
+        let entry =
+            AuditEntry::new(&at.scope(), at.caller.actor(), "registration_token.revoked", token.id, now);
         let changes = Changes::new().update(&read, &token)?.audit(entry);
         api.store.commit(changes).await?;
         Ok(token)
@@ -204,17 +184,10 @@ async fn delete(
     super::retrying(|| async {
         let now = api.now();
         let read = api.store.fetch::<RegistrationToken>(&at.scope(), id.0).await?;
-        let entry = AuditEntry::new(
-            &at.scope(),
-            at.caller.actor(),
-            "registration_token.deleted",
-            read.id,
-            now,
-        )
-        .with_changes(json!({"name": read.name}));
-        api.store
-            .commit(Changes::new().delete(&read).audit(entry))
-            .await?;
+        let entry =
+            AuditEntry::new(&at.scope(), at.caller.actor(), "registration_token.deleted", read.id, now)
+                .with_changes(json!({"name": read.name}));
+        api.store.commit(Changes::new().delete(&read).audit(entry)).await?;
         Ok(())
     })
     .await?;

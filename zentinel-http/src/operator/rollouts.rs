@@ -54,11 +54,7 @@ async fn list(
     }
     let page = page_of::<Rollout>(&api, &at.scope(), query).await?;
     Ok(Json(RolloutList {
-        rollouts: page
-            .items
-            .iter()
-            .map(|rollout| RolloutBody::from(&rollout.value))
-            .collect(),
+        rollouts: page.items.iter().map(|rollout| RolloutBody::from(&rollout.value)).collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))
@@ -120,10 +116,7 @@ async fn steer(
     id: RolloutId,
     command: Command,
 ) -> ApiResult<Json<RolloutBody>> {
-    let rollout = api
-        .engine
-        .command(&at.scope(), at.caller.actor(), id, command)
-        .await?;
+    let rollout = api.engine.command(&at.scope(), at.caller.actor(), id, command).await?;
     Ok(Json(RolloutBody::from(&rollout)))
 }
 

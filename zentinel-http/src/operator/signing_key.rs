@@ -96,9 +96,7 @@ fn node_of_key(api: &Api, key: &str) -> Result<Arc<Node>> {
 async fn node_of_token(api: &Api, token: &str) -> Result<Arc<Node>> {
     let claims = token::verify(token, &*api.signer, &*api.store, api.now()).await?;
     let known = api.fleet.snapshot(claims.sub);
-    let node = known
-        .ok_or_else(|| Error::unauthenticated("Node not found"))?
-        .node;
+    let node = known.ok_or_else(|| Error::unauthenticated("Node not found"))?.node;
     token::check_node(&claims, &node)?;
     Ok(node)
 }
@@ -114,10 +112,7 @@ async fn node_of_token(api: &Api, token: &str) -> Result<Arc<Node>> {
 async fn show(State(api): State<Api>, Reader(scope): Reader) -> ApiResult<Json<KeysBody>> {
     let keys: Result<Vec<PublicKey>> = api.signer.public_keys(&scope).await;
     let signing_keys: Vec<KeyBody> = keys?.iter().map(KeyBody::from).collect();
-    Ok(Json(KeysBody {
-        signing_key: signing_keys.first().map(copy),
-        signing_keys,
-    }))
+    Ok(Json(KeysBody { signing_key: signing_keys.first().map(copy), signing_keys }))
 }
 
 fn copy(key: &KeyBody) -> KeyBody {

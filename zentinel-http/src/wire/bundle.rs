@@ -52,11 +52,7 @@ pub(crate) struct BundleBody {
 impl From<&Bundle> for BundleBody {
     fn from(bundle: &Bundle) -> Self {
         let origin = &bundle.origin;
-        let mut risk_reasons: Vec<_> = bundle
-            .risk_findings
-            .iter()
-            .map(|found| found.code.clone())
-            .collect();
+        let mut risk_reasons: Vec<_> = bundle.risk_findings.iter().map(|found| found.code.clone()).collect();
         risk_reasons.dedup();
         Self {
             id: bundle.id.uuid(),
@@ -106,14 +102,8 @@ fn line(found: &Diagnostic) -> String {
         (Some(line), None) => format!(":{line}"),
         _ => String::new(),
     };
-    let help = found
-        .help
-        .as_ref()
-        .map_or_else(String::new, |help| format!(" ({help})"));
-    format!(
-        "{}{place}: {severity}[{}]: {}{help}",
-        found.file, found.code, found.message
-    )
+    let help = found.help.as_ref().map_or_else(String::new, |help| format!(" ({help})"));
+    format!("{}{place}: {severity}[{}]: {}{help}", found.file, found.code, found.message)
 }
 
 /// One bundle.
@@ -159,10 +149,7 @@ pub(crate) struct SourceOne {
 
 impl From<BundleSource> for SourceBody {
     fn from(source: BundleSource) -> Self {
-        let files = source.files.into_iter().map(|file| FileBody {
-            path: file.path,
-            content: file.content,
-        });
+        let files = source.files.into_iter().map(|file| FileBody { path: file.path, content: file.content });
         Self {
             bundle_id: source.bundle_id.uuid(),
             config_source: source.config_source,
@@ -195,12 +182,7 @@ impl Diagnostics {
                 .collect::<Vec<_>>()
         };
         let errors = of(Severity::Error);
-        Self {
-            valid: errors.is_empty(),
-            errors,
-            warnings: of(Severity::Warning),
-            infos: of(Severity::Info),
-        }
+        Self { valid: errors.is_empty(), errors, warnings: of(Severity::Warning), infos: of(Severity::Info) }
     }
 }
 
@@ -220,10 +202,7 @@ mod tests {
             message: "no upstream `api`".to_owned(),
             help: None,
         };
-        assert_eq!(
-            line(&found),
-            "zentinel.kdl:3:7: error[unknown-upstream]: no upstream `api`"
-        );
+        assert_eq!(line(&found), "zentinel.kdl:3:7: error[unknown-upstream]: no upstream `api`");
         assert!(!Diagnostics::new(&[found.clone()]).valid);
         found.severity = Severity::Warning;
         assert!(Diagnostics::new(&[found]).valid);

@@ -125,12 +125,7 @@ impl From<LogEntry> for ReportedBody {
         for own in ["id", "node_id", "inserted_at"] {
             reported.remove(own);
         }
-        Self {
-            id: entry.row.id,
-            node_id: entry.row.owner,
-            inserted_at: Time(entry.row.at),
-            reported,
-        }
+        Self { id: entry.row.id, node_id: entry.row.owner, inserted_at: Time(entry.row.at), reported }
     }
 }
 

@@ -58,9 +58,7 @@ impl NodeBody {
         let drifted = status == NodeStatus::Online
             && node.rollout_id.is_none()
             && node.target.is_none()
-            && node
-                .expected_bundle_id
-                .is_some_and(|expected| active != Some(expected));
+            && node.expected_bundle_id.is_some_and(|expected| active != Some(expected));
         let staged = report
             .and_then(|report| report.staged_bundle_id)
             .or(node.target.as_ref().map(|target| target.bundle_id));
@@ -95,9 +93,7 @@ impl NodeBody {
                 .and_then(|report| report.bundle_error.as_ref())
                 .and_then(|error| serde_json::to_value(error).ok()),
             health: report.map(|report| report.raw_health.clone()).unwrap_or_default(),
-            metrics: report
-                .map(|report| report.raw_metrics.clone())
-                .unwrap_or_default(),
+            metrics: report.map(|report| report.raw_metrics.clone()).unwrap_or_default(),
         }
     }
 }

@@ -162,12 +162,7 @@ impl Progress {
     fn of(nodes: &[RolloutNode]) -> Self {
         let count = |state| nodes.iter().filter(|node| node.state == state).count();
         let (active, failed) = (count(NodeProgress::Active), count(NodeProgress::Failed));
-        Self {
-            total: nodes.len(),
-            pending: nodes.len() - active - failed,
-            active,
-            failed,
-        }
+        Self { total: nodes.len(), pending: nodes.len() - active - failed, active, failed }
     }
 }
 
@@ -264,14 +259,10 @@ pub(crate) struct PreviewOne {
 
 impl From<&Preview> for PreviewOne {
     fn from(preview: &Preview) -> Self {
-        let steps = preview
-            .steps
-            .iter()
-            .enumerate()
-            .map(|(step_index, nodes)| PlannedStep {
-                step_index,
-                node_ids: nodes.iter().map(|id| id.uuid()).collect(),
-            });
+        let steps = preview.steps.iter().enumerate().map(|(step_index, nodes)| PlannedStep {
+            step_index,
+            node_ids: nodes.iter().map(|id| id.uuid()).collect(),
+        });
         Self {
             preview: PreviewBody {
                 steps: steps.collect(),

@@ -20,13 +20,7 @@ async fn with_header(world: &World, header: Option<&str>) -> Reply {
 #[tokio::test]
 async fn missing_and_unknown_keys_have_the_contracts_texts() {
     let world = World::new().await;
-    for header in [
-        None,
-        Some("Basic abc"),
-        Some("Bearer"),
-        Some("Bearer "),
-        Some("abc"),
-    ] {
+    for header in [None, Some("Basic abc"), Some("Bearer"), Some("Bearer "), Some("abc")] {
         let reply = with_header(&world, header).await;
         assert_eq!(reply.headers["www-authenticate"], "Bearer");
         reply.expect_error(401, "Missing Authorization header");
@@ -35,9 +29,7 @@ async fn missing_and_unknown_keys_have_the_contracts_texts() {
     reply.expect_error(401, "Invalid or expired API key");
     let key = &world.home.key;
     for scheme in ["Bearer", "bearer", "BEARER"] {
-        with_header(&world, Some(&format!("{scheme} {key}")))
-            .await
-            .expect(200);
+        with_header(&world, Some(&format!("{scheme} {key}"))).await.expect(200);
     }
 }
 
@@ -47,16 +39,8 @@ async fn expired_and_revoked_keys_are_like_unknown_ones() {
     let scopes: BTreeSet<_> = [ApiScope::NodesRead].into();
     let until = world.now() + Duration::from_secs(10);
     let organisation = world.home.organisation.id;
-    let (key, raw) = ApiKey::issue(
-        organisation,
-        None,
-        None,
-        "short",
-        scopes,
-        Some(until),
-        world.now(),
-    )
-    .unwrap();
+    let (key, raw) =
+        ApiKey::issue(organisation, None, None, "short", scopes, Some(until), world.now()).unwrap();
     insert(&*world.store, &key).await;
     let header = format!("Bearer {}", raw.expose());
     with_header(&world, Some(&header)).await.expect(200);
@@ -73,10 +57,7 @@ async fn a_revocation_anywhere_is_in_force_at_once() {
     with_header(&world, Some(&header)).await.expect(200);
     // Not through the API: as another replica would.
     let scope = Scope::Organisation(world.home.organisation.id);
-    let keys = world
-        .store
-        .list_all::<ApiKey>(&scope, Query::all(RecordKind::ApiKey))
-        .await;
+    let keys = world.store.list_all::<ApiKey>(&scope, Query::all(RecordKind::ApiKey)).await;
     for read in keys.unwrap().into_iter().filter(|key| key.name == "key") {
         loop {
             let read = world.store.fetch::<ApiKey>(&scope, read.id).await.unwrap();
@@ -112,14 +93,10 @@ async fn each_scope_is_needed_and_implies_nothing() {
     reply.expect_error(403, "Insufficient scope. Required: nodes:read");
     let reader = world.key(&[ApiScope::BundlesRead], false).await;
     let body = Some(json!({"version": "1", "config_source": "x"}));
-    let reply = world
-        .call("POST", &world.home.path("/bundles"), &reader, body)
-        .await;
+    let reply = world.call("POST", &world.home.path("/bundles"), &reader, body).await;
     reply.expect_error(403, "Insufficient scope. Required: bundles:write");
     // The scope is checked before the project.
-    let reply = world
-        .call("GET", "/api/v1/projects/nowhere/nodes", &writer, None)
-        .await;
+    let reply = world.call("GET", "/api/v1/projects/nowhere/nodes", &writer, None).await;
     reply.expect_error(403, "Insufficient scope. Required: nodes:read");
 }
 
@@ -132,46 +109,26 @@ async fn a_key_stored_without_scopes_has_all_but_administration() {
     key.scopes.clear();
     insert(&*world.store, &key).await;
     let raw = raw.expose();
-    world
-        .call("GET", &world.home.path("/bundles"), raw, None)
-        .await
-        .expect(200);
-    let reply = world
-        .call("POST", "/api/v1/projects", raw, Some(json!({"name": "New"})))
-        .await;
+    world.call("GET", &world.home.path("/bundles"), raw, None).await.expect(200);
+    let reply = world.call("POST", "/api/v1/projects", raw, Some(json!({"name": "New"}))).await;
     reply.expect_error(403, "Insufficient scope. Required: orgs:admin");
-    let body = world
-        .call("GET", &format!("/api/v1/api-keys/{}", key.id), raw, None)
-        .await
-        .expect(200);
+    let body = world.call("GET", &format!("/api/v1/api-keys/{}", key.id), raw, None).await.expect(200);
     assert_eq!(body["api_key"]["legacy_full_access"], true);
 }
 
 #[tokio::test]
 async fn a_bound_key_knows_only_its_project() {
     let world = World::new().await;
-    world
-        .post("/api/v1/projects", json!({"name": "Second"}))
-        .await
-        .expect(201);
+    world.post("/api/v1/projects", json!({"name": "Second"})).await.expect(201);
     let bound = world.key(ApiScope::ALL, true).await;
-    world
-        .call("GET", &world.home.path("/nodes"), &bound, None)
-        .await
-        .expect(200);
+    world.call("GET", &world.home.path("/nodes"), &bound, None).await.expect(200);
     for slug in ["second", "nowhere", "NOT-a-slug", "%00"] {
         let path = format!("/api/v1/projects/{slug}/nodes");
         let reply = world.call("GET", &path, &bound, None).await;
         reply.expect_error(404, "Project not found");
     }
-    let body = world
-        .call("GET", "/api/v1/projects", &bound, None)
-        .await
-        .expect(200);
-    assert_eq!(
-        (body["total"].as_u64(), &body["projects"][0]["slug"]),
-        (Some(1), &json!("edge"))
-    );
+    let body = world.call("GET", "/api/v1/projects", &bound, None).await.expect(200);
+    assert_eq!((body["total"].as_u64(), &body["projects"][0]["slug"]), (Some(1), &json!("edge")));
 }
 
 #[tokio::test]
@@ -183,10 +140,7 @@ async fn the_use_of_a_key_is_noted_once_a_minute() {
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
-        let keys = world
-            .store
-            .list_all::<ApiKey>(&scope, Query::all(RecordKind::ApiKey))
-            .await;
+        let keys = world.store.list_all::<ApiKey>(&scope, Query::all(RecordKind::ApiKey)).await;
         let key = keys.unwrap().remove(0);
         (key.revision, key.last_used_at)
     };

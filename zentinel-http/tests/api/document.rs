@@ -8,9 +8,7 @@ use std::collections::BTreeSet;
 const ID: &str = "7b0e6a52-3c1f-4c62-9f4e-0b6a0e9f1a11";
 
 async fn document(world: &World) -> Value {
-    let reply = world
-        .send(request("GET", "/api/openapi.json").body(Body::empty()).unwrap())
-        .await;
+    let reply = world.send(request("GET", "/api/openapi.json").body(Body::empty()).unwrap()).await;
     assert_eq!(reply.headers["content-type"], "application/json; charset=utf-8");
     reply.expect(200)
 }
@@ -32,21 +30,12 @@ async fn every_documented_operation_is_served() {
     let operations = operations(&document);
     assert!(operations.len() >= 55, "{}", operations.len());
     for (method, path, _) in operations {
-        let concrete = path
-            .replace("{project_slug}", "edge")
-            .replace("{id}", ID)
-            .replace("{node_id}", ID);
+        let concrete = path.replace("{project_slug}", "edge").replace("{id}", ID).replace("{node_id}", ID);
         // Without credentials: a route answers 401 or its result, never "no such route".
-        let reply = world
-            .send(request(&method, &concrete).body(Body::empty()).unwrap())
-            .await;
+        let reply = world.send(request(&method, &concrete).body(Body::empty()).unwrap()).await;
         let status = reply.status.as_u16();
         let no_route = status == 404 && reply.body["errors"]["detail"] == "Not Found";
-        assert!(
-            !no_route && status != 405 && status != 500,
-            "{method} {path}: {status} {}",
-            reply.text
-        );
+        assert!(!no_route && status != 405 && status != 500, "{method} {path}: {status} {}", reply.text);
     }
 }
 
@@ -54,23 +43,16 @@ async fn every_documented_operation_is_served() {
 async fn nothing_undocumented_is_served() {
     let world = World::unlimited().await;
     let document = document(&world).await;
-    let documented: BTreeSet<_> = operations(&document)
-        .into_iter()
-        .map(|(method, path, _)| (method, path))
-        .collect();
+    let documented: BTreeSet<_> =
+        operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
     // A method that a path does not document is answered 405, with the documented ones in Allow.
     for path in document["paths"].as_object().unwrap().keys() {
-        let concrete = path
-            .replace("{project_slug}", "edge")
-            .replace("{id}", ID)
-            .replace("{node_id}", ID);
+        let concrete = path.replace("{project_slug}", "edge").replace("{id}", ID).replace("{node_id}", ID);
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             if documented.contains(&(method.to_owned(), path.clone())) {
                 continue;
             }
-            let reply = world
-                .send(request(method, &concrete).body(Body::empty()).unwrap())
-                .await;
+            let reply = world.send(request(method, &concrete).body(Body::empty()).unwrap()).await;
             // `/bundles/validate` is one of `/bundles/{id}` for other methods.
             let falls_through = path.ends_with("/bundles/validate") || path.ends_with("/nodes/stats");
             let status = reply.status.as_u16();
@@ -83,21 +65,14 @@ async fn nothing_undocumented_is_served() {
 async fn the_document_is_complete() {
     let world = World::new().await;
     let document = document(&world).await;
-    assert!(
-        document["openapi"].as_str().unwrap().starts_with("3.1"),
-        "{}",
-        document["openapi"]
-    );
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
     assert_eq!(document["info"]["title"], "Zentinel control plane");
     assert_eq!(document["servers"][0]["url"], "http://cp.example");
     let schemas = document["components"]["schemas"].as_object().unwrap();
     let mut names = BTreeSet::new();
     for (method, path, operation) in operations(&document) {
         let at = format!("{method} {path}");
-        assert!(
-            !operation["summary"].as_str().unwrap_or_default().is_empty(),
-            "{at}"
-        );
+        assert!(!operation["summary"].as_str().unwrap_or_default().is_empty(), "{at}");
         let id = operation["operationId"].as_str().unwrap().to_owned();
         let responses = operation["responses"].as_object().unwrap();
         assert!(responses.keys().any(|status| status.starts_with('2')), "{at}");
@@ -107,15 +82,10 @@ async fn the_document_is_complete() {
                 assert!(responses.contains_key(status), "{at} {status}");
             }
         }
-        for parameter in path
-            .split('/')
-            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-        {
+        for parameter in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
             let parameters = operation["parameters"].as_array().unwrap();
             assert!(
-                parameters
-                    .iter()
-                    .any(|p| p["name"] == parameter && p["in"] == "path"),
+                parameters.iter().any(|p| p["name"] == parameter && p["in"] == "path"),
                 "{at} {parameter}"
             );
         }

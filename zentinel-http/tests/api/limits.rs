@@ -23,14 +23,9 @@ async fn every_limited_response_says_where_the_caller_stands() {
     assert_eq!(header(&reply, "x-ratelimit-remaining"), 998);
     let narrow = world.key(&[ApiScope::NodesWrite], false).await;
     let reply = world.call("GET", &world.home.path("/nodes"), &narrow, None).await;
-    assert_eq!(
-        (reply.status.as_u16(), header(&reply, "x-ratelimit-remaining")),
-        (403, 999)
-    );
+    assert_eq!((reply.status.as_u16(), header(&reply, "x-ratelimit-remaining")), (403, 999));
     // What is not limited says nothing.
-    let reply = world
-        .send(request("GET", "/health").body(Body::empty()).unwrap())
-        .await;
+    let reply = world.send(request("GET", "/health").body(Body::empty()).unwrap()).await;
     assert!(!reply.headers.contains_key("x-ratelimit-limit"));
 }
 
@@ -53,11 +48,7 @@ async fn actions_cost_what_the_contract_says() {
         let body = (method == "POST").then(|| json!({}));
         let reply = world.call(method, &world.home.path(path), &key, body).await;
         assert_eq!(header(&reply, "x-ratelimit-limit"), limit, "{method} {path}");
-        assert_eq!(
-            header(&reply, "x-ratelimit-remaining"),
-            limit - cost,
-            "{method} {path}"
-        );
+        assert_eq!(header(&reply, "x-ratelimit-remaining"), limit - cost, "{method} {path}");
     }
     let key = world.key(ApiScope::ALL, false).await;
     let reply = world.call("GET", "/api/v1/api-keys", &key, None).await;
@@ -106,11 +97,7 @@ async fn guessing_keys_is_limited_by_address() {
         let request = request("GET", &world.home.path("/nodes"))
             .header("authorization", "Bearer guess")
             .header("x-forwarded-for", from);
-        world
-            .send(request.body(Body::empty()).unwrap())
-            .await
-            .status
-            .as_u16()
+        world.send(request.body(Body::empty()).unwrap()).await.status.as_u16()
     };
     for _ in 0..3 {
         assert_eq!(guess("203.0.113.1").await, 401);

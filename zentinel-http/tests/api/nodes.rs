@@ -12,21 +12,11 @@ use zentinel_core::{Changes, Scope};
 #[tokio::test]
 async fn nodes_are_listed_by_name_and_filtered() {
     let world = World::new().await;
-    let (b, _) = world
-        .node(
-            &world.home,
-            "b",
-            &[("region", "eu"), ("app.kubernetes.io/name-x", "edge")],
-        )
-        .await;
+    let (b, _) =
+        world.node(&world.home, "b", &[("region", "eu"), ("app.kubernetes.io/name-x", "edge")]).await;
     let (a, _) = world.node(&world.home, "a", &[("region", "us")]).await;
     let (c, _) = world.node(&world.home, "c", &[("region", "eu")]).await;
-    let list = async |query: &str| {
-        world
-            .get(&world.home.path(&format!("/nodes{query}")))
-            .await
-            .expect(200)
-    };
+    let list = async |query: &str| world.get(&world.home.path(&format!("/nodes{query}"))).await.expect(200);
     let names = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
     let all = list("").await;
     assert_eq!(ids(&all, "nodes"), names(&[a, b, c]));
@@ -38,29 +28,16 @@ async fn nodes_are_listed_by_name_and_filtered() {
 
     let mut report = world.services.fleet.report(c).unwrap();
     report.status = NodeStatus::Offline;
-    world
-        .store
-        .commit(Changes::new().upsert(&report).unwrap())
-        .await
-        .unwrap();
+    world.store.commit(Changes::new().upsert(&report).unwrap()).await.unwrap();
     assert_eq!(ids(&list("?status=offline").await, "nodes"), names(&[c]));
-    assert_eq!(
-        ids(&list("?status=online&labels[region]=eu").await, "nodes"),
-        names(&[b])
-    );
+    assert_eq!(ids(&list("?status=online&labels[region]=eu").await, "nodes"), names(&[b]));
     assert_eq!(list("?status=purple").await["total"], 3);
 
     let first = list("?limit=2").await;
-    assert_eq!(
-        (ids(&first, "nodes"), first["total"].as_u64()),
-        (names(&[a, b]), Some(3))
-    );
+    assert_eq!((ids(&first, "nodes"), first["total"].as_u64()), (names(&[a, b]), Some(3)));
     let next = first["next_cursor"].as_str().unwrap();
     let rest = list(&format!("?limit=2&cursor={next}")).await;
-    assert_eq!(
-        (ids(&rest, "nodes"), &rest["next_cursor"]),
-        (names(&[c]), &json!(null))
-    );
+    assert_eq!((ids(&rest, "nodes"), &rest["next_cursor"]), (names(&[c]), &json!(null)));
     let reply = world.get(&world.home.path("/nodes?cursor=made-up")).await;
     reply.expect_field("cursor", "is invalid");
 }
@@ -69,28 +46,17 @@ async fn nodes_are_listed_by_name_and_filtered() {
 async fn a_node_shows_what_is_wanted_and_what_it_said() {
     let world = World::new().await;
     let (id, _) = world.node(&world.home, "edge-1", &[("region", "eu")]).await;
-    let shown = world
-        .get(&world.home.path(&format!("/nodes/{id}")))
-        .await
-        .expect(200);
+    let shown = world.get(&world.home.path(&format!("/nodes/{id}"))).await.expect(200);
     let node = &shown["node"];
     assert_eq!(
         (&node["name"], &node["status"], &node["version"]),
         (&json!("edge-1"), &json!("online"), &json!("26.2.0"))
     );
     assert_eq!(node["last_seen_at"], "2026-02-23T10:00:05Z");
-    assert_eq!(
-        (&node["auth_method"], &node["drifted"]),
-        (&json!("static_key"), &json!(false))
-    );
-    for absent in [
-        "ip",
-        "hostname",
-        "active_bundle_id",
-        "environment_id",
-        "min_bundle_version",
-        "bundle_error",
-    ] {
+    assert_eq!((&node["auth_method"], &node["drifted"]), (&json!("static_key"), &json!(false)));
+    for absent in
+        ["ip", "hostname", "active_bundle_id", "environment_id", "min_bundle_version", "bundle_error"]
+    {
         assert_eq!(node.get(absent), Some(&json!(null)), "{absent}");
     }
     let stats = world.get(&world.home.path("/nodes/stats")).await.expect(200);
@@ -106,28 +72,16 @@ async fn labels_and_approval_are_changed() {
     let world = World::new().await;
     let (id, _) = world.node(&world.home, "edge-1", &[("region", "eu")]).await;
     let path = world.home.path(&format!("/nodes/{id}"));
-    let changed = world
-        .patch(&path, json!({"labels": {"region": "us", "tier": "1"}}))
-        .await
-        .expect(200);
+    let changed = world.patch(&path, json!({"labels": {"region": "us", "tier": "1"}})).await.expect(200);
     assert_eq!(changed["node"]["labels"], json!({"region": "us", "tier": "1"}));
     // In force in memory, too.
     let known = world.services.fleet.snapshot(id).unwrap().node;
     assert_eq!(known.labels["region"], "us");
     world.patch(&path, json!({"approved": false})).await.expect(200);
     assert!(!world.services.fleet.snapshot(id).unwrap().node.approved);
-    world
-        .patch(&path, json!({"labels": ["x"]}))
-        .await
-        .expect_field("labels", "is invalid");
-    world
-        .patch(&path, json!({"labels": {"a": 1}}))
-        .await
-        .expect_field("labels", "is invalid");
-    world
-        .patch(&path, json!({"approved": "yes"}))
-        .await
-        .expect_field("approved", "is invalid");
+    world.patch(&path, json!({"labels": ["x"]})).await.expect_field("labels", "is invalid");
+    world.patch(&path, json!({"labels": {"a": 1}})).await.expect_field("labels", "is invalid");
+    world.patch(&path, json!({"approved": "yes"})).await.expect_field("approved", "is invalid");
     assert_eq!(world.audited().await, ["node.updated", "node.updated"]);
 }
 
@@ -141,18 +95,9 @@ async fn a_pin_names_a_bundle_of_the_project() {
     let path = world.home.path(&format!("/nodes/{id}/pin"));
     let pinned = world.put(&path, json!({"bundle_id": bundle})).await.expect(200);
     assert_eq!(pinned["node"]["pinned_bundle_id"], json!(bundle));
-    world
-        .put(&path, json!({"bundle_id": theirs}))
-        .await
-        .expect_field("bundle_id", "does not exist");
-    world
-        .put(&path, json!({"bundle_id": "x"}))
-        .await
-        .expect_field("bundle_id", "is invalid");
-    world
-        .put(&path, json!({}))
-        .await
-        .expect_field("bundle_id", "can't be blank");
+    world.put(&path, json!({"bundle_id": theirs})).await.expect_field("bundle_id", "does not exist");
+    world.put(&path, json!({"bundle_id": "x"})).await.expect_field("bundle_id", "is invalid");
+    world.put(&path, json!({})).await.expect_field("bundle_id", "can't be blank");
     let free = world.put(&path, json!({"bundle_id": null})).await.expect(200);
     assert_eq!(free["node"]["pinned_bundle_id"], json!(null));
     let audited = world.audited().await;
@@ -178,28 +123,15 @@ async fn a_deleted_node_leaves_nothing_behind() {
     let world = World::new().await;
     let (id, key) = world.node(&world.home, "edge-1", &[]).await;
     let (other, _) = world.node(&world.home, "edge-2", &[]).await;
-    let group = world
-        .post(&world.home.path("/node-groups"), json!({"name": "g"}))
-        .await
-        .expect(201);
-    let group = world.home.path(&format!(
-        "/node-groups/{}",
-        group["node_group"]["id"].as_str().unwrap()
-    ));
-    world
-        .put(&format!("{group}/nodes"), json!({"node_ids": [id, other]}))
-        .await
-        .expect(200);
+    let group = world.post(&world.home.path("/node-groups"), json!({"name": "g"})).await.expect(201);
+    let group = world.home.path(&format!("/node-groups/{}", group["node_group"]["id"].as_str().unwrap()));
+    world.put(&format!("{group}/nodes"), json!({"node_ids": [id, other]})).await.expect(200);
     // It takes part in a rollout, whose next look is only due in an hour.
     let rollout = zentinel_core::id::RolloutId::random();
     let read = world.store.fetch::<Node>(&Scope::Instance, id).await.unwrap();
     let mut busy = read.value.clone();
     busy.rollout_id = Some(rollout);
-    world
-        .store
-        .commit(Changes::new().update(&read, &busy).unwrap())
-        .await
-        .unwrap();
+    world.store.commit(Changes::new().update(&read, &busy).unwrap()).await.unwrap();
 
     let path = world.home.path(&format!("/nodes/{id}"));
     let reply = world.delete(&path).await;
@@ -207,20 +139,10 @@ async fn a_deleted_node_leaves_nothing_behind() {
     world.get(&path).await.expect_error(404, "Node not found");
     world.delete(&path).await.expect_error(404, "Node not found");
     assert_eq!(world.services.fleet.authenticate(&CredentialHash::of(&key)), None);
-    assert!(
-        world
-            .store
-            .find::<NodeReport>(&Scope::Instance, id)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(world.store.find::<NodeReport>(&Scope::Instance, id).await.unwrap().is_none());
     let shown = world.get(&group).await.expect(200);
     assert_eq!(shown["node_group"]["node_ids"], json!([other]));
-    assert_eq!(
-        world.store.next_due(Queue::Rollouts).await.unwrap(),
-        Some(world.now())
-    );
+    assert_eq!(world.store.next_due(Queue::Rollouts).await.unwrap(), Some(world.now()));
     assert_eq!(world.audited().await.last().unwrap(), "node.deleted");
 }
 
@@ -247,26 +169,12 @@ async fn history_is_paged_newest_first() {
     for list in ["events", "heartbeats"] {
         let path = world.home.path(&format!("/nodes/{id}/{list}"));
         let first = world.get(&format!("{path}?limit=3")).await.expect(200);
-        let messages: Vec<_> = first[list]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|item| &item["message"])
-            .collect();
+        let messages: Vec<_> = first[list].as_array().unwrap().iter().map(|item| &item["message"]).collect();
         assert_eq!(messages, [4, 3, 2], "{list}");
-        assert_eq!(
-            (first["total"].as_u64(), &first[list][0]["node_id"]),
-            (Some(5), &json!(id))
-        );
+        assert_eq!((first["total"].as_u64(), &first[list][0]["node_id"]), (Some(5), &json!(id)));
         let next = first["next_cursor"].as_str().unwrap();
-        let rest = world
-            .get(&format!("{path}?limit=3&cursor={next}"))
-            .await
-            .expect(200);
-        assert_eq!(
-            (rest[list].as_array().unwrap().len(), &rest["next_cursor"]),
-            (2, &json!(null))
-        );
+        let rest = world.get(&format!("{path}?limit=3&cursor={next}")).await.expect(200);
+        assert_eq!((rest[list].as_array().unwrap().len(), &rest["next_cursor"]), (2, &json!(null)));
         let unknown = world.home.path(&format!("/nodes/{}/{list}", NodeId::random()));
         world.get(&unknown).await.expect_error(404, "Node not found");
     }
@@ -279,66 +187,34 @@ async fn groups_are_created_filled_changed_and_deleted() {
     let (node, _) = world.node(&world.home, "edge-1", &[]).await;
     let (theirs, _) = world.node(&stranger, "edge-1", &[]).await;
     let path = world.home.path("/node-groups");
-    let created = world
-        .post(&path, json!({"name": "canaries", "description": "first"}))
-        .await
-        .expect(201);
+    let created = world.post(&path, json!({"name": "canaries", "description": "first"})).await.expect(201);
     assert_eq!(created["node_group"]["color"], "#6366f1");
     let taken = world.post(&path, json!({"name": "canaries"})).await;
-    assert_eq!(
-        taken.body["error"]["project_id"],
-        json!(["has already been taken"])
-    );
+    assert_eq!(taken.body["error"]["project_id"], json!(["has already been taken"]));
     taken.expect_field("name", "has already been taken");
-    world
-        .post(&path, json!({}))
-        .await
-        .expect_field("name", "can't be blank");
-    world
-        .post(&path, json!({"name": "a", "color": "red"}))
-        .await
-        .expect_field("color", "is invalid");
+    world.post(&path, json!({})).await.expect_field("name", "can't be blank");
+    world.post(&path, json!({"name": "a", "color": "red"})).await.expect_field("color", "is invalid");
 
     let one = format!("{path}/{}", created["node_group"]["id"].as_str().unwrap());
-    let filled = world
-        .put(&format!("{one}/nodes"), json!({"node_ids": [node]}))
-        .await
-        .expect(200);
+    let filled = world.put(&format!("{one}/nodes"), json!({"node_ids": [node]})).await.expect(200);
     assert_eq!(filled["node_group"]["node_ids"], json!([node]));
-    let shown = world
-        .get(&world.home.path(&format!("/nodes/{node}")))
-        .await
-        .expect(200);
+    let shown = world.get(&world.home.path(&format!("/nodes/{node}"))).await.expect(200);
     assert_eq!(shown["node"]["group_ids"], json!([created["node_group"]["id"]]));
     for bad in [json!([node, theirs]), json!([NodeId::random()])] {
         let reply = world.put(&format!("{one}/nodes"), json!({"node_ids": bad})).await;
         reply.expect_field("node_ids", "does not exist");
     }
-    let reply = world
-        .put(&format!("{one}/nodes"), json!({"node_ids": ["x"]}))
-        .await;
+    let reply = world.put(&format!("{one}/nodes"), json!({"node_ids": ["x"]})).await;
     reply.expect_field("node_ids", "is invalid");
-    world
-        .put(&format!("{one}/nodes"), json!({}))
-        .await
-        .expect_field("node_ids", "can't be blank");
+    world.put(&format!("{one}/nodes"), json!({})).await.expect_field("node_ids", "can't be blank");
 
-    let changed = world
-        .patch(&one, json!({"name": "early", "description": null}))
-        .await
-        .expect(200);
+    let changed = world.patch(&one, json!({"name": "early", "description": null})).await.expect(200);
     assert_eq!(
-        (
-            &changed["node_group"]["name"],
-            &changed["node_group"]["description"]
-        ),
+        (&changed["node_group"]["name"], &changed["node_group"]["description"]),
         (&json!("early"), &json!(null))
     );
     assert_eq!(changed["node_group"]["node_ids"], json!([node]));
-    assert_eq!(
-        world.get(&path).await.expect(200)["node_groups"][0],
-        changed["node_group"]
-    );
+    assert_eq!(world.get(&path).await.expect(200)["node_groups"][0], changed["node_group"]);
     assert_eq!(world.delete(&one).await.status.as_u16(), 204);
     world.get(&one).await.expect_error(404, "Node group not found");
     let expected = ["created", "nodes_set", "updated", "deleted"].map(|verb| format!("node_group.{verb}"));

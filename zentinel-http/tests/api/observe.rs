@@ -11,11 +11,7 @@ use zentinel_core::{Changes, port::Store};
 #[tokio::test]
 async fn health_and_readiness() {
     let world = World::new().await;
-    let get = async |path: &str| {
-        world
-            .send(request("GET", path).body(Body::empty()).unwrap())
-            .await
-    };
+    let get = async |path: &str| world.send(request("GET", path).body(Body::empty()).unwrap()).await;
     assert_eq!(get("/health").await.expect(200), json!({"status": "ok"}));
     assert_eq!(get("/ready").await.expect(200), json!({"status": "ok"}));
     // Nobody works on a job that has been due for minutes.
@@ -24,10 +20,7 @@ async fn health_and_readiness() {
     get("/ready").await.expect(200);
     world.clock.advance(Duration::from_secs(121));
     let body = get("/ready").await.expect(503);
-    assert_eq!(
-        body,
-        json!({"status": "unavailable", "reason": "job runner unavailable"})
-    );
+    assert_eq!(body, json!({"status": "unavailable", "reason": "job runner unavailable"}));
     get("/health").await.expect(200);
 }
 
@@ -41,14 +34,9 @@ async fn metrics_count_nodes_bundles_and_requests() {
         let request = request("GET", "/metrics").header("authorization", format!("Bearer {token}"));
         world.send(request.body(Body::empty()).unwrap()).await
     };
-    scrape("wrong")
-        .await
-        .expect_error(401, "Missing or invalid metrics token");
+    scrape("wrong").await.expect_error(401, "Missing or invalid metrics token");
     let reply = scrape("scrape").await;
-    assert_eq!(
-        reply.headers["content-type"],
-        "text/plain; version=0.0.4; charset=utf-8"
-    );
+    assert_eq!(reply.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let text = reply.text;
     for line in [
         r#"zentinel_cp_nodes_total{status="online"} 1"#,
@@ -70,15 +58,10 @@ async fn every_response_has_an_id_and_safe_headers() {
     assert_eq!(reply.headers["x-content-type-options"], "nosniff");
     assert_eq!(reply.headers["cache-control"], "no-store");
     assert_eq!(reply.expect(404), json!({"errors": {"detail": "Not Found"}}));
-    let reply = world
-        .send(request("PATCH", "/health").body(Body::empty()).unwrap())
-        .await;
+    let reply = world.send(request("PATCH", "/health").body(Body::empty()).unwrap()).await;
     assert_eq!(reply.headers["x-request-id"].len(), 36);
     assert!(reply.headers.contains_key("allow"));
-    assert_eq!(
-        reply.expect(405),
-        json!({"errors": {"detail": "Method Not Allowed"}})
-    );
+    assert_eq!(reply.expect(405), json!({"errors": {"detail": "Method Not Allowed"}}));
 }
 
 #[tokio::test]
@@ -102,8 +85,5 @@ async fn the_router_nests() {
     let mut world = World::new().await;
     world.app = axum::Router::new().nest("/cp", world.app.clone());
     world.get("/cp/api/v1/projects").await.expect(200);
-    assert_eq!(
-        world.get("/cp/nowhere").await.expect(404),
-        json!({"errors": {"detail": "Not Found"}})
-    );
+    assert_eq!(world.get("/cp/nowhere").await.expect(404), json!({"errors": {"detail": "Not Found"}}));
 }

@@ -28,10 +28,7 @@ struct Away<T: ?Sized> {
 
 impl<T: ?Sized> Away<T> {
     fn new(inner: Arc<T>) -> Arc<Self> {
-        Arc::new(Self {
-            away: AtomicBool::new(false),
-            inner,
-        })
+        Arc::new(Self { away: AtomicBool::new(false), inner })
     }
 
     fn set(&self, away: bool) {
@@ -128,9 +125,7 @@ impl World {
 }
 
 async fn probe(world: &World, path: &str) -> Reply {
-    world
-        .send(request("GET", path).body(Body::empty()).unwrap())
-        .await
+    world.send(request("GET", path).body(Body::empty()).unwrap()).await
 }
 
 #[tokio::test]
@@ -147,18 +142,12 @@ async fn a_database_that_is_away_is_503_and_comes_back() {
     assert_eq!(reply.headers["retry-after"], "5");
     reply.expect_error(503, "The back end is away");
     let body = json!({"version": "1", "config_source": KDL});
-    world
-        .post(&path, body.clone())
-        .await
-        .expect_error(503, "The back end is away");
+    world.post(&path, body.clone()).await.expect_error(503, "The back end is away");
     // A key that is not remembered cannot be checked: that is no refusal of the key.
     let reply = world.call("GET", &path, "another", None).await;
     reply.expect_error(503, "The back end is away");
     let ready = probe(&world, "/ready").await.expect(503);
-    assert_eq!(
-        ready,
-        json!({"status": "unavailable", "reason": "database unavailable"})
-    );
+    assert_eq!(ready, json!({"status": "unavailable", "reason": "database unavailable"}));
     probe(&world, "/health").await.expect(200);
 
     store.set(false);
@@ -176,17 +165,11 @@ async fn an_object_store_that_is_away_is_503() {
     let world = world.rebuilt(|services| services.blobs = behind);
     let path = |rest: &str| world.home.path(&format!("/bundles/{bundle}/{rest}"));
     blobs.set(true);
-    world
-        .get(&path("download"))
-        .await
-        .expect_error(503, "The back end is away");
+    world.get(&path("download")).await.expect_error(503, "The back end is away");
     let verify = world.get(&path("verify")).await;
     verify.expect_error(503, "Failed to retrieve bundle for verification");
     let ready = probe(&world, "/ready").await.expect(503);
-    assert_eq!(
-        ready,
-        json!({"status": "unavailable", "reason": "object store unavailable"})
-    );
+    assert_eq!(ready, json!({"status": "unavailable", "reason": "object store unavailable"}));
     // What needs no archive goes on.
     world.get(&path("source")).await.expect(200);
     blobs.set(false);
@@ -195,21 +178,11 @@ async fn an_object_store_that_is_away_is_503() {
 
 #[tokio::test]
 async fn a_panic_is_a_500_that_says_nothing() {
-    let world = World::new()
-        .await
-        .rebuilt(|services| services.validator = Arc::new(Broken::Panics));
-    let reply = world
-        .post(
-            &world.home.path("/bundles/validate"),
-            json!({"config_source": KDL}),
-        )
-        .await;
+    let world = World::new().await.rebuilt(|services| services.validator = Arc::new(Broken::Panics));
+    let reply = world.post(&world.home.path("/bundles/validate"), json!({"config_source": KDL})).await;
     assert_eq!(reply.headers["x-request-id"].len(), 36);
     assert!(reply.headers.contains_key("x-ratelimit-limit"));
-    assert_eq!(
-        reply.expect(500),
-        json!({"errors": {"detail": "Internal Server Error"}})
-    );
+    assert_eq!(reply.expect(500), json!({"errors": {"detail": "Internal Server Error"}}));
     world.get(&world.home.path("/bundles")).await.expect(200);
 }
 
@@ -219,12 +192,7 @@ async fn a_request_that_takes_too_long_is_given_up() {
         services.validator = Arc::new(Broken::NeverAnswers);
         services.options.request_timeout = Duration::from_millis(50);
     });
-    let reply = world
-        .post(
-            &world.home.path("/bundles/validate"),
-            json!({"config_source": KDL}),
-        )
-        .await;
+    let reply = world.post(&world.home.path("/bundles/validate"), json!({"config_source": KDL})).await;
     assert_eq!(reply.headers["retry-after"], "5");
     reply.expect_error(503, "The request took too long");
 }

@@ -7,13 +7,7 @@ use zentinel_core::id::BundleId;
 async fn fleet(world: &World) -> Vec<String> {
     let mut nodes = Vec::new();
     for name in ["edge-1", "edge-2", "edge-3"] {
-        nodes.push(
-            world
-                .node(&world.home, name, &[("region", "eu")])
-                .await
-                .0
-                .to_string(),
-        );
+        nodes.push(world.node(&world.home, name, &[("region", "eu")]).await.0.to_string());
     }
     nodes
 }
@@ -32,36 +26,18 @@ async fn a_rollout_is_created_shown_and_steered() {
         "auto_start": false,
     });
     let created = world.post(&path, body).await.expect(201);
-    assert_eq!(
-        (&created["state"], &created["bundle_id"]),
-        (&json!("pending"), &json!(bundle))
-    );
-    assert_eq!(
-        created["target_selector"],
-        json!({"type": "labels", "labels": {"region": "eu"}})
-    );
-    assert_eq!(
-        created["health_gates"],
-        json!({"heartbeat_healthy": true, "max_error_rate": 5.0})
-    );
-    for absent in [
-        "deployment_slot",
-        "blue_green_config",
-        "started_at",
-        "completed_at",
-        "error",
-        "scheduled_at",
-    ] {
+    assert_eq!((&created["state"], &created["bundle_id"]), (&json!("pending"), &json!(bundle)));
+    assert_eq!(created["target_selector"], json!({"type": "labels", "labels": {"region": "eu"}}));
+    assert_eq!(created["health_gates"], json!({"heartbeat_healthy": true, "max_error_rate": 5.0}));
+    for absent in
+        ["deployment_slot", "blue_green_config", "started_at", "completed_at", "error", "scheduled_at"]
+    {
         assert_eq!(created.get(absent), Some(&json!(null)), "{absent}");
     }
     let one = format!("{path}/{}", created["id"].as_str().unwrap());
     let steer = async |verb: &str| world.post(&format!("{one}/{verb}"), json!({})).await;
-    steer("pause")
-        .await
-        .expect_error(409, "Rollout cannot be paused in current state");
-    steer("resume")
-        .await
-        .expect_error(409, "Rollout cannot be resumed in current state");
+    steer("pause").await.expect_error(409, "Rollout cannot be paused in current state");
+    steer("resume").await.expect_error(409, "Rollout cannot be resumed in current state");
     assert_eq!(steer("start").await.expect(200)["state"], "running");
     assert_eq!(steer("pause").await.expect(200)["state"], "paused");
     assert_eq!(steer("resume").await.expect(200)["state"], "running");
@@ -75,23 +51,15 @@ async fn a_rollout_is_created_shown_and_steered() {
         .map(|step| step["node_ids"].as_array().unwrap().len())
         .collect();
     assert_eq!(sizes, [2, 1]);
-    assert_eq!(
-        detail["progress"],
-        json!({"total": 3, "pending": 3, "active": 0, "failed": 0})
-    );
+    assert_eq!(detail["progress"], json!({"total": 3, "pending": 3, "active": 0, "failed": 0}));
     assert_eq!(detail["node_statuses"].as_array().unwrap().len(), 3);
 
     assert_eq!(steer("cancel").await.expect(200)["state"], "cancelled");
-    steer("cancel")
-        .await
-        .expect_error(409, "Rollout cannot be cancelled in current state");
+    steer("cancel").await.expect_error(409, "Rollout cannot be cancelled in current state");
     let audited = world.audited().await;
     let expected =
         ["created", "started", "paused", "resumed", "cancelled"].map(|verb| format!("rollout.{verb}"));
-    let rollouts: Vec<_> = audited
-        .into_iter()
-        .filter(|action| action.starts_with("rollout."))
-        .collect();
+    let rollouts: Vec<_> = audited.into_iter().filter(|action| action.starts_with("rollout.")).collect();
     assert_eq!(rollouts, expected);
 }
 
@@ -104,26 +72,11 @@ async fn a_dry_run_shows_the_plan_and_stores_nothing() {
     let pin = world.home.path(&format!("/nodes/{}/pin", nodes[2]));
     world.put(&pin, json!({"bundle_id": other})).await.expect(200);
     let path = world.home.path("/rollouts");
-    let plan = world
-        .post(&format!("{path}?dry_run=true"), json!({"bundle_id": bundle}))
-        .await
-        .expect(200);
+    let plan = world.post(&format!("{path}?dry_run=true"), json!({"bundle_id": bundle})).await.expect(200);
     let preview = &plan["preview"];
-    assert_eq!(
-        (
-            preview["total"].as_u64(),
-            preview["steps"].as_array().unwrap().len()
-        ),
-        (Some(2), 2)
-    );
-    assert_eq!(
-        preview["steps"][1],
-        json!({"step_index": 1, "node_ids": [nodes[1]]})
-    );
-    assert_eq!(
-        preview["excluded"],
-        json!([{"node_id": nodes[2], "reason": "pinned"}])
-    );
+    assert_eq!((preview["total"].as_u64(), preview["steps"].as_array().unwrap().len()), (Some(2), 2));
+    assert_eq!(preview["steps"][1], json!({"step_index": 1, "node_ids": [nodes[1]]}));
+    assert_eq!(preview["excluded"], json!([{"node_id": nodes[2], "reason": "pinned"}]));
     assert_eq!(world.get(&path).await.expect(200)["total"], 0);
 }
 
@@ -132,29 +85,15 @@ async fn wrong_rollouts_are_refused() {
     let world = World::unlimited().await;
     let path = world.home.path("/rollouts");
     let create = async |body: Value| world.post(&path, body).await;
-    create(json!({}))
-        .await
-        .expect_field("bundle_id", "can't be blank");
-    create(json!({"bundle_id": "x"}))
-        .await
-        .expect_field("bundle_id", "is invalid");
-    create(json!({"bundle_id": BundleId::random()}))
-        .await
-        .expect_error(404, "Bundle not found");
+    create(json!({})).await.expect_field("bundle_id", "can't be blank");
+    create(json!({"bundle_id": "x"})).await.expect_field("bundle_id", "is invalid");
+    create(json!({"bundle_id": BundleId::random()})).await.expect_error(404, "Bundle not found");
     let pending = json!({"version": "0", "config_source": "x"});
-    let pending = world
-        .post(&world.home.path("/bundles"), pending)
-        .await
-        .expect(201)["id"]
-        .clone();
-    create(json!({"bundle_id": pending}))
-        .await
-        .expect_error(409, "Bundle must be compiled before rollout");
+    let pending = world.post(&world.home.path("/bundles"), pending).await.expect(201)["id"].clone();
+    create(json!({"bundle_id": pending})).await.expect_error(409, "Bundle must be compiled before rollout");
     let stranger = world.stranger().await;
     let theirs = world.compiled(&stranger, "1").await;
-    create(json!({"bundle_id": theirs}))
-        .await
-        .expect_error(404, "Bundle not found");
+    create(json!({"bundle_id": theirs})).await.expect_error(404, "Bundle not found");
 
     let bundle = world.compiled(&world.home, "1").await;
     let reply = create(json!({"bundle_id": bundle})).await;
@@ -165,40 +104,25 @@ async fn wrong_rollouts_are_refused() {
         body[field] = value;
         body
     };
-    create(with("batch_size", json!(0)))
-        .await
-        .expect_field("batch_size", "must be greater than 0");
-    create(with("batch_size", json!("two")))
-        .await
-        .expect_field("batch_size", "is invalid");
-    create(with("health_gates", json!({"foo": 1})))
-        .await
-        .expect_field("health_gates", "unknown keys: foo");
+    create(with("batch_size", json!(0))).await.expect_field("batch_size", "must be greater than 0");
+    create(with("batch_size", json!("two"))).await.expect_field("batch_size", "is invalid");
+    create(with("health_gates", json!({"foo": 1}))).await.expect_field("health_gates", "unknown keys: foo");
     let reply = create(with("strategy", json!("yolo"))).await;
     assert!(reply.body["error"].get("strategy").is_some(), "{}", reply.text);
     reply.expect(422);
-    for selector in [
-        json!({"type": "purple"}),
-        json!({"type": "labels", "labels": {}}),
-        json!("all"),
-        json!([]),
-    ] {
+    for selector in
+        [json!({"type": "purple"}), json!({"type": "labels", "labels": {}}), json!("all"), json!([])]
+    {
         let reply = create(with("target_selector", selector)).await;
         let message = reply.body["error"]["target_selector"][0].as_str().unwrap();
         assert!(message.starts_with("must be {type: all}"), "{message}");
         reply.expect(422);
     }
     let (node, _) = world.node(&stranger, "edge-9", &[]).await;
-    let reply = create(with(
-        "target_selector",
-        json!({"type": "node_ids", "node_ids": [node]}),
-    ))
-    .await;
+    let reply = create(with("target_selector", json!({"type": "node_ids", "node_ids": [node]}))).await;
     assert_eq!(reply.status.as_u16(), 422, "{}", reply.text);
     let late = json!("2030-01-01T00:00:00Z");
-    create(with("scheduled_at", late))
-        .await
-        .expect_field("scheduled_at", "is not supported by this server");
+    create(with("scheduled_at", late)).await.expect_field("scheduled_at", "is not supported by this server");
     assert_eq!(world.get(&path).await.expect(200)["total"], 0);
 }
 
@@ -208,30 +132,18 @@ async fn lists_are_newest_first_and_filtered() {
     fleet(&world).await;
     let bundle = world.compiled(&world.home, "1").await;
     let path = world.home.path("/rollouts");
-    let first = world
-        .post(&path, json!({"bundle_id": bundle, "auto_start": false}))
-        .await
-        .expect(201);
+    let first = world.post(&path, json!({"bundle_id": bundle, "auto_start": false})).await.expect(201);
     world.clock.advance(std::time::Duration::from_secs(1));
-    let second = world
-        .post(&path, json!({"bundle_id": bundle, "supersede": true}))
-        .await
-        .expect(201);
+    let second = world.post(&path, json!({"bundle_id": bundle, "supersede": true})).await.expect(201);
     assert_eq!(second["state"], "running");
     let all = world.get(&path).await.expect(200);
     let id = |body: &Value| body["id"].as_str().unwrap().to_owned();
-    assert_eq!(
-        (ids(&all, "rollouts"), all["total"].as_u64()),
-        (vec![id(&second), id(&first)], Some(2))
-    );
+    assert_eq!((ids(&all, "rollouts"), all["total"].as_u64()), (vec![id(&second), id(&first)], Some(2)));
     let running = world.get(&format!("{path}?state=running")).await.expect(200);
     assert_eq!(ids(&running, "rollouts"), [id(&second)]);
     let page = world.get(&format!("{path}?limit=1")).await.expect(200);
     let next = page["next_cursor"].as_str().unwrap();
-    let rest = world
-        .get(&format!("{path}?limit=1&cursor={next}"))
-        .await
-        .expect(200);
+    let rest = world.get(&format!("{path}?limit=1&cursor={next}")).await.expect(200);
     assert_eq!(ids(&rest, "rollouts"), [id(&first)]);
 }
 

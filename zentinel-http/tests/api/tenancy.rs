@@ -22,10 +22,7 @@ async fn fill(world: &World, tenant: &Tenant) -> Theirs {
     let (node, _) = world.node(tenant, "edge-1", &[]).await;
     let bundle = world.compiled(tenant, "1").await;
     let post = async |path: &str, body: Value| {
-        world
-            .call("POST", &tenant.path(path), &tenant.key, Some(body))
-            .await
-            .expect(201)
+        world.call("POST", &tenant.path(path), &tenant.key, Some(body)).await.expect(201)
     };
     let rollout = post("/rollouts", json!({"bundle_id": bundle, "auto_start": false})).await;
     let group = post("/node-groups", json!({"name": "g"})).await;
@@ -44,14 +41,7 @@ async fn fill(world: &World, tenant: &Tenant) -> Theirs {
 
 /// Every route with an id: method, path below the project (or absolute), text of its 404.
 fn routes(theirs: &Theirs) -> Vec<(&'static str, String, &'static str)> {
-    let Theirs {
-        bundle,
-        rollout,
-        node,
-        group,
-        token,
-        key,
-    } = theirs;
+    let Theirs { bundle, rollout, node, group, token, key } = theirs;
     let mut routes = Vec::new();
     let mut add = |methods: &[&'static str], path: String, text: &'static str| {
         routes.extend(methods.iter().map(|method| (*method, path.clone(), text)));
@@ -106,11 +96,7 @@ async fn foreign_ids_are_as_absent_as_unknown_ones() {
         _ => json!({"name": "x", "labels": {}}),
     };
     for (method, path, text) in routes(&theirs) {
-        let full = if path.starts_with("/api") {
-            path.clone()
-        } else {
-            world.home.path(&path)
-        };
+        let full = if path.starts_with("/api") { path.clone() } else { world.home.path(&path) };
         let body = matches!(method, "POST" | "PUT" | "PATCH").then(|| body(&path));
         let foreign = world.call(method, &full, &world.home.key, body.clone()).await;
         assert_eq!(foreign.status.as_u16(), 404, "{method} {full}: {}", foreign.text);
@@ -119,23 +105,12 @@ async fn foreign_ids_are_as_absent_as_unknown_ones() {
         let id = path.split('/').find(|part| part.len() == 36).unwrap();
         let unknown = full.replace(id, &uuid::Uuid::new_v4().to_string());
         let unknown = world.call(method, &unknown, &world.home.key, body).await;
-        assert_eq!(
-            (unknown.status, unknown.text),
-            (foreign.status, foreign.text),
-            "{method} {full}"
-        );
+        assert_eq!((unknown.status, unknown.text), (foreign.status, foreign.text), "{method} {full}");
     }
     assert_eq!(logged(&world, &stranger).await, before);
     // For its owner everything is still there.
-    for (method, path, _) in routes(&theirs)
-        .into_iter()
-        .filter(|(method, ..)| *method == "GET")
-    {
-        let full = if path.starts_with("/api") {
-            path
-        } else {
-            stranger.path(&path)
-        };
+    for (method, path, _) in routes(&theirs).into_iter().filter(|(method, ..)| *method == "GET") {
+        let full = if path.starts_with("/api") { path } else { stranger.path(&path) };
         world.call(method, &full, &stranger.key, None).await.expect(200);
     }
 }
@@ -145,14 +120,7 @@ async fn lists_hold_nothing_foreign() {
     let world = World::unlimited().await;
     let stranger = world.stranger().await;
     fill(&world, &stranger).await;
-    for list in [
-        "nodes",
-        "bundles",
-        "rollouts",
-        "node-groups",
-        "registration-tokens",
-        "events",
-    ] {
+    for list in ["nodes", "bundles", "rollouts", "node-groups", "registration-tokens", "events"] {
         let body = world.get(&world.home.path(&format!("/{list}"))).await.expect(200);
         assert_eq!(body["total"], 0, "{list}: {body}");
     }
@@ -169,26 +137,12 @@ async fn a_foreign_cursor_opens_nothing() {
     let stranger = world.stranger().await;
     for version in ["1", "2", "3"] {
         let body = Some(json!({"version": version, "config_source": "x"}));
-        world
-            .call("POST", &stranger.path("/bundles"), &stranger.key, body)
-            .await
-            .expect(201);
+        world.call("POST", &stranger.path("/bundles"), &stranger.key, body).await.expect(201);
     }
-    let page = world
-        .call("GET", &stranger.path("/bundles?limit=1"), &stranger.key, None)
-        .await
-        .expect(200);
+    let page = world.call("GET", &stranger.path("/bundles?limit=1"), &stranger.key, None).await.expect(200);
     let cursor = page["next_cursor"].as_str().unwrap();
-    let body = world
-        .get(&world.home.path(&format!("/bundles?cursor={cursor}")))
-        .await;
-    assert!(
-        body.body
-            .get("bundles")
-            .is_none_or(|bundles| bundles == &json!([])),
-        "{}",
-        body.text
-    );
+    let body = world.get(&world.home.path(&format!("/bundles?cursor={cursor}"))).await;
+    assert!(body.body.get("bundles").is_none_or(|bundles| bundles == &json!([])), "{}", body.text);
 }
 
 #[tokio::test]
@@ -197,10 +151,7 @@ async fn the_same_slug_in_two_organisations_is_two_projects() {
     let stranger = world.stranger().await;
     assert_eq!(world.home.project.slug, stranger.project.slug);
     let mine = world.get("/api/v1/projects/edge").await.expect(200);
-    let theirs = world
-        .call("GET", "/api/v1/projects/edge", &stranger.key, None)
-        .await
-        .expect(200);
+    let theirs = world.call("GET", "/api/v1/projects/edge", &stranger.key, None).await.expect(200);
     assert_eq!(mine["project"]["id"], json!(world.home.project.id));
     assert_eq!(theirs["project"]["id"], json!(stranger.project.id));
 }

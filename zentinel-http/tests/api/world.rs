@@ -107,9 +107,7 @@ impl World {
         let blobs = Arc::new(ObjectBlobStore::memory(public_url.clone(), url_signer.clone()));
         let signer = Arc::new(MemorySigner::generate());
         let validator = Arc::new(InProcessValidator::new(ValidateOptions::default()));
-        let fleet = Fleet::load(as_store.clone(), as_clock.clone(), FleetOptions::default())
-            .await
-            .unwrap();
+        let fleet = Fleet::load(as_store.clone(), as_clock.clone(), FleetOptions::default()).await.unwrap();
         let engine = Arc::new(Engine::new(
             as_store.clone(),
             signer.clone(),
@@ -141,14 +139,7 @@ impl World {
             options,
         });
         let home = tenant(&*store, "Home", "Edge", now).await;
-        Self {
-            app: router(services.clone()),
-            store,
-            services,
-            clock,
-            handlers,
-            home,
-        }
+        Self { app: router(services.clone()), store, services, clock, handlers, home }
     }
 
     /// Without rate limits in the way.
@@ -169,16 +160,8 @@ impl World {
     pub(crate) async fn key(&self, scopes: &[ApiScope], bound: bool) -> String {
         let project = bound.then_some(self.home.project.id);
         let scopes: BTreeSet<ApiScope> = scopes.iter().copied().collect();
-        let (key, raw) = ApiKey::issue(
-            self.home.organisation.id,
-            project,
-            None,
-            "key",
-            scopes,
-            None,
-            self.now(),
-        )
-        .unwrap();
+        let (key, raw) =
+            ApiKey::issue(self.home.organisation.id, project, None, "key", scopes, None, self.now()).unwrap();
         insert(&*self.store, &key).await;
         raw.expose().to_owned()
     }
@@ -234,10 +217,7 @@ impl World {
     ) -> (NodeId, String) {
         let registration = Registration {
             name: name.to_owned(),
-            labels: labels
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect(),
+            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             version: Some("26.2.0".to_owned()),
             ..Registration::default()
         };
@@ -257,24 +237,13 @@ impl World {
         for _ in 0..100 {
             let mut ran = false;
             for queue in Queue::ALL {
-                for job in self
-                    .store
-                    .claim(queue, "test", 10, lease, self.now())
-                    .await
-                    .unwrap()
-                {
+                for job in self.store.claim(queue, "test", 10, lease, self.now()).await.unwrap() {
                     ran = true;
-                    let handler = self
-                        .handlers
-                        .iter()
-                        .find(|handler| handler.kind() == job.job.kind);
+                    let handler = self.handlers.iter().find(|handler| handler.kind() == job.job.kind);
                     match handler.unwrap().run(&job).await.unwrap() {
                         JobOutcome::Done => self.store.complete(&job, self.now()).await.unwrap(),
                         JobOutcome::Again(at) => {
-                            self.store
-                                .fail(&job, "again", Some(at), self.now())
-                                .await
-                                .unwrap();
+                            self.store.fail(&job, "again", Some(at), self.now()).await.unwrap();
                         }
                     }
                 }
@@ -289,9 +258,7 @@ impl World {
     /// A bundle that was created and compiled.
     pub(crate) async fn compiled(&self, tenant: &Tenant, version: &str) -> String {
         let body = json!({"version": version, "config_source": KDL});
-        let reply = self
-            .call("POST", &tenant.path("/bundles"), &tenant.key, Some(body))
-            .await;
+        let reply = self.call("POST", &tenant.path("/bundles"), &tenant.key, Some(body)).await;
         let id = reply.expect(201)["id"].as_str().unwrap().to_owned();
         self.run_jobs().await;
         id
@@ -313,17 +280,11 @@ impl World {
 
 pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
     let peer: SocketAddr = "198.51.100.7:50000".parse().unwrap();
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .extension(ConnectInfo(peer))
+    Request::builder().method(method).uri(path).extension(ConnectInfo(peer))
 }
 
 pub(crate) async fn insert<T: Record>(store: &dyn Store, record: &T) {
-    store
-        .commit(Changes::new().insert(record).unwrap())
-        .await
-        .unwrap();
+    store.commit(Changes::new().insert(record).unwrap()).await.unwrap();
 }
 
 async fn tenant(store: &dyn Store, name: &str, project: &str, now: Timestamp) -> Tenant {
@@ -334,11 +295,7 @@ async fn tenant(store: &dyn Store, name: &str, project: &str, now: Timestamp) ->
     insert(store, &organisation).await;
     insert(store, &project).await;
     insert(store, &key).await;
-    Tenant {
-        organisation,
-        project,
-        key: raw.expose().to_owned(),
-    }
+    Tenant { organisation, project, key: raw.expose().to_owned() }
 }
 
 /// A registration token of a tenant.
@@ -354,8 +311,5 @@ pub(crate) async fn registration_token(world: &World, tenant: &Tenant) -> Regist
 /// Ids of the items of a list, in order.
 pub(crate) fn ids(body: &Value, list: &str) -> Vec<String> {
     let items = body[list].as_array().unwrap();
-    items
-        .iter()
-        .map(|item| item["id"].as_str().unwrap().to_owned())
-        .collect()
+    items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
 }

@@ -33,33 +33,18 @@ async fn try_claims(world: &World, member: &Member, change: impl FnOnce(&mut Val
 #[tokio::test]
 async fn static_keys() {
     let world = World::new().await;
-    let (one, two) = (
-        world.member(&world.home, "one").await,
-        world.member(&world.home, "two").await,
-    );
+    let (one, two) = (world.member(&world.home, "one").await, world.member(&world.home, "two").await);
     world.node("POST", &one, "/heartbeat", None).await.expect(200);
-    world
-        .call("POST", &one.path("/heartbeat"), &[], None)
-        .await
-        .expect_error(401, MISSING);
+    world.call("POST", &one.path("/heartbeat"), &[], None).await.expect_error(401, MISSING);
     let other_scheme = [("authorization", "Basic abc")];
-    world
-        .call("POST", &one.path("/heartbeat"), &other_scheme, None)
-        .await
-        .expect_error(401, MISSING);
+    world.call("POST", &one.path("/heartbeat"), &other_scheme, None).await.expect_error(401, MISSING);
     let wrong = [("x-zentinel-node-key", "wrong")];
-    world
-        .call("POST", &one.path("/heartbeat"), &wrong, None)
-        .await
-        .expect_error(401, "Invalid node key");
+    world.call("POST", &one.path("/heartbeat"), &wrong, None).await.expect_error(401, "Invalid node key");
 
     let (mine, stranger) = (one.key.clone(), world.stranger().await);
     let foreign = world.member(&stranger, "foreign").await;
     for id in [two.id, foreign.id, NodeId::random()] {
-        let as_one = Member {
-            id,
-            key: mine.clone(),
-        };
+        let as_one = Member { id, key: mine.clone() };
         for (method, rest) in [
             ("POST", "/heartbeat"),
             ("GET", "/bundles/latest"),
@@ -71,16 +56,11 @@ async fn static_keys() {
             ("POST", "/key/rotate"),
             ("GET", "/signing-keys"),
         ] {
-            world
-                .node(method, &as_one, rest, None)
-                .await
-                .expect_error(403, "Node id mismatch");
+            world.node(method, &as_one, rest, None).await.expect_error(403, "Node id mismatch");
         }
     }
     let malformed = [("x-zentinel-node-key", mine.as_str())];
-    let reply = world
-        .call("POST", "/api/v1/nodes/not-an-id/heartbeat", &malformed, None)
-        .await;
+    let reply = world.call("POST", "/api/v1/nodes/not-an-id/heartbeat", &malformed, None).await;
     reply.expect_error(404, "Node not found");
 }
 
@@ -88,22 +68,13 @@ async fn static_keys() {
 async fn a_bearer_token_takes_precedence() {
     let world = World::new().await;
     let member = world.member(&world.home, "edge").await;
-    let both = [
-        ("authorization", "Bearer nonsense"),
-        ("x-zentinel-node-key", member.key.as_str()),
-    ];
+    let both = [("authorization", "Bearer nonsense"), ("x-zentinel-node-key", member.key.as_str())];
     let reply = world.call("POST", &member.path("/heartbeat"), &both, None).await;
     reply.expect_error(401, "Authentication failed");
     let token = world.jwt(&member).await;
     let bearer = format!("bearer {token}");
-    let both = [
-        ("authorization", bearer.as_str()),
-        ("x-zentinel-node-key", "wrong"),
-    ];
-    world
-        .call("POST", &member.path("/heartbeat"), &both, None)
-        .await
-        .expect(200);
+    let both = [("authorization", bearer.as_str()), ("x-zentinel-node-key", "wrong")];
+    world.call("POST", &member.path("/heartbeat"), &both, None).await.expect(200);
 }
 
 #[tokio::test]
@@ -112,9 +83,7 @@ async fn tokens_end_and_are_checked_claim_by_claim() {
     let member = world.member(&world.home, "edge").await;
     let now = world.now().timestamp();
     try_claims(&world, &member, |_| {}).await.expect(200);
-    try_claims(&world, &member, |claims| claims["exp"] = json!(now))
-        .await
-        .expect_error(401, "Token expired");
+    try_claims(&world, &member, |claims| claims["exp"] = json!(now)).await.expect_error(401, "Token expired");
     for change in [
         (|claims: &mut Value, _| claims["exp"] = json!(null)) as fn(&mut Value, i64),
         |claims, now| claims["exp"] = json!((now + 60).to_string()),
@@ -144,74 +113,30 @@ async fn forged_tokens() {
     let member = world.member(&world.home, "edge").await;
     let home = world.home.organisation.id;
     let path = member.path("/heartbeat");
-    let good = world
-        .forge(
-            home,
-            json!({"alg": "EdDSA", "kid": null}),
-            &claims(&world, &member),
-        )
-        .await;
+    let good = world.forge(home, json!({"alg": "EdDSA", "kid": null}), &claims(&world, &member)).await;
     let (input, _) = good.rsplit_once('.').unwrap();
     let spoilt = format!("{input}.{}", URL_SAFE_NO_PAD.encode([1_u8; 64]));
-    world
-        .bearer("POST", &path, &spoilt)
-        .await
-        .expect_error(401, "Invalid token signature");
+    world.bearer("POST", &path, &spoilt).await.expect_error(401, "Invalid token signature");
     let (header, rest) = good.split_once('.').unwrap();
     let mut other = claims(&world, &member);
     other["exp"] = json!(world.now().timestamp() + 9_999);
     let signature = rest.split_once('.').unwrap().1;
-    let altered = format!(
-        "{header}.{}.{signature}",
-        URL_SAFE_NO_PAD.encode(other.to_string())
-    );
-    world
-        .bearer("POST", &path, &altered)
-        .await
-        .expect_error(401, "Invalid token signature");
+    let altered = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(other.to_string()));
+    world.bearer("POST", &path, &altered).await.expect_error(401, "Invalid token signature");
 
     for alg in ["none", "HS256", "RS256", "ES256"] {
-        let token = world
-            .forge(home, json!({"alg": alg, "kid": null}), &claims(&world, &member))
-            .await;
-        world
-            .bearer("POST", &path, &token)
-            .await
-            .expect_error(401, "Authentication failed");
+        let token = world.forge(home, json!({"alg": alg, "kid": null}), &claims(&world, &member)).await;
+        world.bearer("POST", &path, &token).await.expect_error(401, "Authentication failed");
     }
-    let kid = &world
-        .services
-        .signer
-        .public_keys(&Scope::Organisation(home))
-        .await
-        .unwrap()[0]
-        .key_id;
+    let kid = &world.services.signer.public_keys(&Scope::Organisation(home)).await.unwrap()[0].key_id;
     let header = URL_SAFE_NO_PAD.encode(json!({"alg": "none", "kid": kid}).to_string());
-    let unsigned = format!(
-        "{header}.{}.",
-        URL_SAFE_NO_PAD.encode(claims(&world, &member).to_string())
-    );
-    world
-        .bearer("POST", &path, &unsigned)
-        .await
-        .expect_error(401, "Authentication failed");
+    let unsigned = format!("{header}.{}.", URL_SAFE_NO_PAD.encode(claims(&world, &member).to_string()));
+    world.bearer("POST", &path, &unsigned).await.expect_error(401, "Authentication failed");
     let nameless = URL_SAFE_NO_PAD.encode(json!({"alg": "EdDSA"}).to_string());
     let nameless = format!("{nameless}.{rest}");
-    world
-        .bearer("POST", &path, &nameless)
-        .await
-        .expect_error(401, "Authentication failed");
-    let unknown = world
-        .forge(
-            home,
-            json!({"alg": "EdDSA", "kid": "sk_x"}),
-            &claims(&world, &member),
-        )
-        .await;
-    world
-        .bearer("POST", &path, &unknown)
-        .await
-        .expect_error(401, "Unknown signing key");
+    world.bearer("POST", &path, &nameless).await.expect_error(401, "Authentication failed");
+    let unknown = world.forge(home, json!({"alg": "EdDSA", "kid": "sk_x"}), &claims(&world, &member)).await;
+    world.bearer("POST", &path, &unknown).await.expect_error(401, "Unknown signing key");
 }
 
 #[tokio::test]
@@ -223,33 +148,19 @@ async fn another_organisations_key_signs_nothing_here() {
     let path = member.path("/heartbeat");
     let header = || json!({"alg": "EdDSA", "kid": null});
     // It claims to be of the node's organisation: no such key there.
-    let token = world
-        .forge(stranger.organisation.id, header(), &claims(&world, &member))
-        .await;
-    world
-        .bearer("POST", &path, &token)
-        .await
-        .expect_error(401, "Unknown signing key");
+    let token = world.forge(stranger.organisation.id, header(), &claims(&world, &member)).await;
+    world.bearer("POST", &path, &token).await.expect_error(401, "Unknown signing key");
     // It is honest about its organisation: genuine, but not this node's.
     let mut honest = claims(&world, &member);
     honest["org"] = json!(stranger.organisation.id);
     let token = world.forge(stranger.organisation.id, header(), &honest).await;
-    world
-        .bearer("POST", &path, &token)
-        .await
-        .expect_error(401, "Authentication failed");
+    world.bearer("POST", &path, &token).await.expect_error(401, "Authentication failed");
 }
 
 async fn signing_key(world: &World) -> SigningKey {
     let scope = Scope::Organisation(world.home.organisation.id);
     let newest = world.services.signer.public_keys(&scope).await.unwrap().remove(0);
-    world
-        .store
-        .find_by_key::<SigningKey>(&newest.key_id)
-        .await
-        .unwrap()
-        .unwrap()
-        .value
+    world.store.find_by_key::<SigningKey>(&newest.key_id).await.unwrap().unwrap().value
 }
 
 #[tokio::test]
@@ -276,75 +187,44 @@ async fn a_key_that_had_ended_issued_nothing() {
     let token = world.jwt(&member).await;
     let key = signing_key(&world).await;
     let ended = world.now() - std::time::Duration::from_secs(5);
-    world
-        .change::<SigningKey>(key.id, |key| key.expires_at = Some(ended))
-        .await;
+    world.change::<SigningKey>(key.id, |key| key.expires_at = Some(ended)).await;
     let refused = world.bearer("POST", &member.path("/heartbeat"), &token).await;
     refused.expect_error(401, "Authentication failed");
     // One that ends later does not spoil what it signed before.
     let ends = world.now() + std::time::Duration::from_secs(5);
-    world
-        .change::<SigningKey>(key.id, |key| key.expires_at = Some(ends))
-        .await;
+    world.change::<SigningKey>(key.id, |key| key.expires_at = Some(ends)).await;
     world.advance(10);
-    world
-        .bearer("POST", &member.path("/heartbeat"), &token)
-        .await
-        .expect(200);
+    world.bearer("POST", &member.path("/heartbeat"), &token).await.expect(200);
 }
 
 #[tokio::test]
 async fn a_remembered_token_ends_with_its_time_its_node_and_a_revocation() {
     let world = World::new().await;
-    let (one, two) = (
-        world.member(&world.home, "one").await,
-        world.member(&world.home, "two").await,
-    );
+    let (one, two) = (world.member(&world.home, "one").await, world.member(&world.home, "two").await);
     let token = world.jwt(&one).await;
     let path = one.path("/heartbeat");
     world.bearer("POST", &path, &token).await.expect(200);
     let two_path = two.path("/heartbeat");
-    world
-        .bearer("POST", &two_path, &token)
-        .await
-        .expect_error(403, "Node id mismatch");
+    world.bearer("POST", &two_path, &token).await.expect_error(403, "Node id mismatch");
     let second = world.jwt(&two).await;
 
     world.advance(30);
     let now = world.now();
-    world
-        .change::<Node>(one.id, |node| node.tokens_valid_after = Some(now))
-        .await;
-    world
-        .eventually(|| world.known(one.id).tokens_valid_after.is_some())
-        .await;
-    world
-        .bearer("POST", &path, &token)
-        .await
-        .expect_error(401, "Authentication failed");
+    world.change::<Node>(one.id, |node| node.tokens_valid_after = Some(now)).await;
+    world.eventually(|| world.known(one.id).tokens_valid_after.is_some()).await;
+    world.bearer("POST", &path, &token).await.expect_error(401, "Authentication failed");
     let renewed = world.jwt(&one).await;
     world.bearer("POST", &path, &renewed).await.expect(200);
 
     let read = world.read::<Node>(one.id).await;
     world.store.commit(Changes::new().delete(&read)).await.unwrap();
-    world
-        .eventually(|| world.services.fleet.snapshot(one.id).is_none())
-        .await;
-    world
-        .bearer("POST", &path, &renewed)
-        .await
-        .expect_error(401, "Node not found");
-    world
-        .node("POST", &one, "/heartbeat", None)
-        .await
-        .expect_error(401, "Invalid node key");
+    world.eventually(|| world.services.fleet.snapshot(one.id).is_none()).await;
+    world.bearer("POST", &path, &renewed).await.expect_error(401, "Node not found");
+    world.node("POST", &one, "/heartbeat", None).await.expect_error(401, "Invalid node key");
 
     world.bearer("POST", &two_path, &second).await.expect(200);
     world.advance(43_200);
-    world
-        .bearer("POST", &two_path, &second)
-        .await
-        .expect_error(401, "Token expired");
+    world.bearer("POST", &two_path, &second).await.expect_error(401, "Token expired");
 }
 
 #[tokio::test]
@@ -356,31 +236,19 @@ async fn a_node_of_another_replica_is_found_in_the_store() {
     world.node("POST", &member, "/heartbeat", None).await.expect(200);
     let token = world.jwt(&member).await;
     world.services.fleet.forget(member.id);
-    world
-        .bearer("POST", &member.path("/heartbeat"), &token)
-        .await
-        .expect(200);
+    world.bearer("POST", &member.path("/heartbeat"), &token).await.expect(200);
 }
 
 #[tokio::test]
 async fn a_node_may_call_six_hundred_times_a_minute() {
     let world = World::with(|options: &mut HttpOptions| {
-        options.rate_limits = RateLimits {
-            registration: 1_000,
-            ..RateLimits::default()
-        };
+        options.rate_limits = RateLimits { registration: 1_000, ..RateLimits::default() };
     })
     .await;
-    let (one, two) = (
-        world.member(&world.home, "one").await,
-        world.member(&world.home, "two").await,
-    );
+    let (one, two) = (world.member(&world.home, "one").await, world.member(&world.home, "two").await);
     for _ in 0..600 {
         let reply = world.node("GET", &one, "/bundles/latest", None).await;
-        assert_eq!(
-            (reply.status.as_u16(), reply.header("x-ratelimit-limit")),
-            (200, "600")
-        );
+        assert_eq!((reply.status.as_u16(), reply.header("x-ratelimit-limit")), (200, "600"));
     }
     let reply = world.node("POST", &one, "/heartbeat", None).await;
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (429, "55"));
@@ -389,11 +257,7 @@ async fn a_node_may_call_six_hundred_times_a_minute() {
     let mut last = 0;
     for _ in 0..301 {
         let wrong = [("x-zentinel-node-key", "wrong")];
-        last = world
-            .call("POST", &two.path("/heartbeat"), &wrong, None)
-            .await
-            .status
-            .as_u16();
+        last = world.call("POST", &two.path("/heartbeat"), &wrong, None).await.status.as_u16();
     }
     assert_eq!(last, 429);
     world.node("POST", &two, "/heartbeat", None).await.expect(200);

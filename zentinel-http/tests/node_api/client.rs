@@ -27,11 +27,7 @@ async fn a_nodes_life() {
         max_uses: Some(1),
         ..NewRegistrationToken::default()
     };
-    let token = operator(&world)
-        .create_registration_token(slug, &new)
-        .await
-        .unwrap()
-        .token;
+    let token = operator(&world).create_registration_token(slug, &new).await.unwrap().token;
     let client = NodeClient::new(world.url.clone()).unwrap();
     let request = RegisterRequest {
         name: "edge-1".to_owned(),
@@ -42,10 +38,7 @@ async fn a_nodes_life() {
     assert!(!format!("{me:?}").contains(me.node_key.expose()));
     assert_eq!((me.project_id, me.poll_interval_s), (world.home.project.id, 30));
     let again = client.register(slug, Some(&token), &request).await.unwrap_err();
-    assert_eq!(
-        (again.kind(), again.message()),
-        (Kind::Unauthenticated, "Registration token required")
-    );
+    assert_eq!((again.kind(), again.message()), (Kind::Unauthenticated, "Registration token required"));
 
     let client = client.with_credentials(me.node_id, me.node_key);
     let beat = HeartbeatRequest::with_status("healthy").measuring("error_rate", 0.5);
@@ -67,22 +60,11 @@ async fn a_nodes_life() {
         event_id: Some("1".to_owned()),
     };
     assert_eq!(client.events(vec![event]).await.unwrap().count, 1);
-    assert_eq!(
-        client.config("a").await.unwrap().config_hash,
-        Sha256Digest::of(b"a")
-    );
-    let ack = client
-        .metrics(&MetricsRequest {
-            metrics: vec![json!(1)],
-            request_logs: vec![],
-        })
-        .await
-        .unwrap();
+    assert_eq!(client.config("a").await.unwrap().config_hash, Sha256Digest::of(b"a"));
+    let ack =
+        client.metrics(&MetricsRequest { metrics: vec![json!(1)], request_logs: vec![] }).await.unwrap();
     assert_eq!((ack.metrics_ingested, ack.rejected.len()), (0, 1));
-    let waf = client
-        .waf_events(vec![json!({"rule_type": "xss", "action": "logged"})])
-        .await
-        .unwrap();
+    let waf = client.waf_events(vec![json!({"rule_type": "xss", "action": "logged"})]).await.unwrap();
     assert_eq!(waf.events_ingested, 1);
     let nodes = operator(&world).nodes(slug, None).await.unwrap();
     assert_eq!((nodes.total, nodes.items[0].status), (1, NodeStatus::Online));
@@ -94,31 +76,19 @@ async fn from_the_bundle_to_its_bytes() {
     let slug = world.home.project.slug.as_str();
     let member = world.member(&world.home, "edge").await;
     let client = world.client(&member);
-    let Poll::NoUpdate { etag, poll_after } = client.poll(None, None).await.unwrap() else {
-        panic!()
-    };
+    let Poll::NoUpdate { etag, poll_after } = client.poll(None, None).await.unwrap() else { panic!() };
     assert!((27..=33).contains(&poll_after.as_secs()));
     let same = client.poll(None, etag.as_deref()).await.unwrap();
     assert!(matches!(same, Poll::NotModified { .. }) && same.etag().is_none());
 
     let bundle = world.compiled(&world.home, "1.0.0").await;
-    let compiled = operator(&world)
-        .wait_until_compiled(slug, bundle.id, Duration::from_secs(5))
-        .await
-        .unwrap();
-    assert_eq!(
-        (compiled.status, compiled.checksum),
-        (BundleStatus::Compiled, bundle.checksum)
-    );
+    let compiled =
+        operator(&world).wait_until_compiled(slug, bundle.id, Duration::from_secs(5)).await.unwrap();
+    assert_eq!((compiled.status, compiled.checksum), (BundleStatus::Compiled, bundle.checksum));
     let waiting = client.poll(Some(Duration::from_secs(20)), etag.as_deref());
     let (answer, ()) = tokio::join!(waiting, world.assign(&world.home, bundle.id, member.id));
-    let Poll::Update(offer) = answer.unwrap() else {
-        panic!()
-    };
-    assert_eq!(
-        (offer.bundle_id, Some(offer.checksum)),
-        (bundle.id, bundle.checksum)
-    );
+    let Poll::Update(offer) = answer.unwrap() else { panic!() };
+    assert_eq!((offer.bundle_id, Some(offer.checksum)), (bundle.id, bundle.checksum));
     assert!(offer.statement.is_some() && offer.etag.is_some());
 
     let size = offer.size_bytes;
@@ -127,18 +97,9 @@ async fn from_the_bundle_to_its_bytes() {
     let from = size / 3;
     let rest = client.download(&offer.download_url, from, size).await.unwrap();
     assert_eq!(rest, whole.slice(usize::try_from(from).unwrap()..));
-    assert!(
-        client
-            .download(&offer.download_url, size, size)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(client.download(&offer.download_url, size, size).await.unwrap().is_empty());
     for from in [0, from] {
-        let error = client
-            .download(&offer.download_url, from, size - 1)
-            .await
-            .unwrap_err();
+        let error = client.download(&offer.download_url, from, size - 1).await.unwrap_err();
         assert_eq!(error.kind(), Kind::TooLarge);
     }
     let mut seen = 0;
@@ -150,16 +111,10 @@ async fn from_the_bundle_to_its_bytes() {
     assert_eq!(seen, size);
     world.advance(3_601);
     let error = client.download(&offer.download_url, 0, size).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.message()),
-        (Kind::Forbidden, "Download URL has expired")
-    );
+    assert_eq!((error.kind(), error.message()), (Kind::Forbidden, "Download URL has expired"));
     world.blobs.away.store(true, Ordering::SeqCst);
     let error = client.poll(None, None).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), retry_after(&error)),
-        (Kind::Unavailable, Some(Duration::from_secs(5)))
-    );
+    assert_eq!((error.kind(), retry_after(&error)), (Kind::Unavailable, Some(Duration::from_secs(5))));
 }
 
 #[tokio::test]
@@ -180,49 +135,25 @@ async fn an_operators_errand() {
     assert_eq!(created.status, BundleStatus::Pending);
     let taken = operator.create_bundle(slug, &new).await.unwrap_err();
     assert_eq!(taken.fields()["version"], ["has already been taken"]);
-    let early = operator
-        .create_rollout(slug, &NewRollout::of(created.id))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (early.kind(), early.message()),
-        (Kind::Conflict, "Bundle must be compiled before rollout")
-    );
-    let slow = operator
-        .wait_until_compiled(slug, created.id, Duration::from_millis(100))
-        .await
-        .unwrap_err();
+    let early = operator.create_rollout(slug, &NewRollout::of(created.id)).await.unwrap_err();
+    assert_eq!((early.kind(), early.message()), (Kind::Conflict, "Bundle must be compiled before rollout"));
+    let slow = operator.wait_until_compiled(slug, created.id, Duration::from_millis(100)).await.unwrap_err();
     assert_eq!(slow.kind(), Kind::Timeout);
 
     let member = world.member(&world.home, "edge").await;
     let bundle = world.compiled(&world.home, "1.0.0").await;
-    let rollout = operator
-        .create_rollout(slug, &NewRollout::of(bundle.id))
-        .await
-        .unwrap();
+    let rollout = operator.create_rollout(slug, &NewRollout::of(bundle.id)).await.unwrap();
     assert_eq!(rollout.state, RolloutState::Running);
     let detail = operator.rollout(slug, rollout.id).await.unwrap();
-    assert_eq!(
-        (detail.rollout.id, detail.progress.total, detail.steps.len()),
-        (rollout.id, 1, 1)
-    );
+    assert_eq!((detail.rollout.id, detail.progress.total, detail.steps.len()), (rollout.id, 1, 1));
     let held = operator.steer_rollout(slug, rollout.id, "pause").await.unwrap();
     assert_eq!(held.state, RolloutState::Paused);
     assert_eq!(operator.rollouts(slug, None).await.unwrap().total, 1);
     assert_eq!(operator.node(slug, member.id).await.unwrap().name, "edge");
     assert_eq!(operator.bundles(slug, None).await.unwrap().items.len(), 2);
     operator.steer_rollout(slug, rollout.id, "cancel").await.unwrap();
-    assert_eq!(
-        operator
-            .assign_bundle(slug, bundle.id, &[member.id])
-            .await
-            .unwrap(),
-        1
-    );
-    assert_eq!(
-        operator.revoke_bundle(slug, bundle.id).await.unwrap().status,
-        BundleStatus::Revoked
-    );
+    assert_eq!(operator.assign_bundle(slug, bundle.id, &[member.id]).await.unwrap(), 1);
+    assert_eq!(operator.revoke_bundle(slug, bundle.id).await.unwrap().status, BundleStatus::Revoked);
     operator.delete_node(slug, member.id).await.unwrap();
     let gone = operator.node(slug, NodeId::random()).await.unwrap_err();
     assert_eq!((gone.kind(), gone.message()), (Kind::NotFound, "Node not found"));
@@ -234,26 +165,15 @@ async fn a_server_that_refuses_or_is_not_there() {
     let client = NodeClient::new(world.url.clone()).unwrap();
     let request = RegisterRequest::default();
     assert_eq!(
-        client
-            .heartbeat(&HeartbeatRequest::default())
-            .await
-            .unwrap_err()
-            .kind(),
+        client.heartbeat(&HeartbeatRequest::default()).await.unwrap_err().kind(),
         Kind::Unauthenticated
     );
     let first = client.register("edge", None, &request).await.unwrap_err();
     assert_eq!(first.kind(), Kind::Unauthenticated);
     let second = client.register("edge", None, &request).await.unwrap_err();
-    assert_eq!(
-        (second.kind(), retry_after(&second)),
-        (Kind::RateLimited, Some(Duration::from_secs(55)))
-    );
+    assert_eq!((second.kind(), retry_after(&second)), (Kind::RateLimited, Some(Duration::from_secs(55))));
 
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = Url::parse(&format!("http://{nobody}/blobs/x?signature=secret")).unwrap();
     let away = NodeClient::new(url.clone()).unwrap();
     let error = away.register("edge", None, &request).await.unwrap_err();

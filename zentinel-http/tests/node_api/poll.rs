@@ -36,21 +36,13 @@ async fn nothing_to_do_is_said_with_jitter_and_confirmed_with_304() {
         assert_eq!(body, expected);
         hints.insert(body["poll_after_s"].as_u64().unwrap());
     }
-    assert!(
-        hints.len() > 1 && hints.iter().all(|hint| (27..=33).contains(hint)),
-        "{hints:?}"
-    );
+    assert!(hints.len() > 1 && hints.iter().all(|hint| (27..=33).contains(hint)), "{hints:?}");
     let etag = poll(&world, &member, "", None).await.header("etag").to_owned();
     let same = poll(&world, &member, "", Some(&etag)).await;
-    assert_eq!(
-        (same.status.as_u16(), same.bytes.len(), same.header("etag")),
-        (304, 0, etag.as_str())
-    );
+    assert_eq!((same.status.as_u16(), same.bytes.len(), same.header("etag")), (304, 0, etag.as_str()));
     assert!((27..=33).contains(&same.header("x-zentinel-poll-after").parse::<u64>().unwrap()));
     poll(&world, &member, "", Some("\"ffff\"")).await.expect(200);
-    poll(&world, &member, "?wait=x", None)
-        .await
-        .expect_fields(&["wait"]);
+    poll(&world, &member, "?wait=x", None).await.expect_fields(&["wait"]);
 }
 
 #[tokio::test]
@@ -82,24 +74,15 @@ async fn an_update_carries_everything_a_node_checks() {
         clock_skew_seconds: 0,
     };
     let statement = envelope.verify(&pinned, &expectation).unwrap();
-    assert_eq!(
-        (statement.bundle_id, Some(statement.archive_sha256)),
-        (bundle.id, bundle.checksum)
-    );
+    assert_eq!((statement.bundle_id, Some(statement.archive_sha256)), (bundle.id, bundle.checksum));
     let url = body["download_url"].as_str().unwrap();
     let archive = reqwest::get(url).await.unwrap().bytes().await.unwrap();
-    assert_eq!(
-        zentinel_core::Sha256Digest::of(&archive),
-        statement.archive_sha256
-    );
+    assert_eq!(zentinel_core::Sha256Digest::of(&archive), statement.archive_sha256);
 
     // Known: 304. Active: nothing to do.
     assert_eq!(poll(&world, &member, "", Some(&etag)).await.status.as_u16(), 304);
     let beat = json!({"health": {"status": "healthy"}, "active_bundle_id": bundle.id});
-    world
-        .node("POST", &member, "/heartbeat", Some(beat))
-        .await
-        .expect(200);
+    world.node("POST", &member, "/heartbeat", Some(beat)).await.expect(200);
     let done = poll(&world, &member, "", Some(&etag)).await.expect(200);
     assert_eq!(done["no_update"], true);
 }
@@ -108,77 +91,33 @@ async fn an_update_carries_everything_a_node_checks() {
 async fn a_revoked_bundle_is_not_handed_out() {
     let world = World::new().await;
     let (member, bundle) = assigned(&world).await;
-    assert_eq!(
-        poll(&world, &member, "", None).await.expect(200)["bundle_id"],
-        json!(bundle.id)
-    );
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
     // Only the bundle changes, as if the node's record had not been written yet.
-    world
-        .change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Revoked)
-        .await;
+    world.change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Revoked).await;
     let body = poll(&world, &member, "", None).await.expect(200);
     assert_eq!(body["no_update"], true);
-    world
-        .change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Superseded)
-        .await;
-    assert_eq!(
-        poll(&world, &member, "", None).await.expect(200)["bundle_id"],
-        json!(bundle.id)
-    );
-    world
-        .services
-        .engine
-        .revoke(&world.home.scope(), Actor::System, bundle.id)
-        .await
-        .unwrap_err();
-    world
-        .change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Compiled)
-        .await;
-    world
-        .services
-        .engine
-        .revoke(&world.home.scope(), Actor::System, bundle.id)
-        .await
-        .unwrap();
+    world.change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Superseded).await;
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
+    world.services.engine.revoke(&world.home.scope(), Actor::System, bundle.id).await.unwrap_err();
+    world.change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Compiled).await;
+    world.services.engine.revoke(&world.home.scope(), Actor::System, bundle.id).await.unwrap();
     world.eventually(|| world.known(member.id).target.is_none()).await;
-    assert_eq!(
-        poll(&world, &member, "", None).await.expect(200)["no_update"],
-        true
-    );
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);
 }
 
 #[tokio::test]
 async fn a_node_that_may_not_have_it_gets_nothing() {
     let world = World::new().await;
     let (member, bundle) = assigned(&world).await;
-    world
-        .change::<Node>(member.id, |node| node.pinned_bundle_id = Some(BundleId::random()))
-        .await;
-    world
-        .eventually(|| world.known(member.id).pinned_bundle_id.is_some())
-        .await;
-    assert_eq!(
-        poll(&world, &member, "", None).await.expect(200)["no_update"],
-        true
-    );
-    world
-        .change::<Node>(member.id, |node| node.pinned_bundle_id = Some(bundle.id))
-        .await;
-    world
-        .eventually(|| world.known(member.id).pinned_bundle_id == Some(bundle.id))
-        .await;
-    assert_eq!(
-        poll(&world, &member, "", None).await.expect(200)["bundle_id"],
-        json!(bundle.id)
-    );
-    world
-        .change::<Node>(member.id, |node| node.approved = false)
-        .await;
+    world.change::<Node>(member.id, |node| node.pinned_bundle_id = Some(BundleId::random())).await;
+    world.eventually(|| world.known(member.id).pinned_bundle_id.is_some()).await;
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);
+    world.change::<Node>(member.id, |node| node.pinned_bundle_id = Some(bundle.id)).await;
+    world.eventually(|| world.known(member.id).pinned_bundle_id == Some(bundle.id)).await;
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
+    world.change::<Node>(member.id, |node| node.approved = false).await;
     world.eventually(|| !world.known(member.id).approved).await;
-    assert_eq!(
-        poll(&world, &member, "", None).await.expect(200)["no_update"],
-        true
-    );
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);
 }
 
 #[tokio::test]
@@ -192,19 +131,10 @@ async fn a_rollback_says_so() {
             }
         })
         .await;
-    let has_reason = || {
-        world
-            .known(member.id)
-            .target
-            .as_ref()
-            .is_some_and(|target| target.reason.is_some())
-    };
+    let has_reason = || world.known(member.id).target.as_ref().is_some_and(|target| target.reason.is_some());
     world.eventually(has_reason).await;
     let body = poll(&world, &member, "", None).await.expect(200);
-    assert_eq!(
-        (&body["bundle_id"], &body["reason"]),
-        (&json!(bundle.id), &json!("rollback"))
-    );
+    assert_eq!((&body["bundle_id"], &body["reason"]), (&json!(bundle.id), &json!("rollback")));
 }
 
 #[tokio::test]
@@ -222,10 +152,7 @@ async fn a_long_poll_wakes_up_when_there_is_news() {
         let (reply, ()) = tokio::join!(poll(&world, &member, "?wait=30", known), assign);
         assert_eq!(reply.expect(200)["bundle_id"], json!(bundle.id));
         let took = begun.elapsed();
-        assert!(
-            took > Duration::from_millis(150) && took < Duration::from_secs(10),
-            "{took:?}"
-        );
+        assert!(took > Duration::from_millis(150) && took < Duration::from_secs(10), "{took:?}");
         world.change::<Node>(member.id, |node| node.target = None).await;
         world.eventually(|| world.known(member.id).target.is_none()).await;
     }
@@ -242,15 +169,10 @@ async fn a_long_poll_ends_and_is_capped() {
     let same = poll(&world, &member, "?wait=3600", Some(&etag)).await;
     assert_eq!(same.status.as_u16(), 304);
     let took = begun.elapsed();
-    assert!(
-        took >= Duration::from_millis(600) && took < Duration::from_secs(10),
-        "{took:?}"
-    );
+    assert!(took >= Duration::from_millis(600) && took < Duration::from_secs(10), "{took:?}");
     // What the caller does not know yet is not held back.
     let begun = Instant::now();
-    poll(&world, &member, "?wait=3600", Some("\"abc\""))
-        .await
-        .expect(200);
+    poll(&world, &member, "?wait=3600", Some("\"abc\"")).await.expect(200);
     assert!(begun.elapsed() < Duration::from_millis(250));
 }
 
@@ -290,19 +212,10 @@ async fn polls_and_heartbeats_read_nothing_from_the_store() {
     // The first of each fills the memory.
     for round in 0..5 {
         let before = world.store.reads.load(Ordering::SeqCst);
-        assert_eq!(
-            poll(&world, &member, "", None).await.expect(200)["bundle_id"],
-            json!(bundle.id)
-        );
+        assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
         assert_eq!(poll(&world, &idle, "", None).await.expect(200)["no_update"], true);
-        world
-            .bearer("GET", &idle.path("/bundles/latest"), &token)
-            .await
-            .expect(200);
-        world
-            .node("POST", &idle, "/heartbeat", Some(beat.clone()))
-            .await
-            .expect(200);
+        world.bearer("GET", &idle.path("/bundles/latest"), &token).await.expect(200);
+        world.node("POST", &idle, "/heartbeat", Some(beat.clone())).await.expect(200);
         let reads = world.store.reads.load(Ordering::SeqCst) - before;
         assert_eq!(reads > 0, round == 0, "round {round}: {reads} reads");
     }
@@ -328,8 +241,5 @@ async fn an_absent_object_store_is_503_and_passes() {
     let reply = poll(&world, &member, "", None).await;
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, "5"));
     world.blobs.away.store(false, Ordering::SeqCst);
-    assert_eq!(
-        poll(&world, &member, "", None).await.expect(200)["bundle_id"],
-        json!(bundle.id)
-    );
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
 }

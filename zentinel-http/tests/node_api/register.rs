@@ -41,31 +41,16 @@ async fn a_token_lets_a_node_in_from_each_of_its_places() {
         assert_eq!(snapshot.node.labels["rack"], "12");
     }
     assert_eq!(world.read::<RegistrationToken>(token.id).await.uses.used, 3);
-    let fourth = world
-        .call(
-            "POST",
-            &path,
-            &[("x-zentinel-join-token", raw)],
-            Some(json!({"name": "d"})),
-        )
-        .await;
+    let fourth =
+        world.call("POST", &path, &[("x-zentinel-join-token", raw)], Some(json!({"name": "d"}))).await;
     fourth.expect_error(401, REQUIRED);
     let scope = world.home.scope();
-    let audit = world
-        .store
-        .read_log(&scope, &LogQuery::newest(LogKind::Audit, 10))
-        .await
-        .unwrap();
-    let registered: Vec<_> = audit
-        .iter()
-        .filter(|entry| entry.row.body["action"] == "node.registered")
-        .collect();
+    let audit = world.store.read_log(&scope, &LogQuery::newest(LogKind::Audit, 10)).await.unwrap();
+    let registered: Vec<_> =
+        audit.iter().filter(|entry| entry.row.body["action"] == "node.registered").collect();
     assert_eq!(registered.len(), 3);
     assert_eq!(registered[0].row.body["metadata"]["name"], "c");
-    assert_eq!(
-        registered[0].row.body["metadata"]["registration_token_id"],
-        json!(token.id)
-    );
+    assert_eq!(registered[0].row.body["metadata"]["registration_token_id"], json!(token.id));
 }
 
 #[tokio::test]
@@ -73,43 +58,23 @@ async fn nothing_usable_is_401() {
     let world = World::new().await;
     let path = world.home.register_path();
     let body = || Some(json!({"name": "edge"}));
-    world
-        .call("POST", &path, &[], body())
-        .await
-        .expect_error(401, REQUIRED);
-    for headers in [
-        ("authorization", "Bearer nonsense"),
-        ("x-zentinel-join-token", "nonsense"),
-    ] {
-        world
-            .call("POST", &path, &[headers], body())
-            .await
-            .expect_error(401, REQUIRED);
+    world.call("POST", &path, &[], body()).await.expect_error(401, REQUIRED);
+    for headers in [("authorization", "Bearer nonsense"), ("x-zentinel-join-token", "nonsense")] {
+        world.call("POST", &path, &[headers], body()).await.expect_error(401, REQUIRED);
     }
     // Nobody learns which projects exist.
     let unknown = "/api/v1/projects/nowhere/nodes/register";
-    world
-        .call("POST", unknown, &[], body())
-        .await
-        .expect_error(401, REQUIRED);
+    world.call("POST", unknown, &[], body()).await.expect_error(401, REQUIRED);
 
     let (token, raw) = world.token(&world.home, None).await;
     let headers = [("x-zentinel-join-token", raw.expose())];
     let now = world.now();
-    world
-        .change::<RegistrationToken>(token.id, |token| token.revoked_at = Some(now))
-        .await;
-    world
-        .call("POST", &path, &headers, body())
-        .await
-        .expect_error(401, REQUIRED);
+    world.change::<RegistrationToken>(token.id, |token| token.revoked_at = Some(now)).await;
+    world.call("POST", &path, &headers, body()).await.expect_error(401, REQUIRED);
     let (_, raw) = world.token(&world.home, None).await;
     world.advance(3_601);
     let headers = [("x-zentinel-join-token", raw.expose())];
-    world
-        .call("POST", &path, &headers, body())
-        .await
-        .expect_error(401, REQUIRED);
+    world.call("POST", &path, &headers, body()).await.expect_error(401, REQUIRED);
 }
 
 #[tokio::test]
@@ -123,21 +88,11 @@ async fn a_token_is_bound_to_its_project() {
     let (_, raw) = world.token(&stranger, Some(1)).await;
     let headers = [("x-zentinel-join-token", raw.expose())];
     let wrong = world
-        .call(
-            "POST",
-            "/api/v1/projects/other/nodes/register",
-            &headers,
-            Some(json!({"name": "n"})),
-        )
+        .call("POST", "/api/v1/projects/other/nodes/register", &headers, Some(json!({"name": "n"})))
         .await;
     wrong.expect_error(404, "Project not found");
     let body = world
-        .call(
-            "POST",
-            &world.home.register_path(),
-            &headers,
-            Some(json!({"name": "n"})),
-        )
+        .call("POST", &world.home.register_path(), &headers, Some(json!({"name": "n"})))
         .await
         .expect(201);
     assert_eq!(body["project_id"], json!(stranger.project.id));
@@ -152,14 +107,7 @@ async fn an_api_key_needs_its_scope_and_project() {
         let (world, path) = (&world, path.clone());
         async move {
             let bearer = format!("Bearer {key}");
-            world
-                .call(
-                    "POST",
-                    &path,
-                    &[("authorization", &bearer)],
-                    Some(json!({"name": name})),
-                )
-                .await
+            world.call("POST", &path, &[("authorization", &bearer)], Some(json!({"name": name}))).await
         }
     };
     let body = send(world.home.key.clone(), "mine").await.expect(201);
@@ -177,41 +125,21 @@ async fn an_api_key_needs_its_scope_and_project() {
 #[tokio::test]
 async fn an_open_project_lets_nodes_wait_for_approval() {
     let world = World::new().await;
-    world
-        .change::<Project>(world.home.project.id, |project| {
-            project.settings.open_registration = true
-        })
-        .await;
+    world.change::<Project>(world.home.project.id, |project| project.settings.open_registration = true).await;
     let path = world.home.register_path();
-    let body = world
-        .call("POST", &path, &[], Some(json!({"name": "walk-in"})))
-        .await
-        .expect(201);
+    let body = world.call("POST", &path, &[], Some(json!({"name": "walk-in"}))).await.expect(201);
     let id: NodeId = body["node_id"].as_str().unwrap().parse().unwrap();
     let snapshot = world.services.fleet.snapshot(id).unwrap();
     assert!(!snapshot.node.approved);
     assert_eq!(snapshot.report.status, NodeStatus::Unknown);
     // A wrong token is not made good by the open door.
-    let wrong = world
-        .call(
-            "POST",
-            &path,
-            &[("x-zentinel-join-token", "x")],
-            Some(json!({"name": "n"})),
-        )
-        .await;
+    let wrong =
+        world.call("POST", &path, &[("x-zentinel-join-token", "x")], Some(json!({"name": "n"}))).await;
     wrong.expect_error(401, REQUIRED);
 
     let stranger = world.stranger().await;
-    world
-        .call("POST", &path, &[], Some(json!({"name": "again"})))
-        .await
-        .expect(201);
-    world
-        .change::<Project>(stranger.project.id, |project| {
-            project.settings.open_registration = true
-        })
-        .await;
+    world.call("POST", &path, &[], Some(json!({"name": "again"}))).await.expect(201);
+    world.change::<Project>(stranger.project.id, |project| project.settings.open_registration = true).await;
     let ambiguous = world.call("POST", &path, &[], Some(json!({"name": "n"}))).await;
     ambiguous.expect_error(409, "Ambiguous project slug");
 }
@@ -225,24 +153,21 @@ async fn wrong_fields_are_named_and_cost_no_use() {
     let post = |body| world.call("POST", &path, &headers, Some(body));
     post(json!({})).await.expect_fields(&["name"]);
     post(json!({"name": "-x"})).await.expect_fields(&["name"]);
-    post(json!({"name": 7, "labels": {"a": 1}, "capabilities": "x", "metadata": []}))
-        .await
-        .expect_fields(&["capabilities", "labels", "metadata", "name"]);
-    post(json!({"name": "n", "metadata": {"a": "\u{0}"}}))
-        .await
-        .expect_fields(&["metadata"]);
+    post(json!({"name": 7, "labels": {"a": 1}, "capabilities": "x", "metadata": []})).await.expect_fields(&[
+        "capabilities",
+        "labels",
+        "metadata",
+        "name",
+    ]);
+    post(json!({"name": "n", "metadata": {"a": "\u{0}"}})).await.expect_fields(&["metadata"]);
     let many: serde_json::Map<_, _> = (0..10_000).map(|n| (n.to_string(), json!("v"))).collect();
-    post(json!({"name": "n", "labels": many}))
-        .await
-        .expect_fields(&["labels"]);
+    post(json!({"name": "n", "labels": many})).await.expect_fields(&["labels"]);
     assert_eq!(world.read::<RegistrationToken>(token.id).await.uses.used, 0);
     post(json!({"name": "edge-1"})).await.expect(201);
 
     let (second, raw) = world.token(&world.home, Some(1)).await;
     let headers = [("x-zentinel-join-token", raw.expose())];
-    let taken = world
-        .call("POST", &path, &headers, Some(json!({"name": "edge-1"})))
-        .await;
+    let taken = world.call("POST", &path, &headers, Some(json!({"name": "edge-1"}))).await;
     taken.expect_fields(&["name", "project_id"]);
     assert_eq!(world.read::<RegistrationToken>(second.id).await.uses.used, 0);
 }
@@ -256,24 +181,12 @@ async fn a_token_for_five_nodes_lets_in_five_of_twenty() {
         async move {
             let body = Some(json!({"name": format!("node-{n}")}));
             let headers = [("x-zentinel-join-token", raw.as_str())];
-            world
-                .call("POST", &world.home.register_path(), &headers, body)
-                .await
-                .status
-                .as_u16()
+            world.call("POST", &world.home.register_path(), &headers, body).await.status.as_u16()
         }
     });
     let statuses = futures_util::future::join_all(calls).await;
-    assert_eq!(
-        statuses.iter().filter(|status| **status == 201).count(),
-        5,
-        "{statuses:?}"
-    );
-    assert_eq!(
-        statuses.iter().filter(|status| **status == 401).count(),
-        15,
-        "{statuses:?}"
-    );
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 15, "{statuses:?}");
     assert_eq!(world.read::<RegistrationToken>(token.id).await.uses.used, 5);
 }
 
@@ -295,9 +208,6 @@ async fn an_address_may_register_ten_times_a_minute() {
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (429, "55"));
     assert_eq!(reply.body["error"], "rate_limit_exceeded");
     world.advance(60);
-    world
-        .call("POST", &path, &[], Some(json!({"name": "n"})))
-        .await
-        .expect_error(401, REQUIRED);
+    world.call("POST", &path, &[], Some(json!({"name": "n"}))).await.expect_error(401, REQUIRED);
     assert!(world.services.fleet.counts(None).is_empty());
 }

@@ -9,11 +9,7 @@ use zentinel_core::log::{LogEntry, LogKind, LogQuery};
 use zentinel_core::port::Store;
 
 async fn log(world: &World, tenant: &Tenant, kind: LogKind) -> Vec<LogEntry> {
-    world
-        .store
-        .read_log(&tenant.scope(), &LogQuery::after(kind, 0, 500))
-        .await
-        .unwrap()
+    world.store.read_log(&tenant.scope(), &LogQuery::after(kind, 0, 500)).await.unwrap()
 }
 
 async fn edge(world: &World) -> Member {
@@ -33,14 +29,8 @@ async fn a_heartbeat_is_kept_and_erases_nothing() {
         "bundle_error": {"bundle_id": bundle.id, "reason": "x", "message": "y"},
         "capabilities": ["http3"],
     });
-    let ack = world
-        .node("POST", &member, "/heartbeat", Some(full))
-        .await
-        .expect(200);
-    assert_eq!(
-        ack,
-        json!({"status": "ok", "node_id": member.id, "last_seen_at": "2026-02-23T10:00:05Z"})
-    );
+    let ack = world.node("POST", &member, "/heartbeat", Some(full)).await.expect(200);
+    assert_eq!(ack, json!({"status": "ok", "node_id": member.id, "last_seen_at": "2026-02-23T10:00:05Z"}));
     world.advance(30);
     let ack = world.node("POST", &member, "/heartbeat", None).await.expect(200);
     assert_eq!(ack["last_seen_at"], "2026-02-23T10:00:35Z");
@@ -61,15 +51,9 @@ async fn a_bundle_that_the_project_does_not_have_is_unknown() {
     let theirs = world.compiled(&stranger, "1.0.0").await;
     for id in [theirs.id, BundleId::random()] {
         let beat = json!({"active_bundle_id": id});
-        world
-            .node("POST", &member, "/heartbeat", Some(beat))
-            .await
-            .expect(200);
+        world.node("POST", &member, "/heartbeat", Some(beat)).await.expect(200);
         let report = world.services.fleet.report(member.id).unwrap();
-        assert_eq!(
-            (report.active_bundle_id, report.reported_unknown_bundle),
-            (None, Some(id.uuid()))
-        );
+        assert_eq!((report.active_bundle_id, report.reported_unknown_bundle), (None, Some(id.uuid())));
     }
 }
 
@@ -78,22 +62,19 @@ async fn a_heartbeat_names_its_wrong_fields() {
     let world = World::new().await;
     let member = edge(&world).await;
     let post = |body| world.node("POST", &member, "/heartbeat", Some(body));
-    post(json!({"health": 1, "active_bundle_id": "x", "version": 2}))
-        .await
-        .expect_fields(&["active_bundle_id", "health", "version"]);
-    post(json!({"metadata": {"a": ["\u{0}"]}}))
-        .await
-        .expect_fields(&["metadata"]);
+    post(json!({"health": 1, "active_bundle_id": "x", "version": 2})).await.expect_fields(&[
+        "active_bundle_id",
+        "health",
+        "version",
+    ]);
+    post(json!({"metadata": {"a": ["\u{0}"]}})).await.expect_fields(&["metadata"]);
     let huge = post(json!({"metrics": {"a": "x".repeat(300_000)}})).await;
     assert_eq!(huge.status.as_u16(), 413);
     assert_eq!(post(json!([])).await.status.as_u16(), 400);
     let deep = format!("{{\"health\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let request = http::Request::post(member.path("/heartbeat")).header("x-zentinel-node-key", &member.key);
     let reply = world.send(request.body(deep.into()).unwrap()).await;
-    assert_eq!(
-        (reply.status.as_u16(), &reply.body["errors"]["detail"]),
-        (400, &json!("Bad Request"))
-    );
+    assert_eq!((reply.status.as_u16(), &reply.body["errors"]["detail"]), (400, &json!("Bad Request")));
 }
 
 #[tokio::test]
@@ -104,10 +85,7 @@ async fn events_are_stored_once_all_or_none() {
     let single = json!({"event_type": "startup", "message": "up", "event_id": "e1",
         "occurred_at": "2026-02-23T09:59:59.123456Z"});
     for _ in 0..2 {
-        assert_eq!(
-            post(single.clone()).await.expect(201),
-            json!({"status": "ok", "count": 1})
-        );
+        assert_eq!(post(single.clone()).await.expect(201), json!({"status": "ok", "count": 1}));
     }
     let two = json!({"events": [{"event_type": "info", "message": "a"},
         {"event_type": "error", "severity": "error", "message": "b", "metadata": {"k": 1}}]});
@@ -123,12 +101,8 @@ async fn events_are_stored_once_all_or_none() {
     assert!(log_.iter().all(|entry| entry.row.owner == member.id.uuid()));
 
     let good = json!({"event_type": "info", "message": "m"});
-    post(json!({"events": [good, {"event_type": "other"}]}))
-        .await
-        .expect_fields(&["event_type", "message"]);
-    post(json!({"events": [good, 7]}))
-        .await
-        .expect_fields(&["events"]);
+    post(json!({"events": [good, {"event_type": "other"}]})).await.expect_fields(&["event_type", "message"]);
+    post(json!({"events": [good, 7]})).await.expect_fields(&["events"]);
     post(json!({"events": "x"})).await.expect_fields(&["events"]);
     let bad = json!({"event_type": "info", "message": "m", "occurred_at": "yesterday", "metadata": 1});
     post(bad).await.expect_fields(&["metadata", "occurred_at"]);
@@ -145,50 +119,23 @@ async fn a_configuration_is_compared_with_the_expected_one() {
     let post = |body| world.node("POST", &member, "/config", Some(body));
     let body = post(json!({"config_kdl": "a"})).await.expect(200);
     let digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";
-    assert_eq!(
-        body,
-        json!({"status": "ok", "config_hash": digest, "content_drift": null})
-    );
+    assert_eq!(body, json!({"status": "ok", "config_hash": digest, "content_drift": null}));
     let bundle = world.compiled(&world.home, "1.0.0").await;
-    world
-        .change::<Node>(member.id, |node| node.expected_bundle_id = Some(bundle.id))
-        .await;
-    world
-        .eventually(|| world.known(member.id).expected_bundle_id.is_some())
-        .await;
-    assert_eq!(
-        post(json!({"config_kdl": "a"})).await.expect(200)["content_drift"],
-        true
-    );
+    world.change::<Node>(member.id, |node| node.expected_bundle_id = Some(bundle.id)).await;
+    world.eventually(|| world.known(member.id).expected_bundle_id.is_some()).await;
+    assert_eq!(post(json!({"config_kdl": "a"})).await.expect(200)["content_drift"], true);
     let source = include_str!("../../../examples/configs/edge.kdl");
-    assert_eq!(
-        post(json!({"config_kdl": source})).await.expect(200)["content_drift"],
-        false
-    );
+    assert_eq!(post(json!({"config_kdl": source})).await.expect(200)["content_drift"], false);
     assert_eq!(world.read::<NodeConfig>(member.id).await.config_kdl, source);
 
     assert_eq!(post(json!({})).await.status.as_u16(), 400);
     for wrong in [json!(""), json!("  "), json!(7), json!(null), json!("a\u{0}")] {
-        post(json!({"config_kdl": wrong}))
-            .await
-            .expect_fields(&["config_kdl"]);
+        post(json!({"config_kdl": wrong})).await.expect_fields(&["config_kdl"]);
     }
     let largest = "x".repeat(4 << 20);
     post(json!({"config_kdl": largest})).await.expect(200);
-    assert_eq!(
-        post(json!({"config_kdl": format!("{largest}x")}))
-            .await
-            .status
-            .as_u16(),
-        413
-    );
-    assert_eq!(
-        post(json!({"config_kdl": "x".repeat(10_000_000)}))
-            .await
-            .status
-            .as_u16(),
-        413
-    );
+    assert_eq!(post(json!({"config_kdl": format!("{largest}x")})).await.status.as_u16(), 413);
+    assert_eq!(post(json!({"config_kdl": "x".repeat(10_000_000)})).await.status.as_u16(), 413);
 }
 
 #[tokio::test]
@@ -214,14 +161,8 @@ async fn measurements_are_stored_once_and_item_by_item() {
         "request_logs": [request, {"service_id": service}, {"timestamp": start, "service_id": service, "status": 1.5}],
     });
     for _ in 0..2 {
-        let body = world
-            .node("POST", &member, "/metrics", Some(report.clone()))
-            .await
-            .expect(200);
-        assert_eq!(
-            (&body["metrics_ingested"], &body["logs_ingested"]),
-            (&json!(2), &json!(1))
-        );
+        let body = world.node("POST", &member, "/metrics", Some(report.clone())).await.expect(200);
+        assert_eq!((&body["metrics_ingested"], &body["logs_ingested"]), (&json!(2), &json!(1)));
         let rejected: Vec<_> = body["rejected"]
             .as_array()
             .unwrap()
@@ -239,11 +180,7 @@ async fn measurements_are_stored_once_and_item_by_item() {
             [
                 ("metrics", 2, "project_id does not exist"),
                 ("metrics", 3, "period_start can't be blank; service_id is invalid"),
-                (
-                    "metrics",
-                    4,
-                    "error_count is invalid; request_count must be greater than or equal to 0"
-                ),
+                ("metrics", 4, "error_count is invalid; request_count must be greater than or equal to 0"),
                 ("metrics", 5, "item must be an object"),
                 ("metrics", 6, "item must not hold U+0000"),
                 ("request_logs", 1, "timestamp can't be blank"),
@@ -256,10 +193,7 @@ async fn measurements_are_stored_once_and_item_by_item() {
     assert_eq!(metrics[0].row.body["project_id"], json!(world.home.project.id));
     assert_eq!(metrics[0].row.body["node_id"], json!(member.id));
     assert_eq!(
-        (
-            &metrics[0].row.body["period_seconds"],
-            &metrics[0].row.body["error_count"]
-        ),
+        (&metrics[0].row.body["period_seconds"], &metrics[0].row.body["error_count"]),
         (&json!(60), &json!(0))
     );
     assert_eq!(log(&world, &world.home, LogKind::RequestLog).await.len(), 1);
@@ -267,14 +201,10 @@ async fn measurements_are_stored_once_and_item_by_item() {
 
     let empty = world.node("POST", &member, "/metrics", None).await.expect(200);
     assert_eq!(empty["metrics_ingested"], 0);
-    let wrong = world
-        .node("POST", &member, "/metrics", Some(json!({"metrics": {}})))
-        .await;
+    let wrong = world.node("POST", &member, "/metrics", Some(json!({"metrics": {}}))).await;
     wrong.expect_fields(&["metrics"]);
     let many: Vec<_> = (0..1_001).map(|_| rollup.clone()).collect();
-    let reply = world
-        .node("POST", &member, "/metrics", Some(json!({"metrics": many})))
-        .await;
+    let reply = world.node("POST", &member, "/metrics", Some(json!({"metrics": many}))).await;
     assert_eq!(reply.status.as_u16(), 413);
 }
 
@@ -293,12 +223,8 @@ async fn firewall_events_are_checked_redacted_and_told_once_a_minute() {
     .await
     .expect(200);
     assert_eq!(body["events_ingested"], 3);
-    let rejected: Vec<_> = body["rejected"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| one["index"].clone())
-        .collect();
+    let rejected: Vec<_> =
+        body["rejected"].as_array().unwrap().iter().map(|one| one["index"].clone()).collect();
     assert_eq!(rejected, [3, 4, 5]);
     let stored = log(&world, &world.home, LogKind::WafEvent).await;
     assert_eq!(stored.len(), 2);
@@ -309,23 +235,14 @@ async fn firewall_events_are_checked_redacted_and_told_once_a_minute() {
     );
     assert_eq!(stored[1].row.at, world.now());
 
-    post(json!({"events": [{"rule_type": "xss", "action": "blocked"}]}))
-        .await
-        .expect(200);
+    post(json!({"events": [{"rule_type": "xss", "action": "blocked"}]})).await.expect(200);
     let told = |entries: Vec<LogEntry>| -> Vec<Value> {
-        let told = entries
-            .into_iter()
-            .filter(|entry| entry.row.body["type"] == "security.waf_blocked");
+        let told = entries.into_iter().filter(|entry| entry.row.body["type"] == "security.waf_blocked");
         told.map(|entry| entry.row.body["payload"].clone()).collect()
     };
-    assert_eq!(
-        told(log(&world, &world.home, LogKind::Event).await),
-        [json!({"count": 2})]
-    );
+    assert_eq!(told(log(&world, &world.home, LogKind::Event).await), [json!({"count": 2})]);
     world.advance(60);
-    post(json!({"events": [{"rule_type": "xss", "action": "blocked"}]}))
-        .await
-        .expect(200);
+    post(json!({"events": [{"rule_type": "xss", "action": "blocked"}]})).await.expect(200);
     assert_eq!(
         told(log(&world, &world.home, LogKind::Event).await),
         [json!({"count": 2}), json!({"count": 2})]

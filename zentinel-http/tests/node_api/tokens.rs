@@ -28,19 +28,10 @@ async fn a_token_is_what_the_contract_says() {
     assert_eq!(claims["sub"], json!(member.id));
     assert_eq!(claims["prj"], json!(world.home.project.id));
     assert_eq!(claims["org"], json!(world.home.organisation.id));
-    assert_eq!(
-        (&claims["iat"], &claims["exp"]),
-        (&json!(now), &json!(now + 43_200))
-    );
+    assert_eq!((&claims["iat"], &claims["exp"]), (&json!(now), &json!(now + 43_200)));
     let scope = Scope::Organisation(world.home.organisation.id);
     let kid = header["kid"].as_str().unwrap();
-    let key = world
-        .services
-        .signer
-        .public_key(&scope, kid)
-        .await
-        .unwrap()
-        .unwrap();
+    let key = world.services.signer.public_key(&scope, kid).await.unwrap().unwrap();
     let input = token.rsplit_once('.').unwrap().0;
     assert!(key.verify(input.as_bytes(), &URL_SAFE_NO_PAD.decode(parts[2]).unwrap()));
 
@@ -61,15 +52,9 @@ async fn a_token_follows_a_rotation_of_the_signing_key() {
     let new = world.jwt(&member).await;
     assert_eq!(decoded(new.split('.').next().unwrap())["kid"], json!(newest));
     for token in [old, new] {
-        world
-            .bearer("POST", &member.path("/heartbeat"), &token)
-            .await
-            .expect(200);
+        world.bearer("POST", &member.path("/heartbeat"), &token).await.expect(200);
     }
-    let body = world
-        .node("GET", &member, "/signing-keys", None)
-        .await
-        .expect(200);
+    let body = world.node("GET", &member, "/signing-keys", None).await.expect(200);
     assert_eq!(body["signing_keys"].as_array().unwrap().len(), 2);
     assert_eq!(body["signing_keys"][0]["key_id"], json!(newest));
 }
@@ -92,12 +77,7 @@ async fn a_token_renews_itself_for_thirty_days() {
     };
     assert_eq!(renewals, 60);
     assert_eq!(refused.status.as_u16(), 401);
-    assert!(
-        refused.body["error"]
-            .as_str()
-            .unwrap()
-            .starts_with("Authentication failed")
-    );
+    assert!(refused.body["error"].as_str().unwrap().starts_with("Authentication failed"));
     // The static key begins another chain.
     let token = world.jwt(&member).await;
     world.bearer("POST", &path, &token).await.expect(200);
@@ -118,16 +98,10 @@ async fn a_replaced_key_works_for_five_minutes() {
     world.advance(299);
     let second = rotate().await.expect(200);
     assert_eq!(second["old_key_valid_until"], "2026-02-23T10:05:05Z");
-    world
-        .node("POST", &renewed, "/heartbeat", None)
-        .await
-        .expect_error(401, "Invalid node key");
+    world.node("POST", &renewed, "/heartbeat", None).await.expect_error(401, "Invalid node key");
     renewed.key = second["node_key"].as_str().unwrap().to_owned();
     world.advance(1);
-    world
-        .node("POST", &member, "/heartbeat", None)
-        .await
-        .expect_error(401, "Invalid node key");
+    world.node("POST", &member, "/heartbeat", None).await.expect_error(401, "Invalid node key");
     world.node("POST", &renewed, "/heartbeat", None).await.expect(200);
 
     let token = world.jwt(&renewed).await;
@@ -145,11 +119,6 @@ async fn a_revocation_ends_the_replaced_key_too() {
     let path = format!("/api/v1/projects/{slug}/nodes/{}/revoke-key", member.id);
     let key = world.home.key.clone();
     world.bearer("POST", &path, &key).await.expect(200);
-    world
-        .eventually(|| world.known(member.id).tokens_valid_after.is_some())
-        .await;
-    world
-        .node("POST", &member, "/heartbeat", None)
-        .await
-        .expect_error(401, "Invalid node key");
+    world.eventually(|| world.known(member.id).tokens_valid_after.is_some()).await;
+    world.node("POST", &member, "/heartbeat", None).await.expect_error(401, "Invalid node key");
 }

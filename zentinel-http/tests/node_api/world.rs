@@ -104,12 +104,7 @@ impl Reply {
 
     #[track_caller]
     pub fn expect_error(self, status: u16, text: &str) {
-        assert_eq!(
-            (self.status.as_u16(), &self.body["error"]),
-            (status, &json!(text)),
-            "{:?}",
-            self.bytes
-        );
+        assert_eq!((self.status.as_u16(), &self.body["error"]), (status, &json!(text)), "{:?}", self.bytes);
     }
 
     /// The fields of a 422.
@@ -137,10 +132,7 @@ impl World {
         let clock = Arc::new(ManualClock::new(now));
         let as_clock: Arc<dyn Clock> = clock.clone();
         let scheduler = Arc::new(MemoryStore::new());
-        let store = Arc::new(CountingStore {
-            inner: scheduler.clone(),
-            reads: AtomicUsize::new(0),
-        });
+        let store = Arc::new(CountingStore { inner: scheduler.clone(), reads: AtomicUsize::new(0) });
         let as_store: Arc<dyn Store> = store.clone();
         let url_signer = UrlSigner::new([7; 32]);
         let blobs = Arc::new(FlakyBlobs {
@@ -150,18 +142,11 @@ impl World {
         let master = MasterKey::from_bytes([9; 32]);
         let signer = Arc::new(SealedSigner::new(as_store.clone(), as_clock.clone(), master));
         let validator = Arc::new(InProcessValidator::new(ValidateOptions::default()));
-        let fleet = Fleet::load(as_store.clone(), as_clock.clone(), FleetOptions::default())
-            .await
-            .unwrap();
+        let fleet = Fleet::load(as_store.clone(), as_clock.clone(), FleetOptions::default()).await.unwrap();
         let strategies = Strategies::standard();
         let engine_options = EngineOptions::default();
-        let engine = Engine::new(
-            as_store.clone(),
-            signer.clone(),
-            as_clock.clone(),
-            strategies,
-            engine_options,
-        );
+        let engine =
+            Engine::new(as_store.clone(), signer.clone(), as_clock.clone(), strategies, engine_options);
         let compile = CompileHandler::new(
             as_store.clone(),
             blobs.clone(),
@@ -194,18 +179,7 @@ impl World {
             stopped.run_until_cancelled(serving).await.transpose().unwrap();
         });
         let home = tenant(&*store, "Home", now).await;
-        Self {
-            app,
-            url,
-            store,
-            blobs,
-            scheduler,
-            services,
-            clock,
-            home,
-            compile,
-            _stop: stop.drop_guard(),
-        }
+        Self { app, url, store, blobs, scheduler, services, clock, home, compile, _stop: stop.drop_guard() }
     }
 
     pub fn now(&self) -> Timestamp {
@@ -222,10 +196,7 @@ impl World {
     }
 
     pub async fn insert<T: Record>(&self, record: &T) {
-        self.store
-            .commit(Changes::new().insert(record).unwrap())
-            .await
-            .unwrap();
+        self.store.commit(Changes::new().insert(record).unwrap()).await.unwrap();
     }
 
     pub async fn read<T: Record>(&self, id: T::Id) -> Stored<T> {
@@ -237,10 +208,7 @@ impl World {
         let read = self.read::<T>(id).await;
         let mut changed = read.value.clone();
         change(&mut changed);
-        self.store
-            .commit(Changes::new().update(&read, &changed).unwrap())
-            .await
-            .unwrap();
+        self.store.commit(Changes::new().update(&read, &changed).unwrap()).await.unwrap();
     }
 
     pub async fn send(&self, request: Request<Body>) -> Reply {
@@ -263,10 +231,7 @@ impl World {
         body: Option<Value>,
     ) -> Reply {
         let peer: SocketAddr = "198.51.100.7:50000".parse().unwrap();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .extension(ConnectInfo(peer));
+        let mut request = Request::builder().method(method).uri(path).extension(ConnectInfo(peer));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -281,13 +246,7 @@ impl World {
     }
 
     pub async fn bearer(&self, method: &str, path: &str, token: &str) -> Reply {
-        self.call(
-            method,
-            path,
-            &[("authorization", &format!("Bearer {token}"))],
-            None,
-        )
-        .await
+        self.call(method, path, &[("authorization", &format!("Bearer {token}"))], None).await
     }
 
     pub async fn token(&self, tenant: &Tenant, max_uses: Option<u32>) -> (RegistrationToken, Secret) {
@@ -304,14 +263,7 @@ impl World {
     pub async fn member(&self, tenant: &Tenant, name: &str) -> Member {
         let (_, raw) = self.token(tenant, Some(1)).await;
         let headers = [("x-zentinel-join-token", raw.expose())];
-        let reply = self
-            .call(
-                "POST",
-                &tenant.register_path(),
-                &headers,
-                Some(json!({"name": name})),
-            )
-            .await;
+        let reply = self.call("POST", &tenant.register_path(), &headers, Some(json!({"name": name}))).await;
         let body = reply.expect(201);
         Member {
             id: body["node_id"].as_str().unwrap().parse().unwrap(),
@@ -352,12 +304,7 @@ impl World {
         let (bundle, changes) = create(ids, Actor::System, new, self.now()).unwrap();
         self.store.commit(changes).await.unwrap();
         let lease = Duration::from_secs(60);
-        for job in self
-            .scheduler
-            .claim(Queue::Default, "test", 10, lease, self.now())
-            .await
-            .unwrap()
-        {
+        for job in self.scheduler.claim(Queue::Default, "test", 10, lease, self.now()).await.unwrap() {
             self.compile.run(&job).await.unwrap();
             self.scheduler.complete(&job, self.now()).await.unwrap();
         }
@@ -367,19 +314,12 @@ impl World {
     /// Hands a bundle to a node and waits until polls know.
     pub async fn assign(&self, tenant: &Tenant, bundle: BundleId, node: NodeId) {
         let engine = &self.services.engine;
-        let assigned = engine
-            .assign(&tenant.scope(), Actor::System, bundle, &[node], true)
-            .await
-            .unwrap();
+        let assigned = engine.assign(&tenant.scope(), Actor::System, bundle, &[node], true).await.unwrap();
         assert_eq!(assigned.assigned, [node]);
         self.eventually(|| {
             let snapshot = self.services.fleet.snapshot(node);
             snapshot.is_some_and(|known| {
-                known
-                    .node
-                    .target
-                    .as_ref()
-                    .is_some_and(|target| target.bundle_id == bundle)
+                known.node.target.as_ref().is_some_and(|target| target.bundle_id == bundle)
             })
         })
         .await;
@@ -416,15 +356,7 @@ async fn tenant(store: &dyn Store, name: &str, now: Timestamp) -> Tenant {
     let project = Project::new(organisation.id, "Edge", now).unwrap();
     let scopes = ApiScope::ALL.iter().copied().collect();
     let (key, raw) = ApiKey::issue(organisation.id, None, None, "all", scopes, None, now).unwrap();
-    let changes = Changes::new()
-        .insert(&organisation)
-        .unwrap()
-        .insert(&project)
-        .unwrap();
+    let changes = Changes::new().insert(&organisation).unwrap().insert(&project).unwrap();
     store.commit(changes.insert(&key).unwrap()).await.unwrap();
-    Tenant {
-        organisation,
-        project,
-        key: raw.expose().to_owned(),
-    }
+    Tenant { organisation, project, key: raw.expose().to_owned() }
 }

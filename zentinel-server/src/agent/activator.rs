@@ -32,10 +32,7 @@ impl Rejection {
     /// A rejection.
     #[must_use]
     pub fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            reason: reason.to_owned(),
-            message: message.into(),
-        }
+        Self { reason: reason.to_owned(), message: message.into() }
     }
 }
 
@@ -65,11 +62,7 @@ impl DirectoryActivator {
     /// `file_root`, which is `/` for a proxy that runs in the node's own file system.
     #[must_use]
     pub fn new(directory: PathBuf, file_root: PathBuf, validator: Arc<dyn ConfigValidator>) -> Self {
-        Self {
-            directory,
-            file_root,
-            validator,
-        }
+        Self { directory, file_root, validator }
     }
 
     /// Directories that the configuration serves files from must exist here.
@@ -97,10 +90,7 @@ impl DirectoryActivator {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let target = release
-            .directory
-            .strip_prefix(&self.directory)
-            .unwrap_or(&release.directory);
+        let target = release.directory.strip_prefix(&self.directory).unwrap_or(&release.directory);
         std::os::unix::fs::symlink(target, &draft)?;
         std::fs::rename(&draft, self.directory.join("current"))?;
         std::fs::File::open(&self.directory)?.sync_all()
@@ -116,15 +106,11 @@ impl Activator for DirectoryActivator {
             .validate(&kdl, false)
             .await
             .map_err(|error| Rejection::new("validation_unavailable", error.to_string()))?;
-        if let Some(error) = diagnostics
-            .iter()
-            .find(|diagnostic| diagnostic.severity == Severity::Error)
-        {
+        if let Some(error) = diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error) {
             return Err(Rejection::new("invalid_config", error.message.clone()));
         }
         self.check_static_roots(&kdl)?;
-        self.switch(release)
-            .map_err(|error| Rejection::new("activation_failed", error.to_string()))
+        self.switch(release).map_err(|error| Rejection::new("activation_failed", error.to_string()))
     }
 }
 

@@ -56,25 +56,15 @@ async fn download(
     let mut file = options.open(&part).await.map_err(|error| failed(&part, error))?;
     if present < statement.archive_size {
         let rest = client.download(url, present, statement.archive_size).await?;
-        file.write_all(&rest)
-            .await
-            .map_err(|error| failed(&part, error))?;
+        file.write_all(&rest).await.map_err(|error| failed(&part, error))?;
         file.sync_all().await.map_err(|error| failed(&part, error))?;
     }
-    let bytes = tokio::fs::read(&part)
-        .await
-        .map_err(|error| failed(&part, error))?;
+    let bytes = tokio::fs::read(&part).await.map_err(|error| failed(&part, error))?;
     let genuine =
         bytes.len() as u64 == statement.archive_size && Sha256Digest::of(&bytes) == statement.archive_sha256;
     // Whole or spoilt, the partial file is of no further use.
-    tokio::fs::remove_file(&part)
-        .await
-        .map_err(|error| failed(&part, error))?;
-    if genuine {
-        Ok(bytes)
-    } else {
-        Err(Error::unavailable("the download does not have the stated digest"))
-    }
+    tokio::fs::remove_file(&part).await.map_err(|error| failed(&part, error))?;
+    if genuine { Ok(bytes) } else { Err(Error::unavailable("the download does not have the stated digest")) }
 }
 
 fn write_files(home: &Path, archive: &[u8]) -> Result<()> {

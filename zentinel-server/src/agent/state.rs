@@ -61,9 +61,7 @@ pub(super) struct StateFile {
 
 impl StateFile {
     pub(super) fn in_directory(directory: &Path) -> Self {
-        Self {
-            path: directory.join("node.json"),
-        }
+        Self { path: directory.join("node.json") }
     }
 
     /// The state, or `None` before the first registration.
@@ -84,18 +82,12 @@ impl StateFile {
         let draft = self.path.with_extension("json.new");
         let bytes = serde_json::to_vec_pretty(state)?;
         let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&draft)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             std::fs::rename(&draft, &self.path)?;
-            self.path
-                .parent()
-                .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+            self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
         };
         write().map_err(|error| self.failed(error))
     }
@@ -126,10 +118,7 @@ mod tests {
         };
         file.save(&state).unwrap();
         assert_eq!(file.load().unwrap().unwrap().last_sequence, 7);
-        let mode = std::fs::metadata(dir.path().join("node.json"))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(dir.path().join("node.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!format!("{state:?}").contains("secret"));
         std::fs::write(dir.path().join("node.json"), "{").unwrap();

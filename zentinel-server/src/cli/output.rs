@@ -57,11 +57,7 @@ impl Output {
                 .collect();
             self.line(&Value::Object(settings).to_string());
         } else {
-            let width = entries
-                .iter()
-                .map(|entry| entry.path.len())
-                .max()
-                .unwrap_or_default();
+            let width = entries.iter().map(|entry| entry.path.len()).max().unwrap_or_default();
             for entry in entries {
                 self.line(&format!(
                     "{:width$}  {}  ({})",

@@ -41,15 +41,7 @@ pub(super) async fn open(settings: &Settings, public_url: &Url, clock: Arc<dyn C
     };
     let url_signer = UrlSigner::new(master.derive("download-urls"));
     let (blobs, url_signer) = archives(settings, public_url, url_signer)?;
-    Ok(BackEnds {
-        store,
-        scheduler,
-        blobs,
-        signer,
-        validator: validator(settings),
-        url_signer,
-        shared,
-    })
+    Ok(BackEnds { store, scheduler, blobs, signer, validator: validator(settings), url_signer, shared })
 }
 
 /// Opens the record store alone, for commands that don't serve.
@@ -63,14 +55,10 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>> {
 
 fn make_data_directory(settings: &Settings) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&settings.data_dir)
-        .map_err(|error| {
-            Error::unavailable(format!("data directory {}: {error}", settings.data_dir.display()))
-                .with_source(error)
-        })
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.data_dir).map_err(|error| {
+        Error::unavailable(format!("data directory {}: {error}", settings.data_dir.display()))
+            .with_source(error)
+    })
 }
 
 /// A store that is also the scheduler, twice.
@@ -82,14 +70,8 @@ fn both<S: Store + Scheduler>(store: S) -> (Arc<dyn Store>, Arc<dyn Scheduler>) 
 async fn records(settings: &Settings) -> Result<(Arc<dyn Store>, Arc<dyn Scheduler>, bool)> {
     let ((store, scheduler), shared) = match settings.database.url.expose() {
         "memory" => (both(MemoryStore::new()), false),
-        "sqlite" => (
-            both(SqliteStore::open(&settings.data_dir.join("zentinel.db")).await?),
-            false,
-        ),
-        url => (
-            both(PostgresStore::connect(url, settings.database.pool_size).await?),
-            true,
-        ),
+        "sqlite" => (both(SqliteStore::open(&settings.data_dir.join("zentinel.db")).await?), false),
+        url => (both(PostgresStore::connect(url, settings.database.pool_size).await?), true),
     };
     Ok((store, scheduler, shared))
 }
@@ -101,16 +83,12 @@ fn archives(
 ) -> Result<(Arc<dyn BlobStore>, Option<UrlSigner>)> {
     let blobs = &settings.blobs;
     let (store, url_signer) = match blobs.kind {
-        BlobKind::Memory => (
-            ObjectBlobStore::memory(public_url.clone(), url_signer.clone()),
-            Some(url_signer),
-        ),
+        BlobKind::Memory => {
+            (ObjectBlobStore::memory(public_url.clone(), url_signer.clone()), Some(url_signer))
+        }
         BlobKind::Local => {
             let directory = settings.data_dir.join("blobs");
-            (
-                ObjectBlobStore::local(&directory, public_url.clone(), url_signer.clone())?,
-                Some(url_signer),
-            )
+            (ObjectBlobStore::local(&directory, public_url.clone(), url_signer.clone())?, Some(url_signer))
         }
         BlobKind::S3 => {
             let secret = blobs.s3_secret_access_key.get().cloned();
@@ -133,16 +111,10 @@ fn validator(settings: &Settings) -> Arc<dyn ConfigValidator> {
         concurrency: settings.validation.max_concurrent as usize,
         ..ValidateOptions::default()
     };
-    let isolated = IsolatedValidator::new(IsolatedOptions {
-        validate,
-        ..IsolatedOptions::default()
-    });
+    let isolated = IsolatedValidator::new(IsolatedOptions { validate, ..IsolatedOptions::default() });
     match &settings.validation.zentinel_binary {
         Some(program) => {
-            let options = ExternalOptions {
-                time_limit: timeout,
-                ..ExternalOptions::new(program)
-            };
+            let options = ExternalOptions { time_limit: timeout, ..ExternalOptions::new(program) };
             Arc::new(ExternalValidator::new(Arc::new(isolated), options))
         }
         None => Arc::new(isolated),

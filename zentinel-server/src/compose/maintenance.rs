@@ -55,14 +55,8 @@ impl JobHandler for RetentionHandler {
 
     async fn run(&self, _job: &ClaimedJob) -> Result<JobOutcome> {
         let now = self.clock.now();
-        let newest = |kept| Retention {
-            per_owner: Some(kept),
-            not_before: None,
-        };
-        let days = |days| Retention {
-            per_owner: None,
-            not_before: Some(now - TimeDelta::days(days)),
-        };
+        let newest = |kept| Retention { per_owner: Some(kept), not_before: None };
+        let days = |days| Retention { per_owner: None, not_before: Some(now - TimeDelta::days(days)) };
         for (log, retention) in [
             (LogKind::Heartbeat, newest(self.heartbeats_kept)),
             (LogKind::NodeEvent, newest(self.events_kept)),
@@ -76,9 +70,7 @@ impl JobHandler for RetentionHandler {
                 Err(error) => tracing::warn!(?log, %error, "log not trimmed"),
             }
         }
-        self.scheduler
-            .prune(now - TimeDelta::days(self.jobs_kept_days.into()))
-            .await?;
+        self.scheduler.prune(now - TimeDelta::days(self.jobs_kept_days.into())).await?;
         Ok(JobOutcome::Done)
     }
 }

@@ -33,11 +33,7 @@ struct Healthy;
 impl HealthSource for Healthy {
     fn sample(&self) -> (Map<String, Value>, Map<String, Value>) {
         let object = |value: Value| {
-            if let Value::Object(object) = value {
-                object
-            } else {
-                Map::new()
-            }
+            if let Value::Object(object) = value { object } else { Map::new() }
         };
         (
             object(json!({ "status": "healthy" })),
@@ -59,11 +55,7 @@ impl DemoFleet {
         output: &Output,
     ) -> Result<Self> {
         let shutdown = CancellationToken::new();
-        let mut fleet = Self {
-            nodes: Vec::with_capacity(count),
-            shutdown,
-            tasks: JoinSet::new(),
-        };
+        let mut fleet = Self { nodes: Vec::with_capacity(count), shutdown, tasks: JoinSet::new() };
         for index in 0..count {
             let agent = Arc::new(enrol(app, project, token, index, count, data).await?);
             let (running, until) = (Arc::clone(&agent), fleet.shutdown.clone());
@@ -108,11 +100,7 @@ async fn enrol(
     let name = format!("edge-{:03}", index + 1);
     let directory = data.join("nodes").join(&name);
     let file_root = directory.join("root");
-    let present = if lacks_assets(index, count) {
-        file_root.clone()
-    } else {
-        file_root.join(ASSETS)
-    };
+    let present = if lacks_assets(index, count) { file_root.clone() } else { file_root.join(ASSETS) };
     std::fs::create_dir_all(&present).map_err(|error| {
         zentinel_core::Error::unavailable(format!("{}: {error}", present.display())).with_source(error)
     })?;
@@ -131,11 +119,5 @@ async fn enrol(
         heartbeat_interval: Duration::from_secs(1),
         long_poll: Duration::from_secs(20),
     };
-    Agent::enrol(
-        options,
-        Arc::new(SystemClock),
-        Arc::new(activator),
-        Arc::new(Healthy),
-    )
-    .await
+    Agent::enrol(options, Arc::new(SystemClock), Arc::new(activator), Arc::new(Healthy)).await
 }

@@ -16,23 +16,15 @@ pub(super) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     pub(super) fn start(output: &'a Output, label: &'static str, total: u64) -> Self {
-        let target = if output.is_json() {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr()
-        };
+        let target =
+            if output.is_json() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         if let Ok(style) = ProgressStyle::with_template("{prefix:15} [{bar:30}] {pos}/{len} {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_prefix(label);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self {
-            output,
-            label,
-            bar,
-            last: None,
-        }
+        Self { output, label, bar, last: None }
     }
 
     /// Shows where the rollout is, when that changed.
@@ -48,10 +40,7 @@ impl<'a> Progress<'a> {
         });
         if self.output.is_json() || self.bar.is_hidden() {
             self.output.event("progress", details, || {
-                format!(
-                    "{:15} {state}: {active} active, {failed} failed. {waiting}",
-                    self.label
-                )
+                format!("{:15} {state}: {active} active, {failed} failed. {waiting}", self.label)
             });
         }
         self.last = Some(now);

@@ -24,12 +24,7 @@ pub(super) async fn tell(
     output: &Output,
 ) -> Result<bool> {
     let client = OperatorClient::new(app.public_url.clone(), api_key.clone())?;
-    let teller = Teller {
-        client,
-        project: project.slug.to_string(),
-        fleet,
-        output,
-    };
+    let teller = Teller { client, project: project.slug.to_string(), fleet, output };
     let number = teller.client.bundles(&teller.project, None).await?.total;
     let good = teller.compile(&format!("1.{number}.0"), GOOD).await?;
     let first = teller.roll_out(&good, "rolling out").await?;
@@ -43,16 +38,9 @@ pub(super) async fn tell(
     };
     let back = teller.watch(rollback, "rolling back").await?;
     let restored = back.rollout.state == RolloutState::Completed && teller.all_run(good.id);
-    output.event(
-        "rolled_back",
-        json!({ "ok": restored, "bundle_id": good.id }),
-        || {
-            format!(
-                "rolled back     every node runs {} again: {restored}",
-                good.version
-            )
-        },
-    );
+    output.event("rolled_back", json!({ "ok": restored, "bundle_id": good.id }), || {
+        format!("rolled back     every node runs {} again: {restored}", good.version)
+    });
     Ok(second.rollout.state == RolloutState::Failed && restored)
 }
 
@@ -65,16 +53,10 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     async fn compile(&self, version: &str, kdl: &str) -> Result<BundleView> {
-        let request = NewBundle {
-            version: version.to_owned(),
-            config_source: kdl.to_owned(),
-            ..NewBundle::default()
-        };
+        let request =
+            NewBundle { version: version.to_owned(), config_source: kdl.to_owned(), ..NewBundle::default() };
         let created = self.client.create_bundle(&self.project, &request).await?;
-        let bundle = self
-            .client
-            .wait_until_compiled(&self.project, created.id, PATIENCE)
-            .await?;
+        let bundle = self.client.wait_until_compiled(&self.project, created.id, PATIENCE).await?;
         let details = json!({
             "bundle_id": bundle.id, "version": version, "checksum": bundle.checksum,
             "size_bytes": bundle.size_bytes, "risk_level": bundle.risk_level, "activation": bundle.activation,
@@ -94,10 +76,7 @@ impl Teller<'_> {
     async fn roll_out(&self, bundle: &BundleView, label: &'static str) -> Result<RolloutDetailView> {
         let request = NewRollout {
             batch_size: u32::try_from(self.fleet.len() / 5).ok().map(|size| size.max(1)),
-            health_gates: Some(HealthGates {
-                max_error_rate: Some(5.0),
-                ..HealthGates::heartbeat()
-            }),
+            health_gates: Some(HealthGates { max_error_rate: Some(5.0), ..HealthGates::heartbeat() }),
             auto_rollback: Some(true),
             rollback_threshold: Some(20),
             progress_deadline_seconds: Some(120),

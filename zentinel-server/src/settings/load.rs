@@ -71,20 +71,15 @@ pub fn load(
     }
     // Familiar names must lose against the systematic ones, and overrides always win inside the
     // builder: so the systematic ones are overrides as well, set later.
-    let systematic = Environment::with_prefix("ZENTINEL")
-        .prefix_separator("__")
-        .separator("__")
-        .source(Some(environment));
+    let systematic =
+        Environment::with_prefix("ZENTINEL").prefix_separator("__").separator("__").source(Some(environment));
     for (path, value) in collect(&systematic).map_err(invalid)? {
         builder = builder.set_override(path, value).map_err(invalid)?;
     }
     for (path, value) in &overrides.0 {
         builder = builder.set_override(path, value.as_str()).map_err(invalid)?;
     }
-    let settings: Settings = builder
-        .build()
-        .and_then(Config::try_deserialize)
-        .map_err(invalid)?;
+    let settings: Settings = builder.build().and_then(Config::try_deserialize).map_err(invalid)?;
     settings.check()?;
     Ok(settings)
 }
@@ -99,21 +94,14 @@ mod tests {
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
     fn later_sources_win() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("zentinel.toml");
-        std::fs::write(
-            &file,
-            "[database]\npool_size = 3\n[nodes]\npoll_interval_seconds = 7\n",
-        )
-        .unwrap();
+        std::fs::write(&file, "[database]\npool_size = 3\n[nodes]\npoll_interval_seconds = 7\n").unwrap();
         let load = |pairs: &[(&str, &str)], flags: &[&str]| {
             let mut overrides = Overrides::default();
             flags.iter().for_each(|pair| overrides.set_pair(pair).unwrap());
@@ -124,18 +112,13 @@ mod tests {
         let both = [("POOL_SIZE", "4"), ("ZENTINEL__DATABASE__POOL_SIZE", "5")];
         assert_eq!(load(&both, &[]).database.pool_size, 5);
         let flagged = load(&both, &["database.pool_size=6"]);
-        assert_eq!(
-            (flagged.database.pool_size, flagged.nodes.poll_interval_seconds),
-            (6, 7)
-        );
+        assert_eq!((flagged.database.pool_size, flagged.nodes.poll_interval_seconds), (6, 7));
     }
 
     #[test]
     fn wrong_settings_are_named() {
         let load = |pairs: &[(&str, &str)]| {
-            super::load(None, env(pairs), &Overrides::default())
-                .unwrap_err()
-                .to_string()
+            super::load(None, env(pairs), &Overrides::default()).unwrap_err().to_string()
         };
         assert!(load(&[("DATABASE_URL", "mysql://x")]).contains("database.url"));
         assert!(load(&[("ZENTINEL__DATABASE__POOL_SIZ", "5")]).contains("pool_siz"));
@@ -147,10 +130,7 @@ mod tests {
     fn secrets_are_not_shown() {
         let settings = super::load(
             None,
-            env(&[
-                ("DATABASE_URL", "postgres://u:hunter2@db/x"),
-                ("S3_SECRET_ACCESS_KEY", "hunter3"),
-            ]),
+            env(&[("DATABASE_URL", "postgres://u:hunter2@db/x"), ("S3_SECRET_ACCESS_KEY", "hunter3")]),
             &Overrides::default(),
         )
         .unwrap();

@@ -33,20 +33,14 @@ fn flatten(path: &str, value: &Value, entries: &mut Vec<Entry>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             for (name, value) in fields {
-                let path = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}.{name}")
-                };
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 flatten(&path, value, entries);
             }
         }
         _ => {
             let systematic = format!("ZENTINEL__{}", path.to_uppercase().replace('.', "__"));
-            let familiar = FAMILIAR
-                .iter()
-                .filter(|(_, setting)| *setting == path)
-                .map(|(name, _)| (*name).to_owned());
+            let familiar =
+                FAMILIAR.iter().filter(|(_, setting)| *setting == path).map(|(name, _)| (*name).to_owned());
             let value = match value {
                 Value::Null => "unset".to_owned(),
                 Value::String(text) if text.is_empty() => "unset".to_owned(),
@@ -54,11 +48,7 @@ fn flatten(path: &str, value: &Value, entries: &mut Vec<Entry>) {
                 other => other.to_string(),
             };
             let environment = familiar.chain([systematic]).collect();
-            entries.push(Entry {
-                path: path.to_owned(),
-                environment,
-                value,
-            });
+            entries.push(Entry { path: path.to_owned(), environment, value });
         }
     }
 }
@@ -72,10 +62,7 @@ mod tests {
         let documented = include_str!("../../docs/settings.md");
         for entry in Settings::default().table().unwrap() {
             let start = format!("| `{}` | `{}` |", entry.path, entry.value);
-            assert!(
-                documented.contains(&start),
-                "docs/settings.md lacks a row that starts with: {start}"
-            );
+            assert!(documented.contains(&start), "docs/settings.md lacks a row that starts with: {start}");
         }
     }
 }

@@ -28,31 +28,17 @@ pub async fn suite(blobs: Arc<dyn BlobStore>) {
 async fn what_was_put_is_read_back(blobs: &dyn BlobStore) {
     for size in [0, 1, 100_000, 6_000_000] {
         let (key, bytes) = (key(), Bytes::from(vec![7; size]));
-        blobs
-            .put(&key, bytes.clone(), &Sha256Digest::of(&bytes))
-            .await
-            .expect("put");
+        blobs.put(&key, bytes.clone(), &Sha256Digest::of(&bytes)).await.expect("put");
         assert_eq!(blobs.get(&key, None).await.expect("get"), bytes);
-        assert_eq!(
-            blobs.head(&key).await.expect("head").expect("present").size,
-            size as u64
-        );
+        assert_eq!(blobs.head(&key).await.expect("head").expect("present").size, size as u64);
     }
 }
 
 async fn ranges_are_cut_at_the_end(blobs: &dyn BlobStore) {
     let (key, bytes) = (key(), Bytes::from_static(b"0123456789"));
-    blobs
-        .put(&key, bytes.clone(), &Sha256Digest::of(&bytes))
-        .await
-        .expect("put");
-    for (range, expected) in [
-        (2..5, "234"),
-        (8..100, "89"),
-        (10..20, ""),
-        (0..10, "0123456789"),
-        (3..3, ""),
-    ] {
+    blobs.put(&key, bytes.clone(), &Sha256Digest::of(&bytes)).await.expect("put");
+    for (range, expected) in [(2..5, "234"), (8..100, "89"), (10..20, ""), (0..10, "0123456789"), (3..3, "")]
+    {
         assert_eq!(blobs.get(&key, Some(range)).await.expect("range"), expected);
     }
 }
@@ -60,49 +46,29 @@ async fn ranges_are_cut_at_the_end(blobs: &dyn BlobStore) {
 async fn a_blob_never_changes(blobs: &dyn BlobStore) {
     let (key, bytes) = (key(), Bytes::from_static(b"first"));
     let other = Bytes::from_static(b"other");
-    blobs
-        .put(&key, bytes.clone(), &Sha256Digest::of(&bytes))
-        .await
-        .expect("put");
-    blobs
-        .put(&key, bytes.clone(), &Sha256Digest::of(&bytes))
-        .await
-        .expect("the same bytes again");
-    let refused = blobs
-        .put(&key, other.clone(), &Sha256Digest::of(&other))
-        .await
-        .expect_err("other bytes");
+    blobs.put(&key, bytes.clone(), &Sha256Digest::of(&bytes)).await.expect("put");
+    blobs.put(&key, bytes.clone(), &Sha256Digest::of(&bytes)).await.expect("the same bytes again");
+    let refused = blobs.put(&key, other.clone(), &Sha256Digest::of(&other)).await.expect_err("other bytes");
     assert_eq!(refused.kind(), Kind::Conflict);
     assert_eq!(blobs.get(&key, None).await.expect("get"), bytes);
 }
 
 async fn a_wrong_digest_is_refused(blobs: &dyn BlobStore) {
     let key = key();
-    let refused = blobs
-        .put(&key, Bytes::from_static(b"x"), &Sha256Digest::of(b"y"))
-        .await
-        .expect_err("digest");
+    let refused =
+        blobs.put(&key, Bytes::from_static(b"x"), &Sha256Digest::of(b"y")).await.expect_err("digest");
     assert_eq!(refused.kind(), Kind::Invalid);
     assert_eq!(blobs.head(&key).await.expect("head"), None);
 }
 
 async fn absent_keys_are_absent(blobs: &dyn BlobStore) {
     let key = key();
-    assert_eq!(
-        blobs.get(&key, None).await.expect_err("get").kind(),
-        Kind::NotFound
-    );
-    assert_eq!(
-        blobs.get(&key, Some(0..1)).await.expect_err("range").kind(),
-        Kind::NotFound
-    );
+    assert_eq!(blobs.get(&key, None).await.expect_err("get").kind(), Kind::NotFound);
+    assert_eq!(blobs.get(&key, Some(0..1)).await.expect_err("range").kind(), Kind::NotFound);
     assert_eq!(blobs.head(&key).await.expect("head"), None);
     blobs.delete(&key).await.expect("deleting nothing");
     let bytes = Bytes::from_static(b"x");
-    blobs
-        .put(&key, bytes.clone(), &Sha256Digest::of(&bytes))
-        .await
-        .expect("put");
+    blobs.put(&key, bytes.clone(), &Sha256Digest::of(&bytes)).await.expect("put");
     blobs.delete(&key).await.expect("delete");
     assert_eq!(blobs.head(&key).await.expect("head"), None);
 }

@@ -36,11 +36,7 @@ pub fn time_does_not_go_back(clock: &dyn Clock, advance: &impl Fn(Duration)) {
 /// Instants have whole microseconds, as storage keeps them.
 pub fn instants_survive_storage(clock: &dyn Clock) {
     let now = clock.now();
-    assert_eq!(
-        now.timestamp_subsec_nanos() % 1_000,
-        0,
-        "{now:?} has a fraction of a microsecond"
-    );
+    assert_eq!(now.timestamp_subsec_nanos() % 1_000, 0, "{now:?} has a fraction of a microsecond");
 }
 
 /// A sleeper wakes up, and not before its time.
@@ -65,17 +61,12 @@ pub async fn a_sleeper_sleeps_long_enough(clock: &Arc<dyn Clock>, advance: &impl
     };
     for at in woken {
         let slept = at.expect("the sleeper panicked") - begun;
-        assert!(
-            slept.to_std().is_ok_and(|slept| slept >= duration),
-            "slept {slept} only"
-        );
+        assert!(slept.to_std().is_ok_and(|slept| slept >= duration), "slept {slept} only");
     }
 }
 
 /// Sleeping for no time at all returns, without the clock moving.
 pub async fn no_sleep_is_short(clock: &dyn Clock) {
     let sleep = clock.sleep(Duration::ZERO);
-    tokio::time::timeout(Duration::from_secs(20), sleep)
-        .await
-        .expect("still asleep");
+    tokio::time::timeout(Duration::from_secs(20), sleep).await.expect("still asleep");
 }

@@ -37,25 +37,14 @@ struct Faulty {
 impl Backend for Fault {
     async fn fresh(&self) -> (Guard, Arc<dyn Store>, Arc<dyn Scheduler>) {
         let inner = MemoryStore::new();
-        (
-            Guard::new(()),
-            Arc::new(Faulty {
-                inner: inner.clone(),
-                fault: *self,
-            }),
-            Arc::new(inner),
-        )
+        (Guard::new(()), Arc::new(Faulty { inner: inner.clone(), fault: *self }), Arc::new(inner))
     }
 }
 
 #[async_trait]
 impl Store for Faulty {
     async fn get(&self, scope: &Scope, kind: RecordKind, id: Uuid) -> Result<Option<Stored<Row>>> {
-        let scope = if self.fault == Fault::IgnoresScope {
-            &Scope::Instance
-        } else {
-            scope
-        };
+        let scope = if self.fault == Fault::IgnoresScope { &Scope::Instance } else { scope };
         self.inner.get(scope, kind, id).await
     }
 
@@ -79,12 +68,7 @@ impl Store for Faulty {
         match self.fault {
             Fault::TearsCommits => {
                 for write in std::mem::take(&mut changes.writes) {
-                    self.inner
-                        .commit(Changes {
-                            writes: vec![write],
-                            ..Changes::new()
-                        })
-                        .await?;
+                    self.inner.commit(Changes { writes: vec![write], ..Changes::new() }).await?;
                 }
             }
             Fault::LastWriterWins => {

@@ -27,26 +27,16 @@ macro_rules! durable_suite {
 const LEASE: Duration = Duration::from_secs(60);
 
 async fn reopen(backend: &dyn Backend, guard: &Guard) -> (Arc<dyn Store>, Arc<dyn Scheduler>) {
-    backend
-        .reopen(guard)
-        .await
-        .expect("a durable back end implements `reopen`")
+    backend.reopen(guard).await.expect("a durable back end implements `reopen`")
 }
 
 /// Rows, revisions, keys, log entries and sequences are there after a crash.
 pub async fn commits_outlive_the_process(backend: &dyn Backend) {
     let (guard, store, scheduler) = backend.fresh().await;
     let tenant = Tenant::random();
-    let row = Row {
-        lookup_key: Some("digest".to_owned()),
-        ..tenant.named("1.0")
-    };
+    let row = Row { lookup_key: Some("digest".to_owned()), ..tenant.named("1.0") };
     insert(&*store, &row).await;
-    let told = || {
-        writes([])
-            .audit(tenant.audit("bundle.created"))
-            .event(tenant.event("bundle.created"))
-    };
+    let told = || writes([]).audit(tenant.audit("bundle.created")).event(tenant.event("bundle.created"));
     store.commit(told().and(writes([update(&row, 1)]))).await.unwrap();
     drop((store, scheduler));
 
@@ -55,10 +45,7 @@ pub async fn commits_outlive_the_process(backend: &dyn Backend) {
     assert_eq!((read.revision, read.value), (Revision(2), row));
     store.commit(inserts([&tenant.named("1.0")])).await.unwrap_err();
     assert_eq!(store.commit(told()).await.unwrap().last_event_seq, Some(2));
-    let audit = store
-        .read_log(&Scope::Instance, &LogQuery::after(LogKind::Audit, 0, 10))
-        .await
-        .unwrap();
+    let audit = store.read_log(&Scope::Instance, &LogQuery::after(LogKind::Audit, 0, 10)).await.unwrap();
     assert_eq!(audit.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -67,35 +54,18 @@ pub async fn commits_outlive_the_process(backend: &dyn Backend) {
 pub async fn claims_outlive_the_process(backend: &dyn Backend) {
     let (guard, store, scheduler) = backend.fresh().await;
     let job = |kind, due| NewJob::new(Queue::Default, kind, json!({ "n": 1 }), at(due));
-    let mut changes = writes([])
-        .job(job("held", 0).unique("key"))
-        .job(job("waiting", 30));
+    let mut changes = writes([]).job(job("held", 0).unique("key")).job(job("waiting", 30));
     changes.jobs.push(job("done", 0));
     store.commit(changes).await.unwrap();
-    let claimed = scheduler
-        .claim(Queue::Default, "dead", 2, LEASE, at(0))
-        .await
-        .unwrap();
+    let claimed = scheduler.claim(Queue::Default, "dead", 2, LEASE, at(0)).await.unwrap();
     let (held, done) = (&claimed[0], &claimed[1]);
     scheduler.complete(done, at(1)).await.unwrap();
     drop((store, scheduler));
 
     let (_store, scheduler) = reopen(backend, &guard).await;
-    let waiting = scheduler
-        .claim(Queue::Default, "new", 9, LEASE, at(59))
-        .await
-        .unwrap();
-    assert_eq!(
-        waiting
-            .iter()
-            .map(|job| job.job.kind.as_str())
-            .collect::<Vec<_>>(),
-        ["waiting"]
-    );
-    let again = scheduler
-        .claim(Queue::Default, "new", 9, LEASE, at(60))
-        .await
-        .unwrap();
+    let waiting = scheduler.claim(Queue::Default, "new", 9, LEASE, at(59)).await.unwrap();
+    assert_eq!(waiting.iter().map(|job| job.job.kind.as_str()).collect::<Vec<_>>(), ["waiting"]);
+    let again = scheduler.claim(Queue::Default, "new", 9, LEASE, at(60)).await.unwrap();
     assert_eq!((again.len(), &again[0].job, again[0].attempt), (1, &held.job, 2));
     scheduler.complete(held, at(61)).await.unwrap_err();
     scheduler.complete(&again[0], at(61)).await.unwrap();
@@ -105,15 +75,8 @@ pub async fn claims_outlive_the_process(backend: &dyn Backend) {
 pub async fn schedules_outlive_the_process(backend: &dyn Backend) {
     let (guard, store, scheduler) = backend.fresh().await;
     let minute = |seconds: i64| Timestamp::from_timestamp(1_790_000_040 + seconds, 0).unwrap();
-    let daily = Schedule {
-        name: "s".to_owned(),
-        queue: Queue::Maintenance,
-        cron: "30 * * * * *".to_owned(),
-    };
-    scheduler
-        .declare(std::slice::from_ref(&daily), minute(0))
-        .await
-        .unwrap();
+    let daily = Schedule { name: "s".to_owned(), queue: Queue::Maintenance, cron: "30 * * * * *".to_owned() };
+    scheduler.declare(std::slice::from_ref(&daily), minute(0)).await.unwrap();
     drop((store, scheduler));
     let (_store, scheduler) = reopen(backend, &guard).await;
     scheduler.declare(&[daily], minute(45)).await.unwrap();
@@ -133,21 +96,11 @@ pub async fn a_commit_cut_short_is_whole_or_absent(backend: &dyn Backend) {
     }
     drop((store, scheduler));
     let (store, _scheduler) = reopen(backend, &guard).await;
-    let rows = store
-        .query(&Scope::Instance, &Query::all(RecordKind::Node))
-        .await
-        .unwrap()
-        .total;
-    let events = store
-        .read_log(&Scope::Instance, &LogQuery::after(LogKind::Event, 0, 100))
-        .await
-        .unwrap();
+    let rows = store.query(&Scope::Instance, &Query::all(RecordKind::Node)).await.unwrap().total;
+    let events = store.read_log(&Scope::Instance, &LogQuery::after(LogKind::Event, 0, 100)).await.unwrap();
     assert_eq!(rows, events.len() as u64 * 50);
     let expected: Vec<u64> = (1..=events.len() as u64).collect();
     assert_eq!(events.iter().map(|entry| entry.seq).collect::<Vec<_>>(), expected);
-    let receipt = store
-        .commit(writes([]).event(tenant.event("node.seen")))
-        .await
-        .unwrap();
+    let receipt = store.commit(writes([]).event(tenant.event("node.seen"))).await.unwrap();
     assert_eq!(receipt.last_event_seq, Some(events.len() as u64 + 1));
 }

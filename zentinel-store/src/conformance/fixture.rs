@@ -19,10 +19,7 @@ pub(super) struct Tenant {
 
 impl Tenant {
     pub(super) fn random() -> Self {
-        Self {
-            organisation: OrganisationId::random(),
-            project: ProjectId::random(),
-        }
+        Self { organisation: OrganisationId::random(), project: ProjectId::random() }
     }
 
     pub(super) fn scope(&self) -> Scope {
@@ -48,10 +45,7 @@ impl Tenant {
 
     /// A bundle with this version.
     pub(super) fn named(&self, name: &str) -> Row {
-        Row {
-            natural_key: Some(name.to_owned()),
-            ..self.row(RecordKind::Bundle)
-        }
+        Row { natural_key: Some(name.to_owned()), ..self.row(RecordKind::Bundle) }
     }
 
     /// A log entry about `owner`, `seconds` after the start.
@@ -93,10 +87,7 @@ pub(super) async fn fresh(backend: &dyn Backend) -> (Guard, Arc<dyn Store>, Arc<
 
 /// A unit of work of these writes.
 pub(super) fn writes(writes: impl IntoIterator<Item = Write>) -> Changes {
-    Changes {
-        writes: writes.into_iter().collect(),
-        ..Changes::new()
-    }
+    Changes { writes: writes.into_iter().collect(), ..Changes::new() }
 }
 
 pub(super) fn inserts<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Changes {
@@ -113,26 +104,15 @@ pub(super) async fn insert(store: &dyn Store, row: &Row) {
 
 /// A write that replaces what was read by `row`.
 pub(super) fn update(row: &Row, expected: u64) -> Write {
-    Write::Update {
-        row: row.clone(),
-        expected: Revision(expected),
-    }
+    Write::Update { row: row.clone(), expected: Revision(expected) }
 }
 
 pub(super) fn delete(row: &Row, expected: u64) -> Write {
-    Write::Delete {
-        kind: row.kind,
-        id: row.id,
-        expected: Revision(expected),
-    }
+    Write::Delete { kind: row.kind, id: row.id, expected: Revision(expected) }
 }
 
 pub(super) fn check(row: &Row, expected: u64) -> Write {
-    Write::Check {
-        kind: row.kind,
-        id: row.id,
-        expected: Revision(expected),
-    }
+    Write::Check { kind: row.kind, id: row.id, expected: Revision(expected) }
 }
 
 /// Reads a record whatever its tenant.

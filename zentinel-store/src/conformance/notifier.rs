@@ -36,22 +36,13 @@ fn event(kind: &str, payload: Value) -> Event {
 }
 
 async fn deliver(backend: &dyn NotifierBackend, event: &Event) {
-    let delivery = backend
-        .notifier()
-        .deliver(event, &backend.accepting())
-        .await
-        .unwrap();
+    let delivery = backend.notifier().deliver(event, &backend.accepting()).await.unwrap();
     assert_eq!(delivery, Delivery::Delivered);
 }
 
 async fn count(backend: &dyn NotifierBackend, event: &Event) -> usize {
     let id = event.id.to_string();
-    backend
-        .received()
-        .await
-        .iter()
-        .filter(|received| **received == id)
-        .count()
+    backend.received().await.iter().filter(|received| **received == id).count()
 }
 
 /// `Delivered` means that the receiver has it.
@@ -72,9 +63,7 @@ pub async fn a_repeat_carries_the_same_id(backend: &dyn NotifierBackend) {
 
 /// Deliveries that run at once do not disturb one another.
 pub async fn concurrent_deliveries_all_arrive(backend: &dyn NotifierBackend) {
-    let events: Vec<Event> = (0..20)
-        .map(|number| event("node.seen", json!({ "number": number })))
-        .collect();
+    let events: Vec<Event> = (0..20).map(|number| event("node.seen", json!({ "number": number }))).collect();
     join_all(events.iter().map(|event| deliver(backend, event))).await;
     for event in &events {
         assert_eq!(count(backend, event).await, 1);
@@ -84,19 +73,9 @@ pub async fn concurrent_deliveries_all_arrive(backend: &dyn NotifierBackend) {
 /// Whatever text an event holds, it is delivered.
 pub async fn odd_events_are_delivered(backend: &dyn NotifierBackend) {
     let long = "ü".repeat(20_000);
-    for text in [
-        "",
-        "<script>",
-        "*bold* _x_ `y`",
-        "line\nbreak\r\n",
-        "\u{0}\u{1}",
-        "🦀 \"quoted\" \\",
-        &long,
-    ] {
-        let event = event(
-            "bundle.failed",
-            json!({ "message": text, "nested": { "list": [text] } }),
-        );
+    for text in ["", "<script>", "*bold* _x_ `y`", "line\nbreak\r\n", "\u{0}\u{1}", "🦀 \"quoted\" \\", &long]
+    {
+        let event = event("bundle.failed", json!({ "message": text, "nested": { "list": [text] } }));
         deliver(backend, &event).await;
         assert_eq!(count(backend, &event).await, 1, "{text:.40?}");
     }

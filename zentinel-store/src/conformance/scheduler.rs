@@ -70,21 +70,12 @@ fn job(kind: &str, due: i64) -> NewJob {
 }
 
 async fn enqueue(store: &dyn Store, jobs: impl IntoIterator<Item = NewJob>) {
-    store
-        .commit(Changes {
-            jobs: jobs.into_iter().collect(),
-            ..Changes::new()
-        })
-        .await
-        .unwrap();
+    store.commit(Changes { jobs: jobs.into_iter().collect(), ..Changes::new() }).await.unwrap();
 }
 
 /// Claims everything that is due in the default queue.
 async fn claim(scheduler: &dyn Scheduler, now: i64) -> Vec<ClaimedJob> {
-    scheduler
-        .claim(Queue::Default, "worker", 100, LEASE, at(now))
-        .await
-        .unwrap()
+    scheduler.claim(Queue::Default, "worker", 100, LEASE, at(now)).await.unwrap()
 }
 
 /// Claims the one job that must be due.

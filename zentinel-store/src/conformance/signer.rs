@@ -10,35 +10,22 @@ use zentinel_core::port::Signer;
 /// When the back end breaks the contract.
 pub async fn suite(signer: Arc<dyn Signer>, scope: Scope, rotates: bool) {
     let first = signer.sign(&scope, b"message").await.expect("sign");
-    let public = signer
-        .public_key(&scope, &first.key_id)
-        .await
-        .expect("read")
-        .expect("the key that signed is known");
+    let public =
+        signer.public_key(&scope, &first.key_id).await.expect("read").expect("the key that signed is known");
     assert!(public.active && public.verify(b"message", &first.bytes));
     assert!(!public.verify(b"another message", &first.bytes));
     assert!(!public.verify(b"message", &first.bytes[..63]));
     assert_eq!(signer.public_key(&scope, "sk_unknown").await.expect("read"), None);
     assert!(signer.public_keys(&scope).await.expect("list").contains(&public));
     let again = signer.sign(&scope, b"message").await.expect("sign");
-    assert_eq!(
-        again, first,
-        "Ed25519 is deterministic and the key has not changed"
-    );
+    assert_eq!(again, first, "Ed25519 is deterministic and the key has not changed");
     if rotates {
         let key_id = signer.rotate(&scope).await.expect("rotate");
         assert_ne!(key_id, first.key_id);
         let fresh = signer.sign(&scope, b"message").await.expect("sign");
         assert_eq!(fresh.key_id, key_id, "the newest key signs");
         let keys = signer.public_keys(&scope).await.expect("list");
-        assert_eq!(
-            keys.first().map(|key| key.key_id.as_str()),
-            Some(key_id.as_str()),
-            "newest first"
-        );
-        assert!(
-            keys.iter().any(|key| key.verify(b"message", &first.bytes)),
-            "older signatures stay valid"
-        );
+        assert_eq!(keys.first().map(|key| key.key_id.as_str()), Some(key_id.as_str()), "newest first");
+        assert!(keys.iter().any(|key| key.verify(b"message", &first.bytes)), "older signatures stay valid");
     }
 }

@@ -28,10 +28,7 @@ async fn validate(validator: &dyn ConfigValidator, kdl: &str) -> Vec<Diagnostic>
 }
 
 fn errors(found: &[Diagnostic]) -> Vec<&Diagnostic> {
-    found
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error)
-        .collect()
+    found.iter().filter(|finding| finding.severity == Severity::Error).collect()
 }
 
 /// A good configuration passes, generated or not.
@@ -44,15 +41,8 @@ pub async fn a_valid_configuration_has_no_errors(validator: &dyn ConfigValidator
 
 /// Text that is no configuration has at least one error.
 pub async fn wrong_text_has_errors(validator: &dyn ConfigValidator) {
-    for kdl in [
-        "",
-        "{",
-        "listeners {",
-        "\"unterminated",
-        "}",
-        "listeners \"a\" \"b\" { listener }",
-        "\u{0}",
-    ] {
+    for kdl in ["", "{", "listeners {", "\"unterminated", "}", "listeners \"a\" \"b\" { listener }", "\u{0}"]
+    {
         let found = validate(validator, kdl).await;
         assert!(!errors(&found).is_empty(), "{kdl:?} passed: {found:?}");
     }
@@ -65,43 +55,20 @@ pub async fn syntax_errors_have_a_place(validator: &dyn ConfigValidator) {
     let errors = errors(&found);
     assert!(!errors.is_empty());
     let lines = u32::try_from(broken.lines().count()).unwrap() + 1;
-    let placed = errors
-        .iter()
-        .filter_map(|finding| finding.line)
-        .collect::<Vec<_>>();
-    assert!(
-        !placed.is_empty() && placed.iter().all(|line| (1..=lines).contains(line)),
-        "{errors:?}"
-    );
+    let placed = errors.iter().filter_map(|finding| finding.line).collect::<Vec<_>>();
+    assert!(!placed.is_empty() && placed.iter().all(|line| (1..=lines).contains(line)), "{errors:?}");
 }
 
 /// Errors come first; every finding has a code in kebab case and a message.
 pub async fn findings_are_sorted_and_whole(validator: &dyn ConfigValidator) {
-    for kdl in [
-        VALID,
-        "listeners {",
-        "system { worker-threads \"many\" }",
-        "unknown-block { }",
-    ] {
+    for kdl in [VALID, "listeners {", "system { worker-threads \"many\" }", "unknown-block { }"] {
         let found = validate(validator, kdl).await;
-        assert!(
-            found.is_sorted_by_key(|finding| std::cmp::Reverse(finding.severity)),
-            "{found:?}"
-        );
+        assert!(found.is_sorted_by_key(|finding| std::cmp::Reverse(finding.severity)), "{found:?}");
         for finding in &found {
             let kebab = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-            assert!(
-                !finding.code.is_empty() && finding.code.bytes().all(kebab),
-                "{finding:?}"
-            );
-            assert!(
-                !finding.message.trim().is_empty() && !finding.file.is_empty(),
-                "{finding:?}"
-            );
-            assert!(
-                finding.line != Some(0) && finding.column != Some(0),
-                "{finding:?}"
-            );
+            assert!(!finding.code.is_empty() && finding.code.bytes().all(kebab), "{finding:?}");
+            assert!(!finding.message.trim().is_empty() && !finding.file.is_empty(), "{finding:?}");
+            assert!(finding.line != Some(0) && finding.column != Some(0), "{finding:?}");
         }
     }
 }
@@ -144,10 +111,6 @@ pub async fn checks_run_side_by_side(validator: &dyn ConfigValidator) {
     let broken = "listeners {";
     let checks = (0..16).map(|number| validate(validator, if number % 2 == 0 { VALID } else { broken }));
     for (number, found) in join_all(checks).await.into_iter().enumerate() {
-        assert_eq!(
-            errors(&found).is_empty(),
-            number % 2 == 0,
-            "check {number}: {found:?}"
-        );
+        assert_eq!(errors(&found).is_empty(), number % 2 == 0, "check {number}: {found:?}");
     }
 }

@@ -36,22 +36,13 @@ struct Job {
 
 enum State {
     Waiting,
-    Running {
-        worker: String,
-        fence: u64,
-        leased_until: Timestamp,
-    },
-    Ended {
-        failed: bool,
-    },
+    Running { worker: String, fence: u64, leased_until: Timestamp },
+    Ended { failed: bool },
 }
 
 impl Job {
     fn key(&self) -> Option<Key> {
-        self.job
-            .unique_key
-            .clone()
-            .map(|key| (self.job.kind.clone(), key))
+        self.job.unique_key.clone().map(|key| (self.job.kind.clone(), key))
     }
 
     fn place(&self) -> (Timestamp, u64, JobId) {
@@ -71,10 +62,7 @@ impl Jobs {
     /// Checks that new jobs can be enqueued.
     pub(super) fn check(&self, jobs: &[NewJob]) -> Result<()> {
         let mut seen = HashSet::new();
-        if jobs
-            .iter()
-            .all(|job| !self.jobs.contains_key(&job.id) && seen.insert(job.id))
-        {
+        if jobs.iter().all(|job| !self.jobs.contains_key(&job.id) && seen.insert(job.id)) {
             Ok(())
         } else {
             Err(Error::invalid_field("id", "has already been taken"))
@@ -87,12 +75,7 @@ impl Jobs {
             return;
         }
         self.last_number += 1;
-        let job = Job {
-            number: self.last_number,
-            attempt: 0,
-            state: State::Waiting,
-            job,
-        };
+        let job = Job { number: self.last_number, attempt: 0, state: State::Waiting, job };
         self.put_waiting(job);
     }
 
@@ -128,12 +111,7 @@ impl Jobs {
         now: Timestamp,
     ) -> Vec<ClaimedJob> {
         let mut places = self.overdue(queue, now, false);
-        let due = self
-            .waiting
-            .entry(queue)
-            .or_default()
-            .iter()
-            .take_while(|place| place.0 <= now);
+        let due = self.waiting.entry(queue).or_default().iter().take_while(|place| place.0 <= now);
         let free = due.filter(|(_, _, id)| {
             let key = self.jobs.get(id).and_then(Job::key);
             key.is_none_or(|key| !self.running_keys.contains_key(&key))
@@ -141,10 +119,7 @@ impl Jobs {
         places.extend(free.take(limit as usize).copied());
         places.sort_unstable();
         places.truncate(limit as usize);
-        places
-            .into_iter()
-            .filter_map(|(_, _, id)| self.lease(id, worker, until, true))
-            .collect()
+        places.into_iter().filter_map(|(_, _, id)| self.lease(id, worker, until, true)).collect()
     }
 
     pub(super) fn claim_abandoned(
@@ -158,20 +133,12 @@ impl Jobs {
         let mut places = self.overdue(queue, now, true);
         places.sort_unstable();
         places.truncate(limit as usize);
-        places
-            .into_iter()
-            .filter_map(|(_, _, id)| self.lease(id, worker, until, false))
-            .collect()
+        places.into_iter().filter_map(|(_, _, id)| self.lease(id, worker, until, false)).collect()
     }
 
     /// Jobs whose lease has run out: with attempts left, or without.
     fn overdue(&self, queue: Queue, now: Timestamp, exhausted: bool) -> Vec<(Timestamp, u64, JobId)> {
-        let running = self
-            .running
-            .get(&queue)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.jobs.get(id));
+        let running = self.running.get(&queue).into_iter().flatten().filter_map(|id| self.jobs.get(id));
         running
             .filter(|job| job.lease_is_over(now) && job.is_exhausted() == exhausted)
             .map(Job::place)
@@ -191,11 +158,7 @@ impl Jobs {
         }
         self.last_fence += 1;
         job.attempt += u32::from(try_again);
-        job.state = State::Running {
-            worker: worker.to_owned(),
-            fence: self.last_fence,
-            leased_until: until,
-        };
+        job.state = State::Running { worker: worker.to_owned(), fence: self.last_fence, leased_until: until };
         Some(ClaimedJob {
             job: job.job.clone(),
             attempt: job.attempt,
@@ -206,9 +169,7 @@ impl Jobs {
 
     pub(super) fn extend(&mut self, claimed: &ClaimedJob, until: Timestamp) -> Result<()> {
         match self.jobs.get_mut(&claimed.job.id).map(|job| &mut job.state) {
-            Some(State::Running {
-                fence, leased_until, ..
-            }) if *fence == claimed.fence => {
+            Some(State::Running { fence, leased_until, .. }) if *fence == claimed.fence => {
                 *leased_until = until;
                 Ok(())
             }
@@ -293,9 +254,7 @@ impl Jobs {
 
     pub(super) fn stats(&self, queue: Queue, now: Timestamp) -> QueueStats {
         let waiting = self.waiting.get(&queue);
-        let due = waiting.map_or(0, |waiting| {
-            waiting.iter().take_while(|place| place.0 <= now).count()
-        });
+        let due = waiting.map_or(0, |waiting| waiting.iter().take_while(|place| place.0 <= now).count());
         let all = waiting.map_or(0, BTreeSet::len);
         QueueStats {
             due: due as u64,
@@ -310,11 +269,7 @@ impl Jobs {
         while let Some((_, id)) = self.ended.first().copied().filter(|(at, _)| *at < before) {
             self.ended.pop_first();
             count += 1;
-            if let Some(Job {
-                job,
-                state: State::Ended { failed: true },
-                ..
-            }) = self.jobs.remove(&id)
+            if let Some(Job { job, state: State::Ended { failed: true }, .. }) = self.jobs.remove(&id)
                 && let Some(failed) = self.failed.get_mut(&job.queue)
             {
                 *failed = failed.saturating_sub(1);
@@ -326,11 +281,7 @@ impl Jobs {
     pub(super) fn declare(&mut self, schedules: &[Schedule], now: Timestamp) -> Result<()> {
         let mut declared = BTreeMap::new();
         for new in schedules {
-            let kept = self
-                .schedules
-                .get(&new.name)
-                .filter(|(old, _)| old == new)
-                .map(|(_, due)| *due);
+            let kept = self.schedules.get(&new.name).filter(|(old, _)| old == new).map(|(_, due)| *due);
             let due = match kept {
                 Some(due) => due,
                 None => schedule::next_due(new, now)?,

@@ -55,16 +55,8 @@ impl Logs {
         let Some(log) = self.logs.get(&query.kind) else {
             return Vec::new();
         };
-        let after = if query.newest_first {
-            0
-        } else {
-            query.beyond.unwrap_or(0)
-        };
-        let before = if query.newest_first {
-            query.beyond.unwrap_or(u64::MAX)
-        } else {
-            u64::MAX
-        };
+        let after = if query.newest_first { 0 } else { query.beyond.unwrap_or(0) };
+        let before = if query.newest_first { query.beyond.unwrap_or(u64::MAX) } else { u64::MAX };
         if after == u64::MAX || before == 0 {
             return Vec::new();
         }
@@ -76,19 +68,13 @@ impl Logs {
             },
             None => Box::new(log.entries.range(range).map(|(seq, _)| *seq)),
         };
-        let numbers: Box<dyn Iterator<Item = u64>> = if query.newest_first {
-            Box::new(numbers.rev())
-        } else {
-            Box::new(numbers)
-        };
+        let numbers: Box<dyn Iterator<Item = u64>> =
+            if query.newest_first { Box::new(numbers.rev()) } else { Box::new(numbers) };
         numbers
             .filter_map(|seq| log.entries.get(&seq).map(|row| (seq, row)))
             .filter(|(_, row)| scope.contains(row.organisation_id, row.project_id))
             .take(query.limit.clamp(1, MAX_ENTRIES) as usize)
-            .map(|(seq, row)| LogEntry {
-                seq,
-                row: row.clone(),
-            })
+            .map(|(seq, row)| LogEntry { seq, row: row.clone() })
             .collect()
     }
 
@@ -98,19 +84,12 @@ impl Logs {
         };
         let mut doomed = BTreeSet::new();
         if let Some(not_before) = retention.not_before {
-            doomed.extend(
-                log.entries
-                    .iter()
-                    .filter(|(_, row)| row.at < not_before)
-                    .map(|(seq, _)| *seq),
-            );
+            doomed.extend(log.entries.iter().filter(|(_, row)| row.at < not_before).map(|(seq, _)| *seq));
         }
         if let Some(keep) = retention.per_owner {
             let surplus = |numbers: &BTreeSet<u64>| numbers.len().saturating_sub(keep as usize);
             doomed.extend(
-                log.by_owner
-                    .values()
-                    .flat_map(|numbers| numbers.iter().take(surplus(numbers)).copied()),
+                log.by_owner.values().flat_map(|numbers| numbers.iter().take(surplus(numbers)).copied()),
             );
         }
         for seq in &doomed {

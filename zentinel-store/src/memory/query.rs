@@ -16,15 +16,10 @@ const MAX_IDS: usize = 100_000;
 /// One page of a list.
 pub(super) fn run(tables: &Tables, scope: &Scope, query: &Query) -> Result<Page<Stored<Row>>> {
     if query.ids.as_ref().is_some_and(|ids| ids.len() > MAX_IDS) {
-        return Err(Error::invalid_field(
-            "ids",
-            format!("should have at most {MAX_IDS} item(s)"),
-        ));
+        return Err(Error::invalid_field("ids", format!("should have at most {MAX_IDS} item(s)")));
     }
     let cursor = query.page.cursor.as_deref();
-    let cursor = cursor
-        .map(|text| Cursor::decode(text, query.kind, query.order))
-        .transpose()?;
+    let cursor = cursor.map(|text| Cursor::decode(text, query.kind, query.order)).transpose()?;
     let mut rows = candidates(tables, query);
     rows.retain(|row| matches(row, scope, query));
     let total = rows.len() as u64;
@@ -43,28 +38,18 @@ pub(super) fn run(tables: &Tables, scope: &Scope, query: &Query) -> Result<Page<
     rows.sort_unstable_by(by_order);
     let last = rows.last().filter(|_| more);
     let next_cursor = last.map(|row| Cursor::after(query.order, row).encode(query.kind, query.order));
-    Ok(Page {
-        items: rows.into_iter().cloned().collect(),
-        total,
-        next_cursor,
-    })
+    Ok(Page { items: rows.into_iter().cloned().collect(), total, next_cursor })
 }
 
 /// A superset of the matching rows from the narrowest index; ids are settled here.
 fn candidates<'a>(tables: &'a Tables, query: &Query) -> Vec<&'a Stored<Row>> {
     if let Some(ids) = &query.ids {
         let ids: BTreeSet<Uuid> = ids.iter().copied().collect();
-        return ids
-            .into_iter()
-            .filter_map(|id| tables.get(query.kind, id))
-            .collect();
+        return ids.into_iter().filter_map(|id| tables.get(query.kind, id)).collect();
     }
     if let (Some(owner), Some(key)) = (query.owner, &query.natural_key) {
         let holder = tables.natural_holder(query.kind, owner, key);
-        return holder
-            .and_then(|id| tables.get(query.kind, id))
-            .into_iter()
-            .collect();
+        return holder.and_then(|id| tables.get(query.kind, id)).into_iter().collect();
     }
     match query.owner {
         Some(owner) => tables.owned(query.kind, owner).collect(),
@@ -77,10 +62,7 @@ fn matches(row: &Row, scope: &Scope, query: &Query) -> bool {
     scope.contains(row.organisation_id, row.project_id)
         && query.owner.is_none_or(|owner| row.owner == owner)
         && (query.states.is_empty() || in_state(&query.states))
-        && query
-            .natural_key
-            .as_ref()
-            .is_none_or(|key| row.natural_key.as_ref() == Some(key))
+        && query.natural_key.as_ref().is_none_or(|key| row.natural_key.as_ref() == Some(key))
         && has_labels(row, &query.labels)
 }
 
@@ -100,25 +82,13 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn of_row(row: &'a Row) -> Self {
-        Self {
-            created: row.created_at.timestamp_micros(),
-            name: row.natural_key.as_deref(),
-            id: row.id,
-        }
+        Self { created: row.created_at.timestamp_micros(), name: row.natural_key.as_deref(), id: row.id }
     }
 
     fn of_cursor(cursor: &'a Cursor) -> Self {
         match &cursor.key {
-            SortKey::Created(created) => Self {
-                created: *created,
-                name: None,
-                id: cursor.id,
-            },
-            SortKey::Name(name) => Self {
-                created: 0,
-                name: name.as_deref(),
-                id: cursor.id,
-            },
+            SortKey::Created(created) => Self { created: *created, name: None, id: cursor.id },
+            SortKey::Name(name) => Self { created: 0, name: name.as_deref(), id: cursor.id },
         }
     }
 

@@ -73,10 +73,7 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) fn finish(self) -> Staged {
-        Staged {
-            rows: self.rows,
-            entries: self.entries,
-        }
+        Staged { rows: self.rows, entries: self.entries }
     }
 
     /// Carries out one write on the overlay.
@@ -106,9 +103,9 @@ impl<'a> Stage<'a> {
                 Some(row) if row.revision == expected => Ok(()),
                 _ => Err(Error::stale(kind.noun())),
             },
-            Write::Append(row) if matches!(row.kind, LogKind::Audit | LogKind::Event) => Err(Error::invalid(
-                "audit entries and events are not appended directly",
-            )),
+            Write::Append(row) if matches!(row.kind, LogKind::Audit | LogKind::Event) => {
+                Err(Error::invalid("audit entries and events are not appended directly"))
+            }
             Write::Append(row) => self.append(row),
         }
     }
@@ -169,8 +166,7 @@ impl<'a> Stage<'a> {
             }
             self.lookup.insert(place, Some(row.id));
         }
-        self.rows
-            .insert((row.kind, row.id), Some(Stored { value: row, revision }));
+        self.rows.insert((row.kind, row.id), Some(Stored { value: row, revision }));
         Ok(())
     }
 

@@ -27,19 +27,14 @@ impl Tables {
 
     /// Every row of a kind, in no order.
     pub(super) fn rows(&self, kind: RecordKind) -> impl Iterator<Item = &Stored<Row>> {
-        self.tables
-            .get(&kind)
-            .into_iter()
-            .flat_map(|table| table.rows.values())
+        self.tables.get(&kind).into_iter().flat_map(|table| table.rows.values())
     }
 
     /// The rows that belong to `owner`, in no order.
     pub(super) fn owned(&self, kind: RecordKind, owner: Uuid) -> impl Iterator<Item = &Stored<Row>> {
         let table = self.tables.get(&kind);
         let ids = table.and_then(|table| table.owned.get(&owner));
-        ids.into_iter()
-            .flatten()
-            .filter_map(move |id| table?.rows.get(id))
+        ids.into_iter().flatten().filter_map(move |id| table?.rows.get(id))
     }
 
     pub(super) fn natural_holder(&self, kind: RecordKind, owner: Uuid, key: &str) -> Option<Uuid> {
@@ -58,11 +53,7 @@ impl Tables {
             let Some(row) = new.as_ref().or(old.as_ref()) else {
                 continue;
             };
-            applied
-                .records
-                .entry(*kind)
-                .or_insert_with(Changed::default)
-                .add(row);
+            applied.records.entry(*kind).or_insert_with(Changed::default).add(row);
         }
         for ((kind, _), new) in rows {
             if let Some(row) = new {
@@ -76,10 +67,7 @@ impl Tables {
 impl Table {
     fn insert(&mut self, row: Stored<Row>) {
         if let Some(key) = &row.natural_key {
-            self.natural
-                .entry(row.owner)
-                .or_default()
-                .insert(key.clone(), row.id);
+            self.natural.entry(row.owner).or_default().insert(key.clone(), row.id);
         }
         if let Some(key) = &row.lookup_key {
             self.lookup.insert(key.clone(), row.id);

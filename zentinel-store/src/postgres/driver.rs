@@ -37,9 +37,9 @@ impl Decode<'_, Postgres> for Document {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         let bytes = value.as_bytes()?;
         let text = match value.format() {
-            PgValueFormat::Binary => bytes
-                .strip_prefix(&[JSONB_VERSION])
-                .ok_or("unknown version of jsonb")?,
+            PgValueFormat::Binary => {
+                bytes.strip_prefix(&[JSONB_VERSION]).ok_or("unknown version of jsonb")?
+            }
             PgValueFormat::Text => bytes,
         };
         Ok(Self(std::str::from_utf8(text)?.to_owned()))

@@ -26,11 +26,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
-    Records {
-        kind: RecordKind,
-        project_id: Option<ProjectId>,
-        ids: String,
-    },
+    Records { kind: RecordKind, project_id: Option<ProjectId>, ids: String },
     Events,
     Jobs,
 }
@@ -40,19 +36,11 @@ pub(super) fn payloads(notices: &[Notice]) -> zentinel_core::Result<Vec<String>>
     let mut payloads = Vec::new();
     for notice in notices {
         match notice {
-            Notice::Records {
-                kind,
-                project_id,
-                ids,
-            } => {
+            Notice::Records { kind, project_id, ids } => {
                 for ids in ids.chunks(IDS) {
                     let bytes: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
                     let ids = STANDARD_NO_PAD.encode(bytes);
-                    let message = Message::Records {
-                        kind: *kind,
-                        project_id: *project_id,
-                        ids,
-                    };
+                    let message = Message::Records { kind: *kind, project_id: *project_id, ids };
                     payloads.push(serde_json::to_string(&message)?);
                 }
             }
@@ -68,18 +56,10 @@ pub(super) fn payloads(notices: &[Notice]) -> zentinel_core::Result<Vec<String>>
 /// happened that we do not know.
 fn notice(payload: &str) -> Notice {
     match serde_json::from_str(payload) {
-        Ok(Message::Records {
-            kind,
-            project_id,
-            ids,
-        }) => match STANDARD_NO_PAD.decode(ids) {
+        Ok(Message::Records { kind, project_id, ids }) => match STANDARD_NO_PAD.decode(ids) {
             Ok(bytes) if bytes.len() % 16 == 0 => {
                 let ids = bytes.chunks_exact(16).filter_map(|id| Uuid::from_slice(id).ok());
-                Notice::Records {
-                    kind,
-                    project_id,
-                    ids: ids.collect(),
-                }
+                Notice::Records { kind, project_id, ids: ids.collect() }
             }
             _ => Notice::Lagged,
         },
@@ -91,11 +71,8 @@ fn notice(payload: &str) -> Notice {
 
 /// A connection that listens.
 pub(super) async fn listen(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(ANSWER)
-        .max_lifetime(None)
-        .idle_timeout(None);
+    let pool =
+        PgPoolOptions::new().max_connections(1).acquire_timeout(ANSWER).max_lifetime(None).idle_timeout(None);
     let mut listener = PgListener::connect_with(&pool.connect_with(options.clone()).await?).await?;
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
@@ -106,10 +83,7 @@ pub(super) async fn listen(options: &PgConnectOptions) -> Result<PgListener, sql
 pub(super) async fn run(mut listener: PgListener, options: PgConnectOptions, notices: Notices) {
     loop {
         let lost = hear(&mut listener, &notices).await;
-        tracing::warn!(
-            error = lost.map(tracing::field::display),
-            "the listening connection was lost"
-        );
+        tracing::warn!(error = lost.map(tracing::field::display), "the listening connection was lost");
         listener = loop {
             match listen(&options).await {
                 Ok(listener) => break listener,
@@ -152,25 +126,13 @@ mod tests {
         let ids: Vec<Uuid> = (0..1_000).map(|_| Uuid::new_v4()).collect();
         let project_id = Some(ProjectId::from_uuid(Uuid::new_v4()));
         let kind = RecordKind::RegistrationToken;
-        let sent = [
-            Notice::Records {
-                kind,
-                project_id,
-                ids: ids.clone(),
-            },
-            Notice::Events,
-            Notice::Jobs,
-        ];
+        let sent = [Notice::Records { kind, project_id, ids: ids.clone() }, Notice::Events, Notice::Jobs];
         let payloads = payloads(&sent).unwrap();
         assert!(payloads.iter().all(|payload| payload.len() < 8_000));
         let mut heard = Vec::new();
         for payload in &payloads[..payloads.len() - 2] {
             match notice(payload) {
-                Notice::Records {
-                    kind: its,
-                    project_id: project,
-                    ids,
-                } => {
+                Notice::Records { kind: its, project_id: project, ids } => {
                     assert_eq!((its, project), (kind, project_id));
                     heard.extend(ids);
                 }
@@ -184,12 +146,7 @@ mod tests {
 
     #[test]
     fn an_unknown_payload_means_that_something_was_missed() {
-        for payload in [
-            "",
-            "x",
-            "{}",
-            r#"{"records":{"kind":"comet","project_id":null,"ids":""}}"#,
-        ] {
+        for payload in ["", "x", "{}", r#"{"records":{"kind":"comet","project_id":null,"ids":""}}"#] {
             assert_eq!(notice(payload), Notice::Lagged);
         }
     }

@@ -46,10 +46,7 @@ impl RunnerStats {
     /// Counts a run for as long as the value lives.
     pub(super) fn running(&self, kind: &str) -> Running {
         self.update(kind, |stats| stats.running += 1);
-        Running {
-            stats: self.clone(),
-            kind: kind.to_owned(),
-        }
+        Running { stats: self.clone(), kind: kind.to_owned() }
     }
 
     pub(super) fn ended(&self, kind: &str, took: Duration, failed: bool) {
@@ -74,8 +71,6 @@ pub(super) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stats.update(&self.kind, |stats| {
-            stats.running = stats.running.saturating_sub(1)
-        });
+        self.stats.update(&self.kind, |stats| stats.running = stats.running.saturating_sub(1));
     }
 }

@@ -104,14 +104,7 @@ fn bench_over(store: MemoryStore, handler: Scripted, configure: impl FnOnce(Runn
     let stats = runner.stats();
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(runner.run(shutdown.clone()));
-    Bench {
-        store,
-        clock,
-        handler,
-        stats,
-        shutdown,
-        running,
-    }
+    Bench { store, clock, handler, stats, shutdown, running }
 }
 
 impl Bench {
@@ -120,13 +113,7 @@ impl Bench {
     }
 
     async fn enqueue(&self, jobs: impl IntoIterator<Item = NewJob>) {
-        self.store
-            .commit(Changes {
-                jobs: jobs.into_iter().collect(),
-                ..Changes::new()
-            })
-            .await
-            .unwrap();
+        self.store.commit(Changes { jobs: jobs.into_iter().collect(), ..Changes::new() }).await.unwrap();
     }
 
     /// Waits in real time, the clock standing still.
@@ -136,9 +123,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(Duration::from_secs(20), wait)
-            .await
-            .expect("it never came true");
+        timeout(Duration::from_secs(20), wait).await.expect("it never came true");
     }
 
     /// Moves the clock in steps until it comes true.
@@ -149,17 +134,11 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(Duration::from_secs(20), wait)
-            .await
-            .expect("it never came true");
+        timeout(Duration::from_secs(20), wait).await.expect("it never came true");
     }
 
     fn kind_stats(&self) -> KindStats {
-        self.stats
-            .snapshot()
-            .get(&self.handler.kind)
-            .copied()
-            .unwrap_or_default()
+        self.stats.snapshot().get(&self.handler.kind).copied().unwrap_or_default()
     }
 
     async fn queue(&self) -> QueueStats {
@@ -168,10 +147,7 @@ impl Bench {
 
     async fn stop(&mut self) {
         self.shutdown.cancel();
-        timeout(Duration::from_secs(20), &mut self.running)
-            .await
-            .expect("it never stopped")
-            .unwrap();
+        timeout(Duration::from_secs(20), &mut self.running).await.expect("it never stopped").unwrap();
     }
 }
 
@@ -183,13 +159,7 @@ async fn a_notice_starts_a_job_at_once() {
     bench.until(|bench| bench.kind_stats().runs == 2).await;
     bench.stop().await;
     assert_eq!(bench.queue().await, QueueStats::default());
-    assert_eq!(
-        bench.kind_stats(),
-        KindStats {
-            runs: 2,
-            ..KindStats::default()
-        }
-    );
+    assert_eq!(bench.kind_stats(), KindStats { runs: 2, ..KindStats::default() });
 }
 
 #[tokio::test]
@@ -209,20 +179,13 @@ async fn a_job_starts_when_it_is_due() {
 async fn failures_are_retried_and_then_given_up() {
     let mut bench = bench(Scripted::new("j", |_| Step::Fail), |runner| runner);
     bench.enqueue([bench.job()]).await;
-    bench
-        .moving_until(Duration::from_millis(100), |bench| {
-            !bench.handler.given_up.lock().is_empty()
-        })
-        .await;
+    bench.moving_until(Duration::from_millis(100), |bench| !bench.handler.given_up.lock().is_empty()).await;
     bench.stop().await;
     assert_eq!(bench.handler.runs(), 3);
     assert_eq!(*bench.handler.given_up.lock(), ["not now"]);
     assert_eq!(bench.queue().await.failed, 1);
     let stats = bench.kind_stats();
-    assert_eq!(
-        (stats.runs, stats.failures, stats.given_up, stats.running),
-        (3, 3, 1, 0)
-    );
+    assert_eq!((stats.runs, stats.failures, stats.given_up, stats.running), (3, 3, 1, 0));
 }
 
 #[tokio::test]
@@ -230,9 +193,7 @@ async fn a_panic_is_a_failure() {
     let script = |job: &ClaimedJob| if job.attempt == 1 { Step::Panic } else { Step::Done };
     let mut bench = bench(Scripted::new("j", script), |runner| runner);
     bench.enqueue([bench.job()]).await;
-    bench
-        .moving_until(Duration::from_millis(100), |bench| bench.handler.runs() == 2)
-        .await;
+    bench.moving_until(Duration::from_millis(100), |bench| bench.handler.runs() == 2).await;
     bench.stop().await;
     assert_eq!(bench.queue().await, QueueStats::default());
     assert_eq!(bench.kind_stats().failures, 1);
@@ -240,21 +201,12 @@ async fn a_panic_is_a_failure() {
 
 #[tokio::test]
 async fn a_job_that_takes_too_long_is_stopped() {
-    let options = RunnerOptions {
-        time_limit: Duration::from_secs(100),
-        ..RunnerOptions::default()
-    };
-    let mut bench = bench(Scripted::new("j", |_| Step::Hang), |runner| {
-        runner.options(options)
-    });
+    let options = RunnerOptions { time_limit: Duration::from_secs(100), ..RunnerOptions::default() };
+    let mut bench = bench(Scripted::new("j", |_| Step::Hang), |runner| runner.options(options));
     let mut job = bench.job();
     job.max_attempts = 1;
     bench.enqueue([job]).await;
-    bench
-        .moving_until(Duration::from_secs(1), |bench| {
-            !bench.handler.given_up.lock().is_empty()
-        })
-        .await;
+    bench.moving_until(Duration::from_secs(1), |bench| !bench.handler.given_up.lock().is_empty()).await;
     bench.stop().await;
     assert_eq!(*bench.handler.given_up.lock(), ["took longer than 100s"]);
     assert_eq!(bench.handler.runs(), 1, "the lease was prolonged meanwhile");
@@ -274,9 +226,7 @@ async fn a_deferred_job_is_not_used_up() {
     };
     let mut bench = bench(Scripted::new("j", script), |runner| runner);
     bench.enqueue([bench.job()]).await;
-    bench
-        .moving_until(Duration::from_millis(500), |bench| bench.handler.runs() == 7)
-        .await;
+    bench.moving_until(Duration::from_millis(500), |bench| bench.handler.runs() == 7).await;
     bench.until(|bench| bench.kind_stats().runs == 7).await;
     bench.stop().await;
     assert_eq!(bench.queue().await, QueueStats::default());
@@ -285,10 +235,7 @@ async fn a_deferred_job_is_not_used_up() {
 
 #[tokio::test]
 async fn workers_are_limited_per_queue() {
-    let handler = Scripted {
-        took: Duration::from_millis(5),
-        ..Scripted::new("j", |_| Step::Done)
-    };
+    let handler = Scripted { took: Duration::from_millis(5), ..Scripted::new("j", |_| Step::Done) };
     let mut bench = bench(handler, |runner| runner.workers(Queue::Default, 3));
     let jobs: Vec<NewJob> = (0..30).map(|_| bench.job()).collect();
     bench.enqueue(jobs).await;
@@ -299,10 +246,7 @@ async fn workers_are_limited_per_queue() {
 
 #[tokio::test]
 async fn a_key_runs_one_job_after_the_other() {
-    let handler = Scripted {
-        took: Duration::from_millis(5),
-        ..Scripted::new("j", |_| Step::Done)
-    };
+    let handler = Scripted { took: Duration::from_millis(5), ..Scripted::new("j", |_| Step::Done) };
     let mut bench = bench(handler, |runner| runner);
     for round in 1..=5 {
         bench.enqueue([bench.job().unique("key")]).await;
@@ -315,59 +259,33 @@ async fn a_key_runs_one_job_after_the_other() {
 
 #[tokio::test]
 async fn shutting_down_finishes_what_is_in_flight() {
-    let handler = Scripted {
-        took: Duration::from_millis(60),
-        ..Scripted::new("j", |_| Step::Done)
-    };
+    let handler = Scripted { took: Duration::from_millis(60), ..Scripted::new("j", |_| Step::Done) };
     let mut bench = bench(handler, |runner| runner.workers(Queue::Default, 1));
     bench.enqueue([bench.job(), bench.job()]).await;
     bench.until(|bench| bench.handler.runs() == 1).await;
     bench.stop().await;
     assert_eq!((bench.handler.runs(), bench.kind_stats().runs), (1, 1));
-    assert_eq!(
-        bench.queue().await,
-        QueueStats {
-            due: 1,
-            ..QueueStats::default()
-        }
-    );
+    assert_eq!(bench.queue().await, QueueStats { due: 1, ..QueueStats::default() });
 }
 
 #[tokio::test]
 async fn jobs_of_dead_workers_run_again_and_are_given_up_in_the_end() {
     let start = Timestamp::UNIX_EPOCH;
     let store = MemoryStore::new();
-    let last = NewJob {
-        max_attempts: 1,
-        ..NewJob::new(Queue::Default, "j", json!("last"), start)
-    };
+    let last = NewJob { max_attempts: 1, ..NewJob::new(Queue::Default, "j", json!("last"), start) };
     let retried = NewJob::new(Queue::Default, "j", json!("retried"), start);
     store.commit(Changes::new().job(last).job(retried)).await.unwrap();
     // This worker never says anything again.
-    let claimed = store
-        .claim(Queue::Default, "dead", 2, Duration::from_secs(10), start)
-        .await
-        .unwrap();
+    let claimed = store.claim(Queue::Default, "dead", 2, Duration::from_secs(10), start).await.unwrap();
     assert_eq!(claimed.len(), 2);
 
     let mut bench = bench_over(store, Scripted::new("j", |_| Step::Done), |runner| runner);
     let step = Duration::from_millis(500);
-    bench
-        .moving_until(step, |bench| !bench.handler.given_up.lock().is_empty())
-        .await;
+    bench.moving_until(step, |bench| !bench.handler.given_up.lock().is_empty()).await;
     bench.moving_until(step, |bench| bench.handler.runs() == 1).await;
     bench.stop().await;
-    assert_eq!(
-        *bench.handler.given_up.lock(),
-        ["its worker went away in the last attempt"]
-    );
-    assert_eq!(
-        bench.queue().await,
-        QueueStats {
-            failed: 1,
-            ..QueueStats::default()
-        }
-    );
+    assert_eq!(*bench.handler.given_up.lock(), ["its worker went away in the last attempt"]);
+    assert_eq!(bench.queue().await, QueueStats { failed: 1, ..QueueStats::default() });
 }
 
 #[tokio::test]
@@ -377,15 +295,9 @@ async fn a_job_that_was_taken_over_is_stopped() {
     bench.until(|bench| bench.handler.runs() == 1).await;
     // As if this process had slept through its lease.
     let later = bench.clock.now() + Duration::from_secs(61);
-    let heir = bench
-        .store
-        .claim(Queue::Default, "other", 1, Duration::from_secs(600), later)
-        .await
-        .unwrap();
+    let heir = bench.store.claim(Queue::Default, "other", 1, Duration::from_secs(600), later).await.unwrap();
     assert_eq!(heir.len(), 1);
-    bench
-        .moving_until(Duration::from_secs(1), |bench| bench.kind_stats().runs == 1)
-        .await;
+    bench.moving_until(Duration::from_secs(1), |bench| bench.kind_stats().runs == 1).await;
     bench.stop().await;
     bench.store.complete(&heir[0], bench.clock.now()).await.unwrap();
     assert!(bench.handler.given_up.lock().is_empty());
@@ -398,12 +310,9 @@ async fn schedules_enqueue_their_jobs() {
         queue: Queue::Maintenance,
         cron: "*/10 * * * * *".to_owned(),
     };
-    let mut bench = bench(Scripted::new("sweep", |_| Step::Done), |runner| {
-        runner.schedule(schedule("sweep"))
-    });
-    bench
-        .moving_until(Duration::from_millis(250), |bench| bench.handler.runs() == 3)
-        .await;
+    let mut bench =
+        bench(Scripted::new("sweep", |_| Step::Done), |runner| runner.schedule(schedule("sweep")));
+    bench.moving_until(Duration::from_millis(250), |bench| bench.handler.runs() == 3).await;
     bench.stop().await;
     assert!(bench.clock.now().timestamp() >= 30, "one run every ten seconds");
 }
@@ -411,20 +320,12 @@ async fn schedules_enqueue_their_jobs() {
 #[tokio::test]
 async fn an_unknown_kind_is_left_to_others() {
     let mut bench = bench(Scripted::new("j", |_| Step::Done), |runner| runner);
-    let job = NewJob {
-        max_attempts: 1,
-        ..NewJob::new(Queue::Default, "new", Value::Null, bench.clock.now())
-    };
+    let job =
+        NewJob { max_attempts: 1, ..NewJob::new(Queue::Default, "new", Value::Null, bench.clock.now()) };
     bench.enqueue([job, bench.job()]).await;
     bench.until(|bench| bench.handler.runs() == 1).await;
     bench.stop().await;
-    assert_eq!(
-        bench.queue().await,
-        QueueStats {
-            later: 1,
-            ..QueueStats::default()
-        }
-    );
+    assert_eq!(bench.queue().await, QueueStats { later: 1, ..QueueStats::default() });
 }
 
 #[tokio::test]
@@ -432,10 +333,7 @@ async fn the_fallback_poll_works_without_notices() {
     let store = MemoryStore::new();
     let handler = Arc::new(Scripted::new("j", |_| Step::Done));
     let silent = Box::pin(futures_util::stream::pending());
-    let options = RunnerOptions {
-        poll_interval: Duration::from_millis(20),
-        ..RunnerOptions::default()
-    };
+    let options = RunnerOptions { poll_interval: Duration::from_millis(20), ..RunnerOptions::default() };
     let runner = Runner::new(Arc::new(store.clone()), Arc::new(SystemClock), silent)
         .register(handler.clone())
         .options(options);
@@ -449,23 +347,15 @@ async fn the_fallback_poll_works_without_notices() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(Duration::from_secs(20), wait)
-        .await
-        .expect("it never ran");
+    timeout(Duration::from_secs(20), wait).await.expect("it never ran");
     shutdown.cancel();
     running.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_wrong_schedule_does_not_stop_the_jobs() {
-    let wrong = Schedule {
-        name: "wrong".to_owned(),
-        queue: Queue::Maintenance,
-        cron: "soon".to_owned(),
-    };
-    let mut bench = bench(Scripted::new("j", |_| Step::Done), |runner| {
-        runner.schedule(wrong)
-    });
+    let wrong = Schedule { name: "wrong".to_owned(), queue: Queue::Maintenance, cron: "soon".to_owned() };
+    let mut bench = bench(Scripted::new("j", |_| Step::Done), |runner| runner.schedule(wrong));
     bench.enqueue([bench.job()]).await;
     bench.until(|bench| bench.handler.runs() == 1).await;
     bench.stop().await;
@@ -473,11 +363,7 @@ async fn a_wrong_schedule_does_not_stop_the_jobs() {
 
 #[tokio::test]
 async fn a_queue_without_workers_is_left_alone() {
-    let none = |runner: Runner| {
-        Queue::ALL
-            .into_iter()
-            .fold(runner, |runner, queue| runner.workers(queue, 0))
-    };
+    let none = |runner: Runner| Queue::ALL.into_iter().fold(runner, |runner, queue| runner.workers(queue, 0));
     let mut bench = bench(Scripted::new("j", |_| Step::Done), none);
     bench.enqueue([bench.job()]).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -490,9 +376,6 @@ async fn a_queue_without_workers_is_left_alone() {
 fn delays_double_up_to_the_limit() {
     let options = RunnerOptions::default();
     let longest = |attempt| retry_delay(&options, attempt, 1.0).as_secs();
-    assert_eq!(
-        [1, 2, 3, 4, 9, 10, 1_000].map(longest),
-        [1, 2, 4, 8, 256, 300, 300]
-    );
+    assert_eq!([1, 2, 3, 4, 9, 10, 1_000].map(longest), [1, 2, 4, 8, 256, 300, 300]);
     assert_eq!(retry_delay(&options, 2, 0.0), Duration::from_secs(1));
 }

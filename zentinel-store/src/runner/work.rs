@@ -204,10 +204,7 @@ impl Worker {
 /// Doubles with every attempt up to the limit; `luck`, 0 to 1, spreads retries over its second half.
 pub(super) fn retry_delay(options: &RunnerOptions, attempt: u32, luck: f64) -> Duration {
     let factor = 2_u32.saturating_pow(attempt.saturating_sub(1).min(31));
-    let delay = options
-        .retry_delay
-        .saturating_mul(factor)
-        .min(options.max_retry_delay);
+    let delay = options.retry_delay.saturating_mul(factor).min(options.max_retry_delay);
     delay.mul_f64(0.5 + luck.clamp(0.0, 1.0) / 2.0)
 }
 
@@ -232,8 +229,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -19,19 +19,14 @@ impl MemorySigner {
     /// A signer with a fresh random key.
     #[must_use]
     pub fn generate() -> Self {
-        Self {
-            keys: RwLock::new(vec![KeyPair::generate()]),
-        }
+        Self { keys: RwLock::new(vec![KeyPair::generate()]) }
     }
 
     /// A signer with a known key; for reproducible test vectors.
     #[must_use]
     pub fn from_seed(key_id: impl Into<String>, seed: [u8; 32]) -> Self {
         Self {
-            keys: RwLock::new(vec![KeyPair {
-                key_id: key_id.into(),
-                key: SigningKey::from_bytes(&seed),
-            }]),
+            keys: RwLock::new(vec![KeyPair { key_id: key_id.into(), key: SigningKey::from_bytes(&seed) }]),
         }
     }
 }
@@ -40,19 +35,12 @@ impl MemorySigner {
 impl Signer for MemorySigner {
     async fn sign(&self, _scope: &Scope, message: &[u8]) -> Result<Signature> {
         let keys = self.keys.read();
-        let newest = keys
-            .last()
-            .ok_or_else(|| zentinel_core::Error::internal("the signer has no key"))?;
+        let newest = keys.last().ok_or_else(|| zentinel_core::Error::internal("the signer has no key"))?;
         Ok(newest.sign(message))
     }
 
     async fn public_key(&self, _scope: &Scope, key_id: &str) -> Result<Option<PublicKey>> {
-        Ok(self
-            .keys
-            .read()
-            .iter()
-            .find(|pair| pair.key_id == key_id)
-            .map(KeyPair::public))
+        Ok(self.keys.read().iter().find(|pair| pair.key_id == key_id).map(KeyPair::public))
     }
 
     async fn public_keys(&self, _scope: &Scope) -> Result<Vec<PublicKey>> {

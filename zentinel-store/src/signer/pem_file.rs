@@ -28,19 +28,11 @@ impl PemFileSigner {
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
             Error::unavailable(format!("signing key {} cannot be read", path.display())).with_source(error)
         })?);
-        let key = SigningKey::from_pkcs8_pem(&text)
-            .ok()
-            .or_else(|| from_seed(&text))
-            .ok_or_else(|| {
-                Error::invalid(format!("{} holds no Ed25519 private key", path.display()))
-                    .with_hint("expected PKCS#8 PEM or base64 of a 32-byte seed")
-            })?;
-        Ok(Self {
-            pair: KeyPair {
-                key_id: key_id.to_owned(),
-                key,
-            },
-        })
+        let key = SigningKey::from_pkcs8_pem(&text).ok().or_else(|| from_seed(&text)).ok_or_else(|| {
+            Error::invalid(format!("{} holds no Ed25519 private key", path.display()))
+                .with_hint("expected PKCS#8 PEM or base64 of a 32-byte seed")
+        })?;
+        Ok(Self { pair: KeyPair { key_id: key_id.to_owned(), key } })
     }
 }
 
@@ -90,11 +82,7 @@ mod tests {
             assert_eq!(opened.is_ok(), ok, "{name}");
             if let Ok(signer) = opened {
                 let signature = signer.sign(&Scope::Instance, b"x").await.unwrap();
-                let public = signer
-                    .public_key(&Scope::Instance, "sk_file")
-                    .await
-                    .unwrap()
-                    .unwrap();
+                let public = signer.public_key(&Scope::Instance, "sk_file").await.unwrap().unwrap();
                 assert!(public.verify(b"x", &signature.bytes) && !public.verify(b"y", &signature.bytes));
             }
         }

@@ -46,9 +46,7 @@ impl MasterKey {
                 .mode(0o600)
                 .open(&draft)
                 .map_err(failed)?;
-            file.write_all(&*fresh)
-                .and_then(|()| file.sync_all())
-                .map_err(failed)?;
+            file.write_all(&*fresh).and_then(|()| file.sync_all()).map_err(failed)?;
             // A hard link fails when the name is taken, so the first writer wins.
             let linked = std::fs::hard_link(&draft, path);
             std::fs::remove_file(&draft).map_err(failed)?;
@@ -58,9 +56,7 @@ impl MasterKey {
             }
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(33));
-        std::fs::File::open(path)
-            .and_then(|file| file.take(33).read_to_end(&mut bytes))
-            .map_err(failed)?;
+        std::fs::File::open(path).and_then(|file| file.take(33).read_to_end(&mut bytes)).map_err(failed)?;
         let key = <[u8; 32]>::try_from(bytes.as_slice())
             .map_err(|_| Error::invalid(format!("master key file {} must hold 32 bytes", path.display())))?;
         Ok(Self(key))
@@ -160,10 +156,7 @@ mod tests {
         let first = MasterKey::load_or_create(&path).unwrap();
         let again = MasterKey::load_or_create(&path).unwrap();
         assert_eq!(first.derive("x"), again.derive("x"));
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&path, "short").unwrap();
         assert!(MasterKey::load_or_create(&path).is_err());
     }

@@ -46,10 +46,7 @@ impl Key {
     }
 
     fn public(&self) -> PublicKey {
-        PublicKey {
-            active: self.record.active,
-            ..self.pair.public()
-        }
+        PublicKey { active: self.record.active, ..self.pair.public() }
     }
 }
 
@@ -57,17 +54,8 @@ impl SealedSigner {
     /// A signer over a store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, master: MasterKey) -> Self {
-        let cache = Mutex::new(Cache {
-            by_organisation: HashMap::new(),
-            notices: store.watch(),
-        });
-        Self {
-            store,
-            clock,
-            master,
-            cache,
-            making: tokio::sync::Mutex::new(()),
-        }
+        let cache = Mutex::new(Cache { by_organisation: HashMap::new(), notices: store.watch() });
+        Self { store, clock, master, cache, making: tokio::sync::Mutex::new(()) }
     }
 
     /// The organisation's keys, newest first; maybe none.
@@ -80,20 +68,11 @@ impl SealedSigner {
             }
         }
         let query = Query::all(RecordKind::SigningKey).owned_by(organisation);
-        let records = self
-            .store
-            .list_all::<SigningKey>(&Scope::Organisation(organisation), query)
-            .await?;
-        let keys = records
-            .into_iter()
-            .map(|stored| self.open(stored.value))
-            .collect::<Result<Vec<_>>>()?;
+        let records = self.store.list_all::<SigningKey>(&Scope::Organisation(organisation), query).await?;
+        let keys = records.into_iter().map(|stored| self.open(stored.value)).collect::<Result<Vec<_>>>()?;
         let keys = Arc::new(keys);
         if !keys.is_empty() {
-            self.cache
-                .lock()
-                .by_organisation
-                .insert(organisation, Arc::clone(&keys));
+            self.cache.lock().by_organisation.insert(organisation, Arc::clone(&keys));
         }
         Ok(keys)
     }
@@ -105,13 +84,7 @@ impl SealedSigner {
             .as_slice()
             .try_into()
             .map_err(|_| Error::internal("a sealed signing key has the wrong length"))?;
-        Ok(Key {
-            pair: KeyPair {
-                key_id: record.key_id.clone(),
-                key: DalekKey::from_bytes(&seed),
-            },
-            record,
-        })
+        Ok(Key { pair: KeyPair { key_id: record.key_id.clone(), key: DalekKey::from_bytes(&seed) }, record })
     }
 
     /// The organisation's keys of which at least one signs, made if needed; and the time of asking.
@@ -149,9 +122,7 @@ impl SealedSigner {
             STANDARD.encode(self.master.seal(&context(&record), pair.key.as_bytes())?);
         let scope = Scope::Organisation(organisation);
         let audit = AuditEntry::new(&scope, Actor::System, "signing_key.created", &record.key_id, now);
-        self.store
-            .commit(Changes::new().insert(&record)?.audit(audit))
-            .await?;
+        self.store.commit(Changes::new().insert(&record)?.audit(audit)).await?;
         self.cache.lock().by_organisation.remove(&organisation);
         Ok(record.key_id)
     }
@@ -159,10 +130,7 @@ impl SealedSigner {
 
 /// The place that a sealed key is bound to.
 fn context(record: &SigningKey) -> String {
-    format!(
-        "signing_keys/{}/{}/private_key",
-        record.organisation_id, record.key_id
-    )
+    format!("signing_keys/{}/{}/private_key", record.organisation_id, record.key_id)
 }
 
 impl Cache {
@@ -170,14 +138,7 @@ impl Cache {
     fn drop_stale(&mut self) {
         let mut context = Context::from_waker(std::task::Waker::noop());
         while let Poll::Ready(Some(notice)) = self.notices.poll_next_unpin(&mut context) {
-            if matches!(
-                notice,
-                Notice::Lagged
-                    | Notice::Records {
-                        kind: RecordKind::SigningKey,
-                        ..
-                    }
-            ) {
+            if matches!(notice, Notice::Lagged | Notice::Records { kind: RecordKind::SigningKey, .. }) {
                 self.by_organisation.clear();
             }
         }
@@ -185,9 +146,7 @@ impl Cache {
 }
 
 fn tenant(scope: &Scope) -> Result<OrganisationId> {
-    scope
-        .organisation()
-        .ok_or_else(|| Error::forbidden("signing keys belong to organisations"))
+    scope.organisation().ok_or_else(|| Error::forbidden("signing keys belong to organisations"))
 }
 
 #[async_trait]
@@ -201,19 +160,12 @@ impl Signer for SealedSigner {
 
     async fn public_key(&self, scope: &Scope, key_id: &str) -> Result<Option<PublicKey>> {
         let keys = self.keys(tenant(scope)?).await?;
-        Ok(keys
-            .iter()
-            .find(|key| key.record.key_id == key_id)
-            .map(Key::public))
+        Ok(keys.iter().find(|key| key.record.key_id == key_id).map(Key::public))
     }
 
     async fn public_keys(&self, scope: &Scope) -> Result<Vec<PublicKey>> {
         let (keys, _) = self.usable_keys(tenant(scope)?).await?;
-        Ok(keys
-            .iter()
-            .filter(|key| key.record.active)
-            .map(Key::public)
-            .collect())
+        Ok(keys.iter().filter(|key| key.record.active).map(Key::public).collect())
     }
 
     async fn rotate(&self, scope: &Scope) -> Result<String> {
@@ -223,8 +175,6 @@ impl Signer for SealedSigner {
 
 impl std::fmt::Debug for SealedSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SealedSigner")
-            .field("store", &self.store)
-            .finish_non_exhaustive()
+        f.debug_struct("SealedSigner").field("store", &self.store).finish_non_exhaustive()
     }
 }

@@ -108,11 +108,7 @@ fn notices(
         ids.dedup();
         let mut projects = projects.into_iter();
         let project_id = projects.next().flatten().filter(|_| projects.next().is_none());
-        notices.push(Notice::Records {
-            kind,
-            project_id,
-            ids,
-        });
+        notices.push(Notice::Records { kind, project_id, ids });
     }
     notices.extend(events.then_some(Notice::Events));
     notices.extend(jobs.then_some(Notice::Jobs));
@@ -127,16 +123,10 @@ async fn apply<B: Backend>(
     let statement = Statement::new(text::<B>(step)).arg(Arg::Json(step.set.json()?));
     let taken = || Error::invalid_field(step.kind.natural_key_field(), "has already been taken");
     if matches!(step.action, Action::Insert | Action::Upsert) {
-        connection
-            .execute(statement)
-            .await
-            .map_err(|error| Fault::from(error).on_taken(taken))?;
+        connection.execute(statement).await.map_err(|error| Fault::from(error).on_taken(taken))?;
         return Ok(step.projects.clone());
     }
-    let rows = connection
-        .rows(statement)
-        .await
-        .map_err(|error| Fault::from(error).on_taken(taken))?;
+    let rows = connection.rows(statement).await.map_err(|error| Fault::from(error).on_taken(taken))?;
     let mut touched = HashSet::with_capacity(rows.len());
     let mut projects = step.projects.clone();
     for cells in &rows {
@@ -172,9 +162,7 @@ fn text<B: Backend>(step: &Step) -> String {
     let records = B::set(1, &RECORD);
     let assign = |from: fn(&Column) -> String| -> String {
         let columns = RECORD.iter().filter(|(name, _)| *name != "id");
-        columns
-            .map(|column| format!("{} = {}, ", column.0, from(column)))
-            .collect()
+        columns.map(|column| format!("{} = {}, ", column.0, from(column))).collect()
     };
     let expected = B::set(1, &[("id", ColumnType::Uuid), EXPECTED]);
     match step.action {
@@ -225,10 +213,7 @@ async fn append<B: Backend>(connection: &mut B::Connection, entries: &Entries) -
         B::set(1, &LOG)
     );
     let statement = Statement::new(text).arg(Arg::Json(entries.set.json()?));
-    connection
-        .execute(statement)
-        .await
-        .map_err(|error| Fault::from(error).on_taken(id_taken))?;
+    connection.execute(statement).await.map_err(|error| Fault::from(error).on_taken(id_taken))?;
     Ok(())
 }
 
@@ -242,9 +227,7 @@ async fn number<B: Backend>(connection: &mut B::Connection, entries: &Entries) -
         .arg(table);
     let rows = connection.rows(next).await?;
     let Some(last) = rows.first().map(|cells| cells.int(0)).transpose()? else {
-        return Err(Fault::Refused(Error::internal(format!(
-            "the sequence of {table} is missing"
-        ))));
+        return Err(Fault::Refused(Error::internal(format!("the sequence of {table} is missing"))));
     };
     let mut columns = LOG.to_vec();
     columns.push(("place", ColumnType::Int));
@@ -254,13 +237,8 @@ async fn number<B: Backend>(connection: &mut B::Connection, entries: &Entries) -
         values(&LOG),
         B::set(1, &columns)
     );
-    let statement = Statement::new(text)
-        .arg(Arg::Json(entries.set.json()?))
-        .arg(last - count);
-    connection
-        .execute(statement)
-        .await
-        .map_err(|error| Fault::from(error).on_taken(id_taken))?;
+    let statement = Statement::new(text).arg(Arg::Json(entries.set.json()?)).arg(last - count);
+    connection.execute(statement).await.map_err(|error| Fault::from(error).on_taken(id_taken))?;
     Ok(u64::try_from(last).unwrap_or_default())
 }
 
@@ -275,9 +253,6 @@ pub(super) async fn enqueue<B: Backend>(connection: &mut B::Connection, jobs: &S
         B::set(1, &JOB)
     );
     let statement = Statement::new(text).arg(Arg::Json(jobs.json()?));
-    connection
-        .execute(statement)
-        .await
-        .map_err(|error| Fault::from(error).on_taken(id_taken))?;
+    connection.execute(statement).await.map_err(|error| Fault::from(error).on_taken(id_taken))?;
     Ok(())
 }

@@ -37,13 +37,7 @@ impl<'a> Lease<'a> {
         let length = chrono::TimeDelta::from_std(lease).ok();
         let until = length.and_then(|length| now.checked_add_signed(length));
         let until = until.ok_or_else(|| Error::invalid_field("lease", "is too long"))?;
-        Ok(Self {
-            queue,
-            worker,
-            limit,
-            now,
-            until,
-        })
+        Ok(Self { queue, worker, limit, now, until })
     }
 }
 
@@ -55,11 +49,7 @@ pub(crate) enum End {
     /// It failed for good.
     Failed { reason: String, now: Timestamp },
     /// It failed and runs again.
-    Retry {
-        reason: String,
-        at: Timestamp,
-        now: Timestamp,
-    },
+    Retry { reason: String, at: Timestamp, now: Timestamp },
     /// It runs again, with its attempts anew.
     Deferred { at: Timestamp, now: Timestamp },
 }
@@ -157,9 +147,7 @@ async fn take<B: Backend>(
         let statement = statement.clone();
         Box::pin(async move {
             let rows = connection.rows(statement).await?;
-            let jobs = rows
-                .iter()
-                .map(|cells| Ok((cells.int(8)?, claimed(cells, queue, until)?)));
+            let jobs = rows.iter().map(|cells| Ok((cells.int(8)?, claimed(cells, queue, until)?)));
             Ok((jobs.collect::<Result<Vec<_>, Fault>>()?, Vec::new()))
         })
     })
@@ -170,11 +158,7 @@ async fn take<B: Backend>(
 
 fn claimed(cells: &impl Cells, queue: Queue, until: Timestamp) -> Result<ClaimedJob, Fault> {
     let id = cells.uuid(0)?.ok_or_else(|| missing("id"))?;
-    let number = |column| {
-        cells
-            .count(column)
-            .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
-    };
+    let number = |column| cells.count(column).map(|count| u32::try_from(count).unwrap_or(u32::MAX));
     Ok(ClaimedJob {
         job: NewJob {
             id: JobId::from_uuid(id),
@@ -193,9 +177,8 @@ fn claimed(cells: &impl Cells, queue: Queue, until: Timestamp) -> Result<Claimed
 
 /// Prolongs a lease.
 pub(crate) async fn extend<B: Backend>(backend: &B, job: &ClaimedJob, until: Timestamp) -> Result<()> {
-    let statement = Statement::new(format!("UPDATE jobs SET leased_until = $3 WHERE {HELD}"))
-        .args(held(job))
-        .arg(until);
+    let statement =
+        Statement::new(format!("UPDATE jobs SET leased_until = $3 WHERE {HELD}")).args(held(job)).arg(until);
     transact::<B, _>(backend, |connection| {
         let statement = statement.clone();
         Box::pin(async move { Ok((one_or_lost(connection.execute(statement).await?)?, Vec::new())) })
@@ -207,18 +190,11 @@ pub(crate) async fn extend<B: Backend>(backend: &B, job: &ClaimedJob, until: Tim
 const HELD: &str = "id = $1 AND fence = $2 AND state = 'running'";
 
 fn held(job: &ClaimedJob) -> [Arg; 2] {
-    [
-        Arg::Uuid(job.job.id.uuid()),
-        Arg::Int(i64::try_from(job.fence).unwrap_or(i64::MAX)),
-    ]
+    [Arg::Uuid(job.job.id.uuid()), Arg::Int(i64::try_from(job.fence).unwrap_or(i64::MAX))]
 }
 
 fn one_or_lost(count: u64) -> Result<(), Fault> {
-    if count == 0 {
-        Err(Fault::Refused(lost()))
-    } else {
-        Ok(())
-    }
+    if count == 0 { Err(Fault::Refused(lost())) } else { Ok(()) }
 }
 
 /// Ends a worker's hold on a job.
@@ -297,10 +273,7 @@ fn ending(job: &ClaimedJob, end: End, sibling_waits: bool) -> Statement {
         End::Retry { reason, at, .. } => (again(""), at, Some(reason)),
         End::Deferred { at, .. } => (again(", attempt = 0"), at, None),
     };
-    Statement::new(text)
-        .args(held(job))
-        .arg(at)
-        .arg(Arg::Text(reason))
+    Statement::new(text).args(held(job)).arg(at).arg(Arg::Text(reason))
 }
 
 /// A schedule within a JSON set.
@@ -346,10 +319,9 @@ pub(crate) async fn declare<B: Backend>(backend: &B, schedules: &[Schedule], now
          THEN schedules.next_run ELSE excluded.next_run END"
     ))
     .arg(Arg::Json(set.clone()));
-    let remove = Statement::new(format!(
-        "DELETE FROM schedules WHERE name NOT IN (SELECT x.name FROM {source})"
-    ))
-    .arg(Arg::Json(set));
+    let remove =
+        Statement::new(format!("DELETE FROM schedules WHERE name NOT IN (SELECT x.name FROM {source})"))
+            .arg(Arg::Json(set));
     transact::<B, _>(backend, |connection| {
         let statements = [upsert.clone(), remove.clone()];
         Box::pin(async move {
@@ -364,10 +336,7 @@ pub(crate) async fn declare<B: Backend>(backend: &B, schedules: &[Schedule], now
 
 /// Enqueues the periodic jobs that are due.
 pub(crate) async fn enqueue_due<B: Backend>(backend: &B, now: Timestamp) -> Result<u32> {
-    transact::<B, _>(backend, |connection| {
-        Box::pin(enqueue_due_in::<B>(connection, now))
-    })
-    .await
+    transact::<B, _>(backend, |connection| Box::pin(enqueue_due_in::<B>(connection, now))).await
 }
 
 async fn enqueue_due_in<B: Backend>(
@@ -392,10 +361,7 @@ async fn enqueue_due_in<B: Backend>(
             .arg(schedule.name.as_str())
             .arg(schedule::next_due(&schedule, now)?);
         connection.execute(advance).await?;
-        jobs.push(schedule::job(
-            &schedule,
-            cells.time(3)?.ok_or_else(|| missing("next_run"))?,
-        ));
+        jobs.push(schedule::job(&schedule, cells.time(3)?.ok_or_else(|| missing("next_run"))?));
     }
     if jobs.is_empty() {
         return Ok((0, Vec::new()));

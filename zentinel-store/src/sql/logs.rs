@@ -18,34 +18,21 @@ const ENTRIES_PER_TRIM: i64 = 10_000;
 
 /// Reads a log.
 pub(crate) async fn read<B: Backend>(backend: &B, scope: &Scope, query: &LogQuery) -> Result<Vec<LogEntry>> {
-    let mut statement = Statement::new(format!(
-        "SELECT {}, seq FROM {} WHERE 1 = 1",
-        names(&LOG),
-        query.kind.table()
-    ));
+    let mut statement =
+        Statement::new(format!("SELECT {}, seq FROM {} WHERE 1 = 1", names(&LOG), query.kind.table()));
     limit_to::<B>(&mut statement, scope, query.owner.is_some());
     if let Some(owner) = query.owner {
         statement.push_with(" AND owner = ?", [owner.into()]);
     }
     if let Some(place) = query.beyond {
-        let text = if query.newest_first {
-            " AND seq < ?"
-        } else {
-            " AND seq > ?"
-        };
+        let text = if query.newest_first { " AND seq < ?" } else { " AND seq > ?" };
         statement.push_with(text, [Arg::Int(i64::try_from(place).unwrap_or(i64::MAX))]);
     }
-    statement.push(if query.newest_first {
-        " ORDER BY seq DESC"
-    } else {
-        " ORDER BY seq"
-    });
+    statement.push(if query.newest_first { " ORDER BY seq DESC" } else { " ORDER BY seq" });
     statement.push_with(" LIMIT ?", [Arg::Int(query.limit.clamp(1, MAX_ENTRIES).into())]);
     let entries = async {
         let rows = backend.readers().acquire().await?.rows(statement).await?;
-        rows.iter()
-            .map(|cells| log_entry(query.kind, cells))
-            .collect::<Result<_, Fault>>()
+        rows.iter().map(|cells| log_entry(query.kind, cells)).collect::<Result<_, Fault>>()
     };
     tell::<B, _>(entries.await)
 }
@@ -105,10 +92,7 @@ async fn trim_surplus<B: Backend>(backend: &B, kind: LogKind, keep: u32) -> Resu
     let statement = Statement::new(ranked).arg(i64::from(keep) + 1);
     let rows = backend.readers().acquire().await?.rows(statement).await?;
     let surplus = rows.iter().map(|cells| {
-        Ok(Surplus {
-            owner: cells.uuid(0)?.ok_or_else(|| missing("owner"))?,
-            last: cells.int(1)?,
-        })
+        Ok(Surplus { owner: cells.uuid(0)?.ok_or_else(|| missing("owner"))?, last: cells.int(1)? })
     });
     let surplus = surplus.collect::<Result<Vec<_>, Fault>>()?;
     drop(rows);
@@ -131,9 +115,7 @@ async fn trim_old<B: Backend>(backend: &B, kind: LogKind, not_before: Timestamp)
     let delete = format!("DELETE FROM {table} WHERE seq IN (SELECT seq FROM {table} WHERE at < $1 LIMIT $2)");
     let mut dropped = 0;
     loop {
-        let statement = Statement::new(delete.as_str())
-            .arg(not_before)
-            .arg(ENTRIES_PER_TRIM);
+        let statement = Statement::new(delete.as_str()).arg(not_before).arg(ENTRIES_PER_TRIM);
         let count = alone(backend, statement).await?;
         dropped += count;
         if count < ENTRIES_PER_TRIM.unsigned_abs() {

@@ -16,9 +16,7 @@ pub(crate) struct Notices {
 
 impl Notices {
     pub(crate) fn new() -> Self {
-        Self {
-            sender: broadcast::Sender::new(BACKLOG),
-        }
+        Self { sender: broadcast::Sender::new(BACKLOG) }
     }
 
     /// Tells every watcher.
@@ -29,15 +27,12 @@ impl Notices {
 
     /// What is told from now on.
     pub(crate) fn watch(&self) -> NoticeStream {
-        Box::pin(stream::unfold(
-            self.sender.subscribe(),
-            |mut receiver| async move {
-                match receiver.recv().await {
-                    Ok(notice) => Some((notice, receiver)),
-                    Err(RecvError::Lagged(_)) => Some((Notice::Lagged, receiver)),
-                    Err(RecvError::Closed) => None,
-                }
-            },
-        ))
+        Box::pin(stream::unfold(self.sender.subscribe(), |mut receiver| async move {
+            match receiver.recv().await {
+                Ok(notice) => Some((notice, receiver)),
+                Err(RecvError::Lagged(_)) => Some((Notice::Lagged, receiver)),
+                Err(RecvError::Closed) => None,
+            }
+        }))
     }
 }

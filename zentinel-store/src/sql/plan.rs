@@ -56,11 +56,7 @@ impl Set {
     pub(super) fn json(&self) -> Result<String> {
         let text = std::str::from_utf8(&self.json);
         let text = text.map_err(|error| Error::internal("JSON is not UTF-8").with_source(error))?;
-        Ok(if self.rows == 0 {
-            "[]".to_owned()
-        } else {
-            format!("{text}]")
-        })
+        Ok(if self.rows == 0 { "[]".to_owned() } else { format!("{text}]") })
     }
 }
 
@@ -113,16 +109,8 @@ impl Plan {
         for (log, rows) in logs {
             entries::<B>(log, &distinct(rows), &mut plan.appended)?;
         }
-        entries::<B>(
-            LogKind::Audit,
-            &audit.iter().collect::<Vec<_>>(),
-            &mut plan.numbered,
-        )?;
-        entries::<B>(
-            LogKind::Event,
-            &events.iter().collect::<Vec<_>>(),
-            &mut plan.numbered,
-        )?;
+        entries::<B>(LogKind::Audit, &audit.iter().collect::<Vec<_>>(), &mut plan.numbered)?;
+        entries::<B>(LogKind::Event, &events.iter().collect::<Vec<_>>(), &mut plan.numbered)?;
         Ok(plan)
     }
 }
@@ -142,9 +130,7 @@ fn steps<B: Backend>(writes: &[Write], group: bool) -> Result<(Vec<Step>, Logs<'
             Write::Delete { kind, id, .. } => (*kind, Action::Delete, *id),
             Write::Check { kind, id, .. } => (*kind, Action::Check, *id),
             Write::Append(row) if matches!(row.kind, LogKind::Audit | LogKind::Event) => {
-                return Err(Error::invalid(
-                    "audit entries and events are not appended directly",
-                ));
+                return Err(Error::invalid("audit entries and events are not appended directly"));
             }
             Write::Append(row) => {
                 logs.entry(row.kind).or_default().push(row);
@@ -173,13 +159,7 @@ fn step<B: Backend>(
 ) -> Result<(Step, usize)> {
     let action = writes.first().map_or(Action::Check, |(action, _, _)| *action);
     let most = if group { MAX_ROWS } else { 1 };
-    let mut step = Step {
-        kind,
-        action,
-        ids: Vec::new(),
-        projects: HashSet::new(),
-        set: Set::default(),
-    };
+    let mut step = Step { kind, action, ids: Vec::new(), projects: HashSet::new(), set: Set::default() };
     let mut seen = HashSet::new();
     let mut items = Vec::new();
     let mut bytes = 0;
@@ -209,10 +189,7 @@ fn item<B: Backend>(write: &Write) -> Result<Vec<u8>> {
         Write::Insert(row) | Write::Upsert(row) => serde_json::to_vec(&RecordItem::new::<B>(row, None))?,
         Write::Update { row, expected } => serde_json::to_vec(&RecordItem::new::<B>(row, Some(*expected)))?,
         Write::Delete { id, expected, .. } | Write::Check { id, expected, .. } => {
-            serde_json::to_vec(&Expected {
-                id: *id,
-                expected: *expected,
-            })?
+            serde_json::to_vec(&Expected { id: *id, expected: *expected })?
         }
         Write::Append(row) => serde_json::to_vec(&LogItem::new::<B>(row, 1))?,
     })
@@ -239,10 +216,7 @@ fn entries<B: Backend>(log: LogKind, rows: &[&LogRow], into: &mut Vec<Entries>) 
     let mut set = Set::default();
     for row in rows {
         if set.is_full() {
-            into.push(Entries {
-                log,
-                set: std::mem::take(&mut set),
-            });
+            into.push(Entries { log, set: std::mem::take(&mut set) });
         }
         let place = set.rows as u64 + 1;
         set.push(&LogItem::new::<B>(row, place))?;
@@ -312,14 +286,7 @@ mod tests {
     }
 
     fn plan(writes: Vec<Write>, group: bool) -> Plan {
-        Plan::new::<Lite>(
-            &Changes {
-                writes,
-                ..Changes::new()
-            },
-            group,
-        )
-        .unwrap()
+        Plan::new::<Lite>(&Changes { writes, ..Changes::new() }, group).unwrap()
     }
 
     #[test]
@@ -327,10 +294,7 @@ mod tests {
         let pair = |id| [Write::Upsert(row(RecordKind::NodeReport, id)), beat(id, None)];
         let plan = plan((0..1_000).rev().flat_map(pair).collect(), true);
         assert_eq!((plan.steps.len(), plan.appended.len()), (1, 1));
-        assert_eq!(
-            (plan.steps[0].set.rows, plan.appended[0].set.rows),
-            (1_000, 1_000)
-        );
+        assert_eq!((plan.steps[0].set.rows, plan.appended[0].set.rows), (1_000, 1_000));
         assert!(plan.grouped);
         // Encoded in the order of ids, remembered in the order of the writes.
         assert_eq!(plan.steps[0].ids[0], Uuid::from_u128(999));
@@ -341,28 +305,18 @@ mod tests {
     #[test]
     fn the_order_within_a_kind_is_kept() {
         let node = |id| row(RecordKind::Node, id);
-        let update = |id, revision| Write::Update {
-            row: node(id),
-            expected: Revision(revision),
-        };
+        let update = |id, revision| Write::Update { row: node(id), expected: Revision(revision) };
         let writes = vec![
             Write::Insert(row(RecordKind::Bundle, 9)),
             update(1, 1),
             update(2, 1),
             Write::Insert(row(RecordKind::Bundle, 8)),
             update(1, 2),
-            Write::Check {
-                kind: RecordKind::Node,
-                id: Uuid::from_u128(1),
-                expected: Revision(3),
-            },
+            Write::Check { kind: RecordKind::Node, id: Uuid::from_u128(1), expected: Revision(3) },
         ];
         let steps = |group| -> Vec<(RecordKind, Action, usize)> {
             let plan = plan(writes.clone(), group);
-            plan.steps
-                .iter()
-                .map(|step| (step.kind, step.action, step.set.rows))
-                .collect()
+            plan.steps.iter().map(|step| (step.kind, step.action, step.set.rows)).collect()
         };
         assert_eq!(
             steps(true),
@@ -380,12 +334,8 @@ mod tests {
     fn large_sets_are_cut() {
         let mut large = row(RecordKind::BundleSource, 0);
         large.body = "x".repeat(3_000_000).into();
-        let writes = (0..4).map(|id| {
-            Write::Insert(zentinel_core::Row {
-                id: Uuid::from_u128(id),
-                ..large.clone()
-            })
-        });
+        let writes =
+            (0..4).map(|id| Write::Insert(zentinel_core::Row { id: Uuid::from_u128(id), ..large.clone() }));
         let sizes = |plan: Plan| plan.steps.iter().map(|step| step.set.rows).collect::<Vec<_>>();
         assert_eq!(sizes(plan(writes.collect(), true)), [3, 1]);
         let many = (0..MAX_ROWS as u128 + 1).map(|id| Write::Insert(row(RecordKind::Node, id)));
@@ -394,37 +344,17 @@ mod tests {
 
     #[test]
     fn repeated_keys_become_one() {
-        let repeated = plan(
-            vec![
-                beat(1, Some("a")),
-                beat(1, Some("a")),
-                beat(2, Some("a")),
-                beat(1, None),
-            ],
-            true,
-        );
+        let repeated =
+            plan(vec![beat(1, Some("a")), beat(1, Some("a")), beat(2, Some("a")), beat(1, None)], true);
         assert_eq!(repeated.appended[0].set.rows, 3);
         let job = |second: i64, key: Option<&str>| NewJob {
             unique_key: key.map(str::to_owned),
-            ..NewJob::new(
-                Queue::Default,
-                "tick",
-                Value::Null,
-                Timestamp::from_timestamp(second, 0).unwrap(),
-            )
+            ..NewJob::new(Queue::Default, "tick", Value::Null, Timestamp::from_timestamp(second, 0).unwrap())
         };
-        let set = jobs::<Lite>(&[
-            job(9, Some("a")),
-            job(3, Some("a")),
-            job(5, None),
-            job(7, Some("b")),
-        ])
-        .unwrap();
+        let set =
+            jobs::<Lite>(&[job(9, Some("a")), job(3, Some("a")), job(5, None), job(7, Some("b"))]).unwrap();
         let rows: Vec<Value> = serde_json::from_str(&set.json().unwrap()).unwrap();
-        let due: Vec<i64> = rows
-            .iter()
-            .map(|row| row["run_at"].as_i64().unwrap() / 1_000_000)
-            .collect();
+        let due: Vec<i64> = rows.iter().map(|row| row["run_at"].as_i64().unwrap() / 1_000_000).collect();
         assert_eq!(due, [3, 5, 7]);
     }
 
@@ -434,10 +364,7 @@ mod tests {
         if let Write::Append(row) = &mut write {
             row.kind = LogKind::Audit;
         }
-        let changes = Changes {
-            writes: vec![write],
-            ..Changes::new()
-        };
+        let changes = Changes { writes: vec![write], ..Changes::new() };
         assert!(Plan::new::<Lite>(&changes, true).is_err());
     }
 }

@@ -46,15 +46,10 @@ pub(crate) async fn query<B: Backend>(
     query: &Query,
 ) -> Result<Page<Stored<Row>>> {
     if query.ids.as_ref().is_some_and(|ids| ids.len() > MAX_IDS) {
-        return Err(Error::invalid_field(
-            "ids",
-            format!("should have at most {MAX_IDS} item(s)"),
-        ));
+        return Err(Error::invalid_field("ids", format!("should have at most {MAX_IDS} item(s)")));
     }
     let cursor = query.page.cursor.as_deref();
-    let cursor = cursor
-        .map(|text| Cursor::decode(text, query.kind, query.order))
-        .transpose()?;
+    let cursor = cursor.map(|text| Cursor::decode(text, query.kind, query.order)).transpose()?;
     tell::<B, _>(page(backend, scope, query, cursor).await)
 }
 
@@ -89,19 +84,11 @@ async fn page<B: Backend>(
     } else {
         let mut count = Statement::new(format!("SELECT count(*) FROM {}", query.kind.table()));
         matching::<B>(&mut count, scope, query)?;
-        connection
-            .rows(count)
-            .await?
-            .first()
-            .map_or(Ok(0), |cells| cells.count(0))?
+        connection.rows(count).await?.first().map_or(Ok(0), |cells| cells.count(0))?
     };
     let last = items.last().filter(|_| more);
     let next_cursor = last.map(|row| Cursor::after(query.order, row).encode(query.kind, query.order));
-    Ok(Page {
-        items,
-        total,
-        next_cursor,
-    })
+    Ok(Page { items, total, next_cursor })
 }
 
 /// How many records of a kind are in which state.
@@ -110,10 +97,8 @@ pub(crate) async fn count_by_state<B: Backend>(
     scope: &Scope,
     kind: RecordKind,
 ) -> Result<BTreeMap<String, u64>> {
-    let mut statement = Statement::new(format!(
-        "SELECT coalesce(state, ''), count(*) FROM {} WHERE 1 = 1",
-        kind.table()
-    ));
+    let mut statement =
+        Statement::new(format!("SELECT coalesce(state, ''), count(*) FROM {} WHERE 1 = 1", kind.table()));
     limit_to::<B>(&mut statement, scope, false);
     statement.push(" GROUP BY coalesce(state, '')");
     let counts = async {
@@ -131,12 +116,7 @@ fn pair(cells: &impl super::Cells) -> Result<(String, u64), Fault> {
 /// Whether the database answers.
 pub(crate) async fn ping<B: Backend>(backend: &B) -> Result<()> {
     let answer = async {
-        backend
-            .readers()
-            .acquire()
-            .await?
-            .rows(Statement::new("SELECT 1"))
-            .await?;
+        backend.readers().acquire().await?.rows(Statement::new("SELECT 1")).await?;
         Ok(())
     };
     tell::<B, _>(answer.await)
@@ -152,11 +132,7 @@ async fn one<B: Backend>(
 }
 
 fn select(kind: RecordKind) -> Statement {
-    Statement::new(format!(
-        "SELECT {}, revision FROM {}",
-        names(&RECORD),
-        kind.table()
-    ))
+    Statement::new(format!("SELECT {}, revision FROM {}", names(&RECORD), kind.table()))
 }
 
 /// Adds the conditions of a scope. With `narrow` another condition finds the rows sooner than the
@@ -168,10 +144,7 @@ pub(super) fn limit_to<B: Backend>(statement: &mut Statement, scope: &Scope, nar
         statement.push_with(&condition, [project.uuid().into()]);
     }
     if let Some(organisation) = scope.organisation() {
-        let condition = format!(
-            " AND {}organisation_id = ?",
-            plain(narrow || scope.project().is_some())
-        );
+        let condition = format!(" AND {}organisation_id = ?", plain(narrow || scope.project().is_some()));
         statement.push_with(&condition, [organisation.uuid().into()]);
     }
 }
@@ -221,10 +194,8 @@ fn beyond(statement: &mut Statement, order: Order, cursor: Cursor) -> Result<(),
         }
         SortKey::Name(Some(name)) => {
             let name = Arg::Text(Some(name));
-            statement.push_with(
-                " AND natural_key >= ? AND (natural_key > ? OR id > ?)",
-                [name.clone(), name, id],
-            );
+            statement
+                .push_with(" AND natural_key >= ? AND (natural_key > ? OR id > ?)", [name.clone(), name, id]);
         }
         SortKey::Name(None) => statement.push_with(" AND (natural_key IS NOT NULL OR id > ?)", [id]),
     }

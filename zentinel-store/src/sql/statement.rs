@@ -54,10 +54,7 @@ pub(crate) struct Statement {
 impl Statement {
     /// A statement that begins with `text`.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            args: Vec::new(),
-        }
+        Self { text: text.into(), args: Vec::new() }
     }
 
     /// Binds the next `$n`, which the text already has.
@@ -128,21 +125,11 @@ macro_rules! impl_session {
             type Row = $row;
             async fn rows(&mut self, statement: $crate::sql::Statement) -> Result<Vec<$row>, sqlx::Error> {
                 let query = sqlx::query(sqlx::AssertSqlSafe(statement.text));
-                statement
-                    .args
-                    .into_iter()
-                    .fold(query, $bind)
-                    .fetch_all(self)
-                    .await
+                statement.args.into_iter().fold(query, $bind).fetch_all(self).await
             }
             async fn execute(&mut self, statement: $crate::sql::Statement) -> Result<u64, sqlx::Error> {
                 let query = sqlx::query(sqlx::AssertSqlSafe(statement.text));
-                let done = statement
-                    .args
-                    .into_iter()
-                    .fold(query, $bind)
-                    .execute(self)
-                    .await?;
+                let done = statement.args.into_iter().fold(query, $bind).execute(self).await?;
                 Ok(done.rows_affected())
             }
         }

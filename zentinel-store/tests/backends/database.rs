@@ -23,16 +23,11 @@ fn sibling(name: &str) -> String {
 }
 
 async fn admin() -> PgConnection {
-    PgConnection::connect(&server())
-        .await
-        .expect("the server of ZENTINEL_TEST_DATABASE_URL does not answer")
+    PgConnection::connect(&server()).await.expect("the server of ZENTINEL_TEST_DATABASE_URL does not answer")
 }
 
 async fn execute(connection: &mut PgConnection, sql: String) {
-    connection
-        .execute(AssertSqlSafe(sql.clone()))
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    connection.execute(AssertSqlSafe(sql.clone())).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// The migrated database that others are copied from. Its name follows from the schema, so that
@@ -45,9 +40,7 @@ async fn template() -> &'static str {
 async fn make_template() -> String {
     let mut hasher = DefaultHasher::new();
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")).unwrap() {
-        std::fs::read_to_string(entry.unwrap().path())
-            .unwrap()
-            .hash(&mut hasher);
+        std::fs::read_to_string(entry.unwrap().path()).unwrap().hash(&mut hasher);
     }
     let name = format!("zentinel_template_{:016x}", hasher.finish());
     let mut admin = admin().await;
@@ -60,17 +53,9 @@ async fn make_template() -> String {
         .unwrap();
     if !there {
         let making = format!("{name}_making");
-        execute(
-            &mut admin,
-            format!("DROP DATABASE IF EXISTS {making} WITH (FORCE)"),
-        )
-        .await;
+        execute(&mut admin, format!("DROP DATABASE IF EXISTS {making} WITH (FORCE)")).await;
         execute(&mut admin, format!("CREATE DATABASE {making} TEMPLATE template0")).await;
-        PostgresStore::connect(&sibling(&making), 1)
-            .await
-            .unwrap()
-            .close()
-            .await;
+        PostgresStore::connect(&sibling(&making), 1).await.unwrap().close().await;
         // A database is renamed once its last connection is gone.
         let rename = format!("ALTER DATABASE {making} RENAME TO {name}");
         for attempt in 0.. {
@@ -108,10 +93,7 @@ impl Database {
         let mut admin = admin().await;
         execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         admin.close().await.unwrap();
-        Self {
-            url: sibling(&name),
-            name,
-        }
+        Self { url: sibling(&name), name }
     }
 
     /// A connection of the test's own.
@@ -125,10 +107,7 @@ impl Drop for Database {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         // A runtime of its own: this may run within another one, which must not block.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async { execute(&mut admin().await, drop).await });
         });
         if dropping.join().is_err() && !std::thread::panicking() {

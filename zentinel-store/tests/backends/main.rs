@@ -2,11 +2,7 @@
 //!
 //! The PostgreSQL tests need a server: `ZENTINEL_TEST_DATABASE_URL` names a database of it, whose
 //! user may create databases. Every case gets a database of its own.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod database;
 mod postgres_faults;
@@ -62,11 +58,7 @@ impl Backend for Postgres {
     }
 
     async fn reopen(&self, guard: &Guard) -> Option<(Arc<dyn Store>, Arc<dyn Scheduler>)> {
-        let store = Arc::new(
-            PostgresStore::connect(&guard.get::<Database>()?.url, 6)
-                .await
-                .unwrap(),
-        );
+        let store = Arc::new(PostgresStore::connect(&guard.get::<Database>()?.url, 6).await.unwrap());
         Some((store.clone(), store))
     }
 }
@@ -94,31 +86,18 @@ async fn names_move_along_a_chain(backend: &dyn Backend) {
     let (_guard, store, _) = backend.fresh().await;
     let now = SystemClock.now();
     let names = |number: usize| format!("name-{number:03}");
-    let rows: Vec<Row> = (0..50)
-        .map(|number| Organisation::new(&names(number), now).unwrap().to_row().unwrap())
-        .collect();
-    let write = |writes: Vec<Write>| Changes {
-        writes,
-        ..Changes::new()
-    };
-    store
-        .commit(write(rows.iter().cloned().map(Write::Insert).collect()))
-        .await
-        .unwrap();
+    let rows: Vec<Row> =
+        (0..50).map(|number| Organisation::new(&names(number), now).unwrap().to_row().unwrap()).collect();
+    let write = |writes: Vec<Write>| Changes { writes, ..Changes::new() };
+    store.commit(write(rows.iter().cloned().map(Write::Insert).collect())).await.unwrap();
     let up = |(number, row): (usize, &Row)| Write::Update {
-        row: Row {
-            natural_key: Some(names(number + 1)),
-            ..row.clone()
-        },
+        row: Row { natural_key: Some(names(number + 1)), ..row.clone() },
         expected: Revision(1),
     };
     let wrong: Vec<Write> = rows.iter().enumerate().map(up).collect();
     let error = store.commit(write(wrong.clone())).await.unwrap_err();
     assert_eq!(error.fields()["slug"], ["has already been taken"]);
-    store
-        .commit(write(wrong.into_iter().rev().collect()))
-        .await
-        .unwrap();
+    store.commit(write(wrong.into_iter().rev().collect())).await.unwrap();
     let query = Query::all(RecordKind::Organisation).ordered(Order::Name);
     let page = store.query(&Scope::Instance, &query).await.unwrap();
     let found: Vec<_> = page.items.iter().map(|row| (row.id, row.revision)).collect();

@@ -23,12 +23,7 @@ fn organisation(name: &str) -> Organisation {
 }
 
 fn creation(organisation: &Organisation) -> Changes {
-    let event = Event::new(
-        &Scope::Instance,
-        "organisation.created",
-        1.into(),
-        SystemClock.now(),
-    );
+    let event = Event::new(&Scope::Instance, "organisation.created", 1.into(), SystemClock.now());
     Changes::new().insert(organisation).unwrap().event(event)
 }
 
@@ -38,11 +33,7 @@ async fn blocked(connection: &mut PgConnection) -> i32 {
         AND application_name = 'zentinel' AND wait_event_type = 'Lock'";
     let start = Instant::now();
     loop {
-        if let Some(pid) = sqlx::query_scalar(sql)
-            .fetch_optional(&mut *connection)
-            .await
-            .unwrap()
-        {
+        if let Some(pid) = sqlx::query_scalar(sql).fetch_optional(&mut *connection).await.unwrap() {
             return pid;
         }
         assert!(start.elapsed() < PATIENCE, "the commit never waited");
@@ -57,10 +48,7 @@ async fn a_connection_killed_within_a_commit_leaves_nothing() {
     let store = PostgresStore::connect(&database.url, 2).await.unwrap();
     let mut blocker = database.connect().await;
     // The commit has written its record when it waits for the sequence of its event.
-    blocker
-        .execute("BEGIN; SELECT * FROM log_sequences FOR UPDATE")
-        .await
-        .unwrap();
+    blocker.execute("BEGIN; SELECT * FROM log_sequences FOR UPDATE").await.unwrap();
     let lost = organisation("Lost");
     let commit = tokio::spawn({
         let (store, changes) = (store.clone(), creation(&lost));
@@ -68,26 +56,13 @@ async fn a_connection_killed_within_a_commit_leaves_nothing() {
     });
     let mut killer = database.connect().await;
     let pid = blocked(&mut killer).await;
-    sqlx::query("SELECT pg_terminate_backend($1)")
-        .bind(pid)
-        .execute(&mut killer)
-        .await
-        .unwrap();
+    sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut killer).await.unwrap();
     assert_eq!(commit.await.unwrap().unwrap_err().kind(), Kind::Unavailable);
     blocker.execute("ROLLBACK").await.unwrap();
 
-    let found = store
-        .get(&Scope::Instance, RecordKind::Organisation, lost.id.uuid())
-        .await
-        .unwrap();
+    let found = store.get(&Scope::Instance, RecordKind::Organisation, lost.id.uuid()).await.unwrap();
     assert!(found.is_none(), "half a commit is visible");
-    assert_eq!(
-        store
-            .count_log(&Scope::Instance, LogKind::Event, None)
-            .await
-            .unwrap(),
-        0
-    );
+    assert_eq!(store.count_log(&Scope::Instance, LogKind::Event, None).await.unwrap(), 0);
     let receipt = store.commit(creation(&organisation("Next"))).await.unwrap();
     assert_eq!(receipt.last_event_seq, Some(1), "the failed commit took a number");
 }
@@ -116,11 +91,9 @@ async fn replicas_hear_of_each_other() {
         let mut heard: BTreeSet<Uuid> = BTreeSet::new();
         while heard.len() < ids.len() {
             match next(notices).await {
-                Notice::Records {
-                    kind: RecordKind::Organisation,
-                    project_id: None,
-                    ids,
-                } => heard.extend(ids),
+                Notice::Records { kind: RecordKind::Organisation, project_id: None, ids } => {
+                    heard.extend(ids)
+                }
                 notice => panic!("unexpected {notice:?}"),
             }
         }
@@ -180,11 +153,7 @@ async fn the_store_survives_an_outage() {
     let failed = store.commit(creation(&organisation("Away"))).await.unwrap_err();
     assert_eq!(failed.kind(), Kind::Unavailable, "{failed:?}");
     assert_eq!(store.ping().await.unwrap_err().kind(), Kind::Unavailable);
-    assert!(
-        start.elapsed() < Duration::from_secs(13),
-        "it took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(13), "it took {:?}", start.elapsed());
     let refused = PostgresStore::connect(url.as_str(), 2).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unavailable, "{refused:?}");
 
@@ -208,10 +177,7 @@ async fn the_store_survives_an_outage() {
             notice => panic!("unexpected {notice:?}"),
         }
     }
-    let found = store
-        .count_log(&Scope::Instance, LogKind::Event, None)
-        .await
-        .unwrap();
+    let found = store.count_log(&Scope::Instance, LogKind::Event, None).await.unwrap();
     assert_eq!(found, 1, "the commit during the outage must not show");
     proxy.cut().await;
 }

@@ -37,31 +37,18 @@ async fn both_schemas_have_the_same_tables_and_columns() {
     let mut postgres = Tables::new();
     let sql = "SELECT table_name::text, column_name::text FROM information_schema.columns \
         WHERE table_schema = 'public'";
-    for row in sqlx::query(sql)
-        .fetch_all(&mut database.connect().await)
-        .await
-        .unwrap()
-    {
+    for row in sqlx::query(sql).fetch_all(&mut database.connect().await).await.unwrap() {
         postgres.entry(row.get(0)).or_default().insert(row.get(1));
     }
     assert_eq!(sqlite, postgres);
-    let named = RecordKind::ALL
-        .map(RecordKind::table)
-        .into_iter()
-        .chain(LogKind::ALL.map(LogKind::table));
+    let named = RecordKind::ALL.map(RecordKind::table).into_iter().chain(LogKind::ALL.map(LogKind::table));
     for table in named {
         assert!(sqlite.contains_key(table), "no table {table}");
     }
 }
 
 fn audited() -> Changes {
-    let entry = AuditEntry::new(
-        &Scope::Instance,
-        Actor::System,
-        "test.started",
-        "x",
-        SystemClock.now(),
-    );
+    let entry = AuditEntry::new(&Scope::Instance, Actor::System, "test.started", "x", SystemClock.now());
     Changes::new().audit(entry)
 }
 
@@ -84,25 +71,10 @@ async fn the_audit_log_refuses_changes() {
         let refused = postgres.execute(sql).await.unwrap_err().to_string();
         assert!(refused.contains("append-only"), "{refused}");
     }
-    let refused = postgres
-        .execute("TRUNCATE audit_log")
-        .await
-        .unwrap_err()
-        .to_string();
+    let refused = postgres.execute("TRUNCATE audit_log").await.unwrap_err().to_string();
     assert!(refused.contains("append-only"), "{refused}");
-    assert_eq!(
-        lite.count_log(&Scope::Instance, LogKind::Audit, None)
-            .await
-            .unwrap(),
-        1
-    );
-    assert_eq!(
-        store
-            .count_log(&Scope::Instance, LogKind::Audit, None)
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(lite.count_log(&Scope::Instance, LogKind::Audit, None).await.unwrap(), 1);
+    assert_eq!(store.count_log(&Scope::Instance, LogKind::Audit, None).await.unwrap(), 1);
 }
 
 /// Many handles that open the same fresh database at once all get a working store.
@@ -121,10 +93,7 @@ async fn many_open_a_fresh_database_at_once() {
         outcome.unwrap().unwrap();
     }
     let counts = SqliteStore::open(&path).await.unwrap();
-    let counts = counts
-        .count_by_state(&Scope::Instance, RecordKind::Organisation)
-        .await
-        .unwrap();
+    let counts = counts.count_by_state(&Scope::Instance, RecordKind::Organisation).await.unwrap();
     assert_eq!(counts.values().sum::<u64>(), 6);
 
     let database = Database::create_empty().await;
@@ -139,10 +108,7 @@ async fn many_open_a_fresh_database_at_once() {
         outcome.unwrap().unwrap();
     }
     let counts = PostgresStore::connect(&database.url, 1).await.unwrap();
-    let counts = counts
-        .count_by_state(&Scope::Instance, RecordKind::Organisation)
-        .await
-        .unwrap();
+    let counts = counts.count_by_state(&Scope::Instance, RecordKind::Organisation).await.unwrap();
     assert_eq!(counts.values().sum::<u64>(), 6);
 }
 
@@ -159,8 +125,6 @@ async fn a_file_that_is_no_database_is_refused() {
     std::fs::write(&path, &text).unwrap();
     SqliteStore::open(&path).await.unwrap_err();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-    let missing: Error = SqliteStore::open(&directory.path().join("a/b.db"))
-        .await
-        .unwrap_err();
+    let missing: Error = SqliteStore::open(&directory.path().join("a/b.db")).await.unwrap_err();
     assert_eq!(missing.kind(), zentinel_core::Kind::Unavailable);
 }

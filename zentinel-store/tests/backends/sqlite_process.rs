@@ -27,12 +27,7 @@ async fn child_that_commits() {
             .insert(&first)
             .and_then(|changes| changes.insert(&second))
             .unwrap()
-            .event(Event::new(
-                &Scope::Instance,
-                "child.committed",
-                number.into(),
-                now,
-            ))
+            .event(Event::new(&Scope::Instance, "child.committed", number.into(), now))
             .job(NewJob::new(Queue::Default, "child", number.into(), now));
         store.commit(changes).await.unwrap();
         println!("committed {number}");
@@ -65,13 +60,8 @@ impl Running {
     /// The next commit that the child tells of; `None` for another line.
     fn next(&mut self) -> Option<u32> {
         let mut line = String::new();
-        assert!(
-            self.output.read_line(&mut line).unwrap() > 0,
-            "the child ended by itself"
-        );
-        line.trim()
-            .rsplit_once("committed ")
-            .and_then(|(_, number)| number.parse().ok())
+        assert!(self.output.read_line(&mut line).unwrap() > 0, "the child ended by itself");
+        line.trim().rsplit_once("committed ").and_then(|(_, number)| number.parse().ok())
     }
 
     /// Kills the child with SIGKILL; returns the last commit that it told of.
@@ -101,20 +91,11 @@ async fn a_killed_process_loses_nothing() {
         let acknowledged = u64::from(running.kill(60)) + 1;
 
         let store = SqliteStore::open(&path).await.unwrap();
-        let bulk = PageRequest {
-            limit: 10_000,
-            cursor: None,
-        };
+        let bulk = PageRequest { limit: 10_000, cursor: None };
         let all = Query::all(RecordKind::Organisation).page(bulk);
         let organisations = store.query(&Scope::Instance, &all).await.unwrap().total;
-        let newest = store
-            .read_log(&Scope::Instance, &LogQuery::newest(LogKind::Event, 1))
-            .await
-            .unwrap();
-        let events = store
-            .count_log(&Scope::Instance, LogKind::Event, None)
-            .await
-            .unwrap();
+        let newest = store.read_log(&Scope::Instance, &LogQuery::newest(LogKind::Event, 1)).await.unwrap();
+        let events = store.count_log(&Scope::Instance, LogKind::Event, None).await.unwrap();
         let jobs = store.stats(Queue::Default, SystemClock.now()).await.unwrap();
         assert_eq!(organisations, 2 * events);
         assert_eq!(jobs.due + jobs.later, events);
@@ -132,10 +113,8 @@ async fn a_killed_process_loses_nothing() {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
         sqlx::SqliteConnection::connect_with(&options).await.unwrap()
     };
-    let check: String = sqlx::query_scalar("PRAGMA integrity_check")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let check: String =
+        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection).await.unwrap();
     assert_eq!(check, "ok");
 }
 
@@ -144,25 +123,15 @@ async fn a_killed_process_loses_nothing() {
 async fn processes_share_a_fresh_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zentinel.db");
-    let mut running: Vec<Running> = (0..3)
-        .map(|number| Running::start(&path, &format!("process {number}")))
-        .collect();
+    let mut running: Vec<Running> =
+        (0..3).map(|number| Running::start(&path, &format!("process {number}"))).collect();
     for process in &mut running {
         process.wait_for(20);
     }
-    let told: u64 = running
-        .into_iter()
-        .map(|process| u64::from(process.kill(20)) + 1)
-        .sum();
+    let told: u64 = running.into_iter().map(|process| u64::from(process.kill(20)) + 1).sum();
     let store = SqliteStore::open(&path).await.unwrap();
-    let events = store
-        .count_log(&Scope::Instance, LogKind::Event, None)
-        .await
-        .unwrap();
-    assert!(
-        (told..=told + 3).contains(&events),
-        "{events} events, {told} told of"
-    );
+    let events = store.count_log(&Scope::Instance, LogKind::Event, None).await.unwrap();
+    assert!((told..=told + 3).contains(&events), "{events} events, {told} told of");
 }
 
 /// Only the owner reads the database and what SQLite keeps beside it.
@@ -171,14 +140,9 @@ async fn processes_share_a_fresh_file() {
 async fn files_are_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&directory.path().join("zentinel.db"))
-        .await
-        .unwrap();
+    let store = SqliteStore::open(&directory.path().join("zentinel.db")).await.unwrap();
     let organisation = Organisation::new("Example", SystemClock.now()).unwrap();
-    store
-        .commit(Changes::new().insert(&organisation).unwrap())
-        .await
-        .unwrap();
+    store.commit(Changes::new().insert(&organisation).unwrap()).await.unwrap();
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory.path()).unwrap() {
         let entry = entry.unwrap();

@@ -42,12 +42,7 @@ struct Recogniser<'t> {
 
 pub(super) fn check(text: &str, limits: &Limits) -> Result<(), Fault> {
     let scanner = Scanner::new(text, limits);
-    let mut recogniser = Recogniser {
-        scanner,
-        frames: Vec::new(),
-        slashdash_depth: 0,
-        tokens: 0,
-    };
+    let mut recogniser = Recogniser { scanner, frames: Vec::new(), slashdash_depth: 0, tokens: 0 };
     let mut node = recogniser.start()?;
     while let Some(state) = node {
         node = recogniser.proceed(state)?;
@@ -62,21 +57,15 @@ impl Recogniser<'_> {
         let offset = self.scanner.offset;
         let Some(character) = self.scanner.peek() else {
             return match self.frames.last() {
-                Some(frame) => Err(Fault::new(
-                    Code::UnmatchedBrace,
-                    frame.offset,
-                    "this `{` is never closed",
-                )),
+                Some(frame) => {
+                    Err(Fault::new(Code::UnmatchedBrace, frame.offset, "this `{` is never closed"))
+                }
                 None => Ok(None),
             };
         };
         if character == '}' {
             let Some(frame) = self.frames.pop() else {
-                return Err(Fault::new(
-                    Code::UnmatchedBrace,
-                    offset,
-                    "this `}` closes nothing",
-                ));
+                return Err(Fault::new(Code::UnmatchedBrace, offset, "this `}` closes nothing"));
             };
             self.scanner.offset += 1;
             self.slashdash_depth -= usize::from(frame.slashed);
@@ -91,10 +80,7 @@ impl Recogniser<'_> {
         }
         self.annotation()?;
         self.name()?;
-        Ok(Some(NodeState {
-            stage: Stage::Entries,
-            slashed,
-        }))
+        Ok(Some(NodeState { stage: Stage::Entries, slashed }))
     }
 
     /// Reads the rest of a node, or into a block of it.
@@ -116,10 +102,7 @@ impl Recogniser<'_> {
             }
             if self.scanner.at("{") {
                 if node.stage == Stage::Done {
-                    return Err(Fault::syntax(
-                        self.scanner.offset,
-                        "a node can have one block only",
-                    ));
+                    return Err(Fault::syntax(self.scanner.offset, "a node can have one block only"));
                 }
                 node.stage = Stage::Done;
                 self.open(false, node)?;
@@ -158,11 +141,7 @@ impl Recogniser<'_> {
     fn open(&mut self, slashed: bool, node: NodeState) -> Result<(), Fault> {
         let offset = self.scanner.offset;
         self.count(offset)?;
-        self.frames.push(Frame {
-            offset,
-            slashed,
-            node,
-        });
+        self.frames.push(Frame { offset, slashed, node });
         self.scanner.offset += 1;
         let limit = self.scanner.limits.max_depth;
         if self.frames.len() > limit {
@@ -196,20 +175,14 @@ impl Recogniser<'_> {
     fn name(&mut self) -> Result<(), Fault> {
         self.count(self.scanner.offset)?;
         if self.scanner.at_number() {
-            return Err(
-                Fault::syntax(self.scanner.offset, "a number cannot be the name of a node")
-                    .help("quote it, or write the name of the setting before it"),
-            );
+            return Err(Fault::syntax(self.scanner.offset, "a number cannot be the name of a node")
+                .help("quote it, or write the name of the setting before it"));
         }
         self.text()
     }
 
     fn text(&mut self) -> Result<(), Fault> {
-        if self.scanner.at_string() {
-            self.scanner.string()
-        } else {
-            self.scanner.bare_text()
-        }
+        if self.scanner.at_string() { self.scanner.string() } else { self.scanner.bare_text() }
     }
 
     /// A value, or a property.
@@ -253,10 +226,7 @@ impl Recogniser<'_> {
         self.count(offset)?;
         self.scanner.space()?;
         if self.scanner.at_number() {
-            return Err(Fault::syntax(
-                self.scanner.offset,
-                "a number cannot be the name of a type",
-            ));
+            return Err(Fault::syntax(self.scanner.offset, "a number cannot be the name of a type"));
         }
         self.text()?;
         self.scanner.space()?;

@@ -20,10 +20,7 @@ pub(super) fn is_space(character: char) -> bool {
 }
 
 pub(super) fn is_newline(character: char) -> bool {
-    matches!(
-        character,
-        '\r' | '\n' | '\u{85}' | '\u{b}' | '\u{c}' | '\u{2028}' | '\u{2029}'
-    )
+    matches!(character, '\r' | '\n' | '\u{85}' | '\u{b}' | '\u{c}' | '\u{2028}' | '\u{2029}')
 }
 
 /// Code points that may stand nowhere but in comments.
@@ -36,10 +33,8 @@ pub(super) fn is_disallowed(character: char) -> bool {
 }
 
 fn is_name_character(character: char) -> bool {
-    !matches!(
-        character,
-        '\\' | '/' | '(' | ')' | '{' | '}' | '[' | ']' | ';' | '"' | '#' | '='
-    ) && !is_space(character)
+    !matches!(character, '\\' | '/' | '(' | ')' | '{' | '}' | '[' | ']' | ';' | '"' | '#' | '=')
+        && !is_space(character)
         && !is_newline(character)
         && !is_disallowed(character)
 }
@@ -47,11 +42,7 @@ fn is_name_character(character: char) -> bool {
 impl<'t> Scanner<'t> {
     pub(super) fn new(text: &'t str, limits: &'t Limits) -> Self {
         // A byte order mark may stand at the very beginning.
-        let offset = if text.starts_with('\u{feff}') {
-            '\u{feff}'.len_utf8()
-        } else {
-            0
-        };
+        let offset = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         Self { text, offset, limits }
     }
 
@@ -140,10 +131,7 @@ impl<'t> Scanner<'t> {
         if self.line_comment() || self.newline() || self.peek().is_none() {
             return Ok(());
         }
-        Err(Fault::syntax(
-            start,
-            "a `\\` outside of a string must be the last character of its line",
-        ))
+        Err(Fault::syntax(start, "a `\\` outside of a string must be the last character of its line"))
     }
 
     fn block_comment(&mut self) -> Result<(), Fault> {
@@ -202,14 +190,12 @@ impl<'t> Scanner<'t> {
         let start = self.offset;
         let word = self.word();
         if matches!(word, "true" | "false" | "null" | "inf" | "nan") {
-            return Err(
-                Fault::syntax(start, format!("{word} is not a value")).help(match word {
-                    "true" => "write #true",
-                    "false" => "write #false",
-                    "null" => "write #null",
-                    _ => "write #inf or #nan, or quote the text",
-                }),
-            );
+            return Err(Fault::syntax(start, format!("{word} is not a value")).help(match word {
+                "true" => "write #true",
+                "false" => "write #false",
+                "null" => "write #null",
+                _ => "write #inf or #nan, or quote the text",
+            }));
         }
         let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
         if unsigned.starts_with('.') && unsigned[1..].starts_with(|c: char| c.is_ascii_digit()) {
@@ -269,9 +255,7 @@ impl<'t> Scanner<'t> {
 
     fn word(&mut self) -> &'t str {
         let rest = self.rest();
-        let length = rest
-            .find(|character| !is_name_character(character))
-            .unwrap_or(rest.len());
+        let length = rest.find(|character| !is_name_character(character)).unwrap_or(rest.len());
         self.offset += length;
         &rest[..length]
     }
@@ -292,17 +276,13 @@ fn is_number(word: &str) -> bool {
         let digits = prefixes.iter().find_map(|prefix| unsigned.strip_prefix(prefix))?;
         Some(is_digits(digits, radix))
     };
-    if let Some(valid) = radix(["0x", "0X"], 16)
-        .or_else(|| radix(["0o", "0O"], 8))
-        .or_else(|| radix(["0b", "0B"], 2))
+    if let Some(valid) =
+        radix(["0x", "0X"], 16).or_else(|| radix(["0o", "0O"], 8)).or_else(|| radix(["0b", "0B"], 2))
     {
         return valid;
     }
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (
-            mantissa,
-            Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)),
-        ),
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
         None => (unsigned, None),
     };
     let (whole, fraction) = match mantissa.split_once('.') {

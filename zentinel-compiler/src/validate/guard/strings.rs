@@ -101,10 +101,8 @@ impl Scanner<'_> {
                 return Ok(());
             }
             if self.at(closing) {
-                return Err(
-                    Fault::syntax(self.offset, "the closing quotes must stand on their own line")
-                        .help(MULTI_LINE),
-                );
+                return Err(Fault::syntax(self.offset, "the closing quotes must stand on their own line")
+                    .help(MULTI_LINE));
             }
             match self.peek() {
                 Some('\\') if !raw => self.escape()?,
@@ -182,9 +180,6 @@ fn unclosed(start: usize) -> Fault {
 }
 
 fn disallowed(offset: usize, character: char) -> Fault {
-    Fault::syntax(
-        offset,
-        format!("U+{:04X} may not stand in a string", u32::from(character)),
-    )
-    .help("write it as an escape, for example \\u{feff}")
+    Fault::syntax(offset, format!("U+{:04X} may not stand in a string", u32::from(character)))
+        .help("write it as an escape, for example \\u{feff}")
 }

@@ -134,10 +134,7 @@ fn the_deepest_texts_fit_a_small_stack() {
     for text in [deep, comment, slashed] {
         assert_eq!(guard(&text), Ok(()));
         let parse = move || kdl::KdlDocument::parse_v2(&text).is_ok();
-        let thread = std::thread::Builder::new()
-            .stack_size(2 << 20)
-            .spawn(parse)
-            .unwrap();
+        let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(parse).unwrap();
         assert!(thread.join().unwrap());
     }
 }
@@ -145,23 +142,10 @@ fn the_deepest_texts_fit_a_small_stack() {
 /// Ten times the text must not take much more than ten times as long.
 #[test]
 fn time_is_linear() {
-    let limits = Limits {
-        max_bytes: usize::MAX,
-        max_tokens: usize::MAX,
-        ..Limits::default()
-    };
-    for unit in [
-        "a 1;",
-        "/**/ ",
-        "\"",
-        "a \"\\\n\" ",
-        "#",
-        "a \"\"\"\n x\n \"\"\"\n",
-        "/-a\n",
-        "(a",
-        "\\\n",
-        "é",
-    ] {
+    let limits = Limits { max_bytes: usize::MAX, max_tokens: usize::MAX, ..Limits::default() };
+    for unit in
+        ["a 1;", "/**/ ", "\"", "a \"\\\n\" ", "#", "a \"\"\"\n x\n \"\"\"\n", "/-a\n", "(a", "\\\n", "é"]
+    {
         let time = |count: usize| {
             let text = unit.repeat(count);
             let measure = || {
@@ -215,10 +199,7 @@ fn well_formed() -> impl Strategy<Value = String> {
 }
 
 fn node(entries: &[(&str, &str)], children: Option<String>, end: &str) -> String {
-    let entries: String = entries
-        .iter()
-        .map(|(space, value)| format!("{space}{value}"))
-        .collect();
+    let entries: String = entries.iter().map(|(space, value)| format!("{space}{value}")).collect();
     match children {
         Some(children) => format!("n{entries} {{ {children} }}{end}"),
         None => format!("n{entries}{end}"),

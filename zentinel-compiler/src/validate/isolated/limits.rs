@@ -9,14 +9,7 @@ use std::time::Duration;
 pub(super) fn apply(memory: Option<u64>, time: Duration) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let limit = |resource, value: u64| {
-        setrlimit(
-            resource,
-            Rlimit {
-                current: Some(value),
-                maximum: Some(value),
-            },
-        )
-        .map_err(io::Error::from)
+        setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).map_err(io::Error::from)
     };
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, 0)?;

@@ -31,20 +31,11 @@ fn one_of(filter: Node<'_>, name: &str, known: &[&str], findings: &mut Vec<Findi
 }
 
 fn rate_limit(filter: Node<'_>, findings: &mut Vec<Finding>) {
-    const KEYS: [&str; 6] = [
-        "client-ip",
-        "path",
-        "route",
-        "client-ip-and-path",
-        "mcp-tool",
-        "client-ip-and-mcp-tool",
-    ];
+    const KEYS: [&str; 6] =
+        ["client-ip", "path", "route", "client-ip-and-path", "mcp-tool", "client-ip-and-mcp-tool"];
     if let Some(key) = filter.child("key") {
         let named_header = |value: &str| value.strip_prefix("header:").is_some_and(|name| !name.is_empty());
-        if key
-            .text()
-            .is_some_and(|value| !KEYS.contains(&value) && !named_header(value))
-        {
+        if key.text().is_some_and(|value| !KEYS.contains(&value) && !named_header(value)) {
             let shown: Vec<&str> = KEYS.into_iter().chain(["header:NAME"]).collect();
             choice(key, Code::UnknownValue, &[], &shown, findings);
         }
@@ -53,10 +44,7 @@ fn rate_limit(filter: Node<'_>, findings: &mut Vec<Finding>) {
     if filter.child("max-rps").is_none() {
         findings.push(
             filter
-                .finding(
-                    Code::IgnoredSetting,
-                    "the rate limit has no max-rps, so the default of 100 applies",
-                )
+                .finding(Code::IgnoredSetting, "the rate limit has no max-rps, so the default of 100 applies")
                 .help("write max-rps"),
         );
     }
@@ -69,9 +57,7 @@ fn cors(filter: Node<'_>, findings: &mut Vec<Finding>) {
             option.name()
         );
         findings.push(
-            option
-                .finding(Code::IgnoredSetting, message)
-                .help("set fixed headers with a headers filter"),
+            option.finding(Code::IgnoredSetting, message).help("set fixed headers with a headers filter"),
         );
     }
 }
@@ -81,11 +67,7 @@ fn compress(filter: Node<'_>, findings: &mut Vec<Finding>) {
         return;
     };
     let known = ["gzip", "br", "brotli", "deflate", "zstd"];
-    let unknown = algorithms
-        .text()
-        .into_iter()
-        .flat_map(|list| list.split(','))
-        .map(str::trim);
+    let unknown = algorithms.text().into_iter().flat_map(|list| list.split(',')).map(str::trim);
     for name in unknown.filter(|name| !known.contains(name)) {
         let message = format!("compression \"{name}\" is unknown and left out");
         findings.push(
@@ -97,9 +79,7 @@ fn compress(filter: Node<'_>, findings: &mut Vec<Finding>) {
     if algorithms.arguments().len() > 1 {
         let message = "only the first string is read";
         findings.push(
-            algorithms
-                .finding(Code::RunTogether, message)
-                .help("separate the names by commas in one string"),
+            algorithms.finding(Code::RunTogether, message).help("separate the names by commas in one string"),
         );
     }
 }

@@ -16,9 +16,7 @@ fn missing_tls(listener: Node<'_>, findings: &mut Vec<Finding>) {
     let Some(protocol) = listener.child("protocol") else {
         return;
     };
-    let secure = protocol
-        .text()
-        .is_some_and(|value| matches!(value.to_lowercase().as_str(), "https" | "h2"));
+    let secure = protocol.text().is_some_and(|value| matches!(value.to_lowercase().as_str(), "https" | "h2"));
     if secure && listener.child("tls").is_none() {
         let message = format!(
             "listener \"{}\" speaks {} but has no tls block; the proxy would run without it",
@@ -26,18 +24,13 @@ fn missing_tls(listener: Node<'_>, findings: &mut Vec<Finding>) {
             protocol.text().unwrap_or_default()
         );
         findings.push(
-            protocol
-                .finding(Code::MissingTls, message)
-                .help("add tls { cert-file ...; key-file ... }"),
+            protocol.finding(Code::MissingTls, message).help("add tls { cert-file ...; key-file ... }"),
         );
     }
     if !secure && let Some(tls) = listener.child("tls") {
         findings.push(
-            tls.finding(
-                Code::IgnoredSetting,
-                "the listener has a tls block, but its protocol is http",
-            )
-            .help("add protocol \"https\", or remove the tls block"),
+            tls.finding(Code::IgnoredSetting, "the listener has a tls block, but its protocol is http")
+                .help("add protocol \"https\", or remove the tls block"),
         );
     }
 }

@@ -6,10 +6,7 @@ use crate::document::{Document, Node, Value};
 
 pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
     // The last block wins; so does the last of each block inside it.
-    let observability = document
-        .roots()
-        .filter(|node| node.name() == "observability")
-        .last();
+    let observability = document.roots().filter(|node| node.name() == "observability").last();
     let inner =
         |name: &str| observability.and_then(|node| node.children().rev().find(|child| child.name() == name));
     metrics(inner("metrics"), findings);
@@ -33,10 +30,7 @@ pub(super) fn check(document: &Document, findings: &mut Vec<Finding>) {
 }
 
 fn disabled(node: Node<'_>) -> bool {
-    node.child("enabled")
-        .and_then(|enabled| enabled.argument(0))
-        .and_then(Value::as_bool)
-        == Some(false)
+    node.child("enabled").and_then(|enabled| enabled.argument(0)).and_then(Value::as_bool) == Some(false)
 }
 
 fn metrics(metrics: Option<Node<'_>>, findings: &mut Vec<Finding>) {
@@ -44,9 +38,8 @@ fn metrics(metrics: Option<Node<'_>>, findings: &mut Vec<Finding>) {
         return;
     }
     let help = "set observability { metrics { address \"127.0.0.1:9090\" } } to a private address";
-    let Some(address) = metrics
-        .and_then(|metrics| metrics.child("address"))
-        .filter(|node| node.text().is_some())
+    let Some(address) =
+        metrics.and_then(|metrics| metrics.child("address")).filter(|node| node.text().is_some())
     else {
         let message = "no address is set for metrics, so they are served on 0.0.0.0:9090";
         let finding = match metrics {
@@ -57,15 +50,10 @@ fn metrics(metrics: Option<Node<'_>>, findings: &mut Vec<Finding>) {
         return;
     };
     bind_address(address, findings);
-    let parsed = address
-        .text()
-        .and_then(|text| text.parse::<std::net::SocketAddr>().ok());
+    let parsed = address.text().and_then(|text| text.parse::<std::net::SocketAddr>().ok());
     if parsed.is_some_and(|address| address.ip().is_unspecified()) {
-        findings.push(
-            address
-                .finding(Code::MetricsExposed, "metrics are served on every interface")
-                .help(help),
-        );
+        findings
+            .push(address.finding(Code::MetricsExposed, "metrics are served on every interface").help(help));
     }
 }
 

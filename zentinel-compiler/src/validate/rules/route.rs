@@ -6,30 +6,17 @@ use crate::document::{Document, Node};
 use regex::RegexBuilder;
 use zentinel_core::port::Severity;
 
-const BUILTIN_HANDLERS: [&str; 8] = [
-    "status",
-    "health",
-    "metrics",
-    "not-found",
-    "config",
-    "upstreams",
-    "cache-purge",
-    "cache-stats",
-];
+const BUILTIN_HANDLERS: [&str; 8] =
+    ["status", "health", "metrics", "not-found", "config", "upstreams", "cache-purge", "cache-stats"];
 
 /// Largest compiled size of a regular expression in bytes: the default of the proxy's engine.
 const REGEX_SIZE: usize = 10 << 20;
 
 pub(super) fn check(route: Node<'_>, document: &Document, findings: &mut Vec<Finding>) {
     if let Some(handler) = route.child("builtin-handler") {
-        let known = ["not_found", "cache_purge", "cache_stats"]
-            .into_iter()
-            .chain(BUILTIN_HANDLERS);
+        let known = ["not_found", "cache_purge", "cache_stats"].into_iter().chain(BUILTIN_HANDLERS);
         // The proxy compares this one exactly.
-        if handler
-            .text()
-            .is_some_and(|value| !known.clone().any(|known| known == value))
-        {
+        if handler.text().is_some_and(|value| !known.clone().any(|known| known == value)) {
             let code = Code::UnknownBuiltinHandler;
             choice(handler, code, &[], &BUILTIN_HANDLERS, findings);
         }
@@ -46,10 +33,7 @@ pub(super) fn check(route: Node<'_>, document: &Document, findings: &mut Vec<Fin
     }
     conditions(route, findings);
     targets(route, document, findings);
-    for (name, severity) in [
-        ("waf-enabled", Severity::Warning),
-        ("service-type", Severity::Info),
-    ] {
+    for (name, severity) in [("waf-enabled", Severity::Warning), ("service-type", Severity::Info)] {
         if let Some(node) = route.child(name) {
             let message = format!("the proxy reads {name} and does nothing with it");
             findings.push(node.finding(Code::IgnoredSetting, message).severity(severity));
@@ -66,9 +50,8 @@ fn conditions(route: Node<'_>, findings: &mut Vec<Finding>) {
     for condition in conditions().filter(|node| node.name() == "path-regex") {
         regex(condition, findings);
     }
-    let paths: Vec<Node<'_>> = conditions()
-        .filter(|node| matches!(node.name(), "path" | "path-prefix" | "path-regex"))
-        .collect();
+    let paths: Vec<Node<'_>> =
+        conditions().filter(|node| matches!(node.name(), "path" | "path-prefix" | "path-regex")).collect();
     let methods: Vec<Node<'_>> = conditions().filter(|node| node.name() == "method").collect();
     for (several, what) in [(paths, "paths"), (methods, "methods")] {
         let Some((first, others)) = several.split_first() else {
@@ -88,28 +71,20 @@ fn conditions(route: Node<'_>, findings: &mut Vec<Finding>) {
     }
     for method in conditions().filter(|node| node.name() == "method" && node.arguments().len() > 1) {
         let message = "only the first method of the line is read";
-        findings.push(
-            method
-                .finding(Code::UnmatchableRoute, message)
-                .help("write one route for each method"),
-        );
+        findings
+            .push(method.finding(Code::UnmatchableRoute, message).help("write one route for each method"));
     }
 }
 
 fn catch_all(route: Node<'_>, findings: &mut Vec<Finding>) {
     let low = route.child("priority").is_some_and(|priority| {
-        priority
-            .text()
-            .is_some_and(|text| text.eq_ignore_ascii_case("low"))
+        priority.text().is_some_and(|text| text.eq_ignore_ascii_case("low"))
             || priority.argument(0).and_then(crate::document::Value::as_integer) == Some(10)
     });
     if low {
         findings.push(
             route
-                .finding(
-                    Code::CatchAllRoute,
-                    "the route has no conditions, so it matches every request",
-                )
+                .finding(Code::CatchAllRoute, "the route has no conditions, so it matches every request")
                 .help("write matches { path-prefix \"/\" } if that is meant"),
         );
     }
@@ -120,17 +95,10 @@ fn regex(condition: Node<'_>, findings: &mut Vec<Finding>) {
     if let Err(error) = RegexBuilder::new(pattern).size_limit(REGEX_SIZE).build() {
         // The engine draws the expression and points into it; the last line says what is wrong.
         let text = error.to_string();
-        let reason = text
-            .lines()
-            .last()
-            .unwrap_or(&text)
-            .trim_start_matches("error: ")
-            .to_owned();
+        let reason = text.lines().last().unwrap_or(&text).trim_start_matches("error: ").to_owned();
         let message = format!("the regular expression does not compile: {reason}");
         findings.push(
-            condition
-                .finding(Code::InvalidRegex, message)
-                .help("the syntax is that of the Rust regex crate"),
+            condition.finding(Code::InvalidRegex, message).help("the syntax is that of the Rust regex crate"),
         );
     }
 }
@@ -153,25 +121,15 @@ fn targets(route: Node<'_>, document: &Document, findings: &mut Vec<Finding>) {
         [_] => {}
         [first, second, ..] => {
             let message = format!("the route has both {} and {}", first.name(), second.name());
-            findings.push(
-                second
-                    .finding(Code::RouteWithSeveralTargets, message)
-                    .help("keep one of them"),
-            );
+            findings.push(second.finding(Code::RouteWithSeveralTargets, message).help("keep one of them"));
         }
     }
 }
 
 /// Redirects need no upstream, nor do routes that choose one by model or by MCP prefix.
 fn has_other_target(route: Node<'_>, document: &Document) -> bool {
-    let inference = route
-        .child("inference")
-        .and_then(|node| node.child("model-routing"))
-        .is_some();
-    let mcp = route
-        .child("mcp")
-        .and_then(|node| node.child("upstreams"))
-        .is_some();
+    let inference = route.child("inference").and_then(|node| node.child("model-routing")).is_some();
+    let mcp = route.child("mcp").and_then(|node| node.child("upstreams")).is_some();
     let redirects = |id: &str| {
         document.nodes().any(|node| {
             node.name() == "filter"
@@ -181,9 +139,6 @@ fn has_other_target(route: Node<'_>, document: &Document) -> bool {
         })
     };
     let filters = route.child("filters");
-    let ids = filters
-        .into_iter()
-        .flat_map(Node::arguments)
-        .filter_map(|argument| argument.value.as_text());
+    let ids = filters.into_iter().flat_map(Node::arguments).filter_map(|argument| argument.value.as_text());
     inference || mcp || ids.map(|id| id.rsplit(':').next().unwrap_or(id)).any(redirects)
 }

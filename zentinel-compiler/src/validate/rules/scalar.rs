@@ -14,9 +14,7 @@ pub(super) fn check(node: Node<'_>, findings: &mut Vec<Finding>) {
         findings.extend(fault(node, weight, Want::Integer(0, 1_000_000)));
     }
     if node.name() == "level"
-        && node
-            .parent()
-            .is_some_and(|filter| filter.setting("type") == Some("compress"))
+        && node.parent().is_some_and(|filter| filter.setting("type") == Some("compress"))
     {
         setting(node, Want::Integer(0, 22), findings);
     }
@@ -34,16 +32,9 @@ fn setting(node: Node<'_>, want: Want, findings: &mut Vec<Finding>) {
     }
     let list = matches!(want, Want::Texts | Want::Integers(..));
     let read = if list { arguments } else { &arguments[..1] };
-    findings.extend(
-        read.iter()
-            .find_map(|argument| fault(node, &argument.value, want)),
-    );
+    findings.extend(read.iter().find_map(|argument| fault(node, &argument.value, want)));
     if let Some(second) = arguments.get(1).filter(|_| !list) {
-        let message = format!(
-            "only the first value of {} is read; {} is lost",
-            node.name(),
-            second.value
-        );
+        let message = format!("only the first value of {} is read; {} is lost", node.name(), second.value);
         findings.push(node.finding(Code::RunTogether, message).at(second.position).help(
             if node.name() == "countries" {
                 "write one string, separated by commas: \"DE,FR\""
@@ -95,17 +86,13 @@ fn number_in_range(number: f64, low: f64, high: f64) -> Option<String> {
 
 fn wrong_type(node: Node<'_>, value: &Value, want: Want) -> Finding {
     let name = node.name();
-    let message = format!(
-        "{name} is {}, but {} is expected; the proxy would ignore it",
-        value.kind(),
-        expected(want)
-    );
+    let message =
+        format!("{name} is {}, but {} is expected; the proxy would ignore it", value.kind(), expected(want));
     let help = match (want, value) {
         (Want::IntegerInText(..), Value::Integer(number)) => format!("quote it: {name} \"{number}\""),
-        (Want::Text | Want::Texts, other) => format!(
-            "quote it: {name} \"{}\"",
-            other.to_string().trim_start_matches('#')
-        ),
+        (Want::Text | Want::Texts, other) => {
+            format!("quote it: {name} \"{}\"", other.to_string().trim_start_matches('#'))
+        }
         (Want::Bool, _) => "write #true or #false".to_owned(),
         (_, Value::Text(text)) if text.parse::<f64>().is_ok() => format!("remove the quotes: {name} {text}"),
         _ => format!("write {}", expected(want)),

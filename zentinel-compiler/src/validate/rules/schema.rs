@@ -79,10 +79,7 @@ const SETTINGS: &[(&str, &[(&str, Want)])] = &[
         ],
     ),
     ("upstream/tls", &[("sni", Text)]),
-    (
-        "sni",
-        &[("hostnames", Texts), ("cert-file", Text), ("key-file", Text)],
-    ),
+    ("sni", &[("hostnames", Texts), ("cert-file", Text), ("key-file", Text)]),
     ("sni-certs", &[("cert-folder", Text), ("reload-mode", Text)]),
     (
         "acme",
@@ -123,20 +120,9 @@ const SETTINGS: &[(&str, &[(&str, Want)])] = &[
     ),
     (
         "policies",
-        &[
-            ("timeout-secs", SECS),
-            ("max-body-size", IntegerOrText(1, 1 << 50)),
-            ("failure-mode", Text),
-        ],
+        &[("timeout-secs", SECS), ("max-body-size", IntegerOrText(1, 1 << 50)), ("failure-mode", Text)],
     ),
-    (
-        "policies/rate-limit",
-        &[
-            ("requests-per-second", COUNT),
-            ("burst", COUNT_OR_NONE),
-            ("key", Text),
-        ],
-    ),
+    ("policies/rate-limit", &[("requests-per-second", COUNT), ("burst", COUNT_OR_NONE), ("key", Text)]),
     (
         "route/cache",
         &[
@@ -190,10 +176,7 @@ const SETTINGS: &[(&str, &[(&str, Want)])] = &[
             ("on-error-codes", Integers(100, 599)),
         ],
     ),
-    (
-        "fallback-upstream",
-        &[("provider", Text), ("skip-if-unhealthy", Bool)],
-    ),
+    ("fallback-upstream", &[("provider", Text), ("skip-if-unhealthy", Bool)]),
     (
         "static-files",
         &[
@@ -292,10 +275,7 @@ const SETTINGS: &[(&str, &[(&str, Want)])] = &[
         ],
     ),
     ("target", &[("address", Text), ("weight", Integer(0, 1_000_000))]),
-    (
-        "discovery",
-        &[("hostname", Text), ("port", PORT), ("refresh-interval", SECS)],
-    ),
+    ("discovery", &[("hostname", Text), ("port", PORT), ("refresh-interval", SECS)]),
     ("filters/filter", FILTER),
     (
         "agents/agent",
@@ -322,18 +302,8 @@ const SETTINGS: &[(&str, &[(&str, Want)])] = &[
             ("max-in-flight-requests", COUNT),
         ],
     ),
-    (
-        "rate-limits",
-        &[
-            ("default-rps", COUNT),
-            ("default-burst", COUNT_OR_NONE),
-            ("key", Text),
-        ],
-    ),
-    (
-        "rate-limits/global",
-        &[("max-rps", COUNT), ("burst", COUNT_OR_NONE), ("key", Text)],
-    ),
+    ("rate-limits", &[("default-rps", COUNT), ("default-burst", COUNT_OR_NONE), ("key", Text)]),
+    ("rate-limits/global", &[("max-rps", COUNT), ("burst", COUNT_OR_NONE), ("key", Text)]),
     (
         "inference/rate-limit",
         &[
@@ -343,35 +313,12 @@ const SETTINGS: &[(&str, &[(&str, Want)])] = &[
             ("estimation-method", Text),
         ],
     ),
-    (
-        "metrics",
-        &[
-            ("enabled", Bool),
-            ("address", Text),
-            ("path", Text),
-            ("high-cardinality", Bool),
-        ],
-    ),
-    (
-        "logging",
-        &[
-            ("level", Text),
-            ("format", Text),
-            ("timestamps", Bool),
-            ("file", Text),
-        ],
-    ),
+    ("metrics", &[("enabled", Bool), ("address", Text), ("path", Text), ("high-cardinality", Bool)]),
+    ("logging", &[("level", Text), ("format", Text), ("timestamps", Bool), ("file", Text)]),
     ("access-log", LOG),
     ("error-log", LOG),
     ("audit-log", LOG),
-    (
-        "tracing",
-        &[
-            ("enabled", Bool),
-            ("sampling-rate", Number(0.0, 1.0)),
-            ("service-name", Text),
-        ],
-    ),
+    ("tracing", &[("enabled", Bool), ("sampling-rate", Number(0.0, 1.0)), ("service-name", Text)]),
     ("tracing/backend", &[("endpoint", Text)]),
 ];
 
@@ -476,10 +423,7 @@ pub(super) fn rule(node: Node<'_>) -> Option<Want> {
     let candidates = RULES.get(&(block.name(), node.name()))?;
     let around = block.parent_name().unwrap_or_default();
     let fits = |wanted: &Option<&str>| wanted.is_none_or(|wanted| wanted == around);
-    let want = candidates
-        .iter()
-        .find(|(wanted, _)| fits(wanted))
-        .map(|(_, want)| *want)?;
+    let want = candidates.iter().find(|(wanted, _)| fits(wanted)).map(|(_, want)| *want)?;
     (!in_free_form(node)).then_some(want)
 }
 

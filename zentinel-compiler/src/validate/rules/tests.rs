@@ -10,11 +10,8 @@ fn found(text: &str) -> Vec<String> {
     let mut findings = Vec::new();
     check(&document, &mut findings);
     let diagnostics = crate::diagnostic::finish(findings, 100);
-    let loud = diagnostics
-        .iter()
-        .filter(|d| d.severity > Severity::Info && d.code != "metrics-exposed");
-    loud.map(|d: &Diagnostic| format!("{} {}", d.code, d.path.as_deref().unwrap_or_default()))
-        .collect()
+    let loud = diagnostics.iter().filter(|d| d.severity > Severity::Info && d.code != "metrics-exposed");
+    loud.map(|d: &Diagnostic| format!("{} {}", d.code, d.path.as_deref().unwrap_or_default())).collect()
 }
 
 fn route(body: &str) -> Vec<String> {
@@ -55,22 +52,11 @@ fn health_checks() {
         ["unknown-health-check upstreams/u/health-check/type"]
     );
     let status = |value: &str| {
-        upstream(&format!(
-            "target \"a:1\"; health-check {{ type \"http\" {{ expected-status {value} }} }}"
-        ))
+        upstream(&format!("target \"a:1\"; health-check {{ type \"http\" {{ expected-status {value} }} }}"))
     };
-    assert_eq!(
-        status("204"),
-        ["wrong-type upstreams/u/health-check/type/expected-status"]
-    );
-    assert_eq!(
-        status("\"two\""),
-        ["wrong-type upstreams/u/health-check/type/expected-status"]
-    );
-    assert_eq!(
-        status("\"999\""),
-        ["number-out-of-range upstreams/u/health-check/type/expected-status"]
-    );
+    assert_eq!(status("204"), ["wrong-type upstreams/u/health-check/type/expected-status"]);
+    assert_eq!(status("\"two\""), ["wrong-type upstreams/u/health-check/type/expected-status"]);
+    assert_eq!(status("\"999\""), ["number-out-of-range upstreams/u/health-check/type/expected-status"]);
     assert_eq!(status("\"204\""), NONE);
 }
 
@@ -92,10 +78,7 @@ fn scalars_of_the_wrong_type() {
         ("system { user 7 }", "system/user"),
         ("system { worker-threads }", "system/worker-threads"),
         ("system { worker-threads 1.5 }", "system/worker-threads"),
-        (
-            "observability { metrics { address 9090 } }",
-            "observability/metrics/address",
-        ),
+        ("observability { metrics { address 9090 } }", "observability/metrics/address"),
         ("cache { max-size \"1GB\" }", "cache/max-size"),
     ] {
         assert_eq!(found(text), [format!("wrong-type {path}")], "{text}");
@@ -104,11 +87,7 @@ fn scalars_of_the_wrong_type() {
 
 #[test]
 fn regexes() {
-    let regex = |pattern: &str| {
-        route(&format!(
-            "matches {{ path-regex #\"{pattern}\"# }}; upstream \"u\""
-        ))
-    };
+    let regex = |pattern: &str| route(&format!("matches {{ path-regex #\"{pattern}\"# }}; upstream \"u\""));
     for bad in ["([", "(?<=a)b", "a{100000}{100000}"] {
         assert_eq!(regex(bad), ["invalid-regex routes/r/matches/path-regex"], "{bad}");
     }
@@ -118,42 +97,20 @@ fn regexes() {
 #[test]
 fn conditions_that_cannot_all_hold() {
     let matches = |body: &str| route(&format!("matches {{ {body} }}; upstream \"u\""));
-    assert_eq!(
-        matches("path \"/a\"; path \"/b\""),
-        ["unmatchable-route routes/r/matches/path[2]"]
-    );
+    assert_eq!(matches("path \"/a\"; path \"/b\""), ["unmatchable-route routes/r/matches/path[2]"]);
     assert_eq!(
         matches("path-prefix \"/a\"; path-regex \"^/b\""),
         ["unmatchable-route routes/r/matches/path-regex"]
     );
-    assert_eq!(
-        matches("method \"GET\"; method \"POST\""),
-        ["unmatchable-route routes/r/matches/method[2]"]
-    );
-    assert_eq!(
-        matches("method \"GET\" \"POST\""),
-        ["unmatchable-route routes/r/matches/method"]
-    );
-    assert_eq!(
-        matches("host \"a\"; host \"b\"; path \"/a\"; method \"GET\""),
-        NONE
-    );
+    assert_eq!(matches("method \"GET\"; method \"POST\""), ["unmatchable-route routes/r/matches/method[2]"]);
+    assert_eq!(matches("method \"GET\" \"POST\""), ["unmatchable-route routes/r/matches/method"]);
+    assert_eq!(matches("host \"a\"; host \"b\"; path \"/a\"; method \"GET\""), NONE);
 }
 
 #[test]
 fn addresses_to_bind() {
-    for bad in [
-        "not an address",
-        "localhost:80",
-        "127.0.0.1",
-        "0.0.0.0:70000",
-        ":80",
-    ] {
-        assert_eq!(
-            listener(&format!("address \"{bad}\"")),
-            ["invalid-address listeners/l/address"],
-            "{bad}"
-        );
+    for bad in ["not an address", "localhost:80", "127.0.0.1", "0.0.0.0:70000", ":80"] {
+        assert_eq!(listener(&format!("address \"{bad}\"")), ["invalid-address listeners/l/address"], "{bad}");
     }
     assert_eq!(listener("address \"[::]:8080\""), NONE);
     assert_eq!(
@@ -164,14 +121,8 @@ fn addresses_to_bind() {
 
 #[test]
 fn tls_and_protocol() {
-    assert_eq!(
-        listener("address \"1.2.3.4:1\"; protocol \"https\""),
-        ["missing-tls listeners/l/protocol"]
-    );
-    assert_eq!(
-        listener("address \"1.2.3.4:1\"; protocol \"h2\""),
-        ["missing-tls listeners/l/protocol"]
-    );
+    assert_eq!(listener("address \"1.2.3.4:1\"; protocol \"https\""), ["missing-tls listeners/l/protocol"]);
+    assert_eq!(listener("address \"1.2.3.4:1\"; protocol \"h2\""), ["missing-tls listeners/l/protocol"]);
     let tls = "tls { cert-file \"c\"; key-file \"k\"; min-version \"1.3\" }";
     assert_eq!(
         listener(&format!("address \"1.2.3.4:1\"; protocol \"https\"; {tls}")),
@@ -190,20 +141,10 @@ fn targets() {
         ("address \"api:\"", "address"),
         ("target weight=2", "target"),
     ] {
-        assert_eq!(
-            upstream(body),
-            [format!("invalid-target upstreams/u/{path}")],
-            "{body}"
-        );
+        assert_eq!(upstream(body), [format!("invalid-target upstreams/u/{path}")], "{body}");
     }
-    assert_eq!(
-        upstream("target \"a:1\" weight=-1"),
-        ["number-out-of-range upstreams/u/target"]
-    );
-    assert_eq!(
-        upstream("target \"a:1\" weight=3; target { address \"b:2\"; weight 2 }"),
-        NONE
-    );
+    assert_eq!(upstream("target \"a:1\" weight=-1"), ["number-out-of-range upstreams/u/target"]);
+    assert_eq!(upstream("target \"a:1\" weight=3; target { address \"b:2\"; weight 2 }"), NONE);
 }
 
 #[test]
@@ -216,15 +157,9 @@ fn duplicates_within_a_block() {
         found("filters { filter \"a\" { type \"log\" }; filter \"a\" { type \"cors\" } }"),
         ["duplicate-id filters/a[2]"]
     );
-    assert_eq!(
-        found("system { daemon #true; daemon #false }"),
-        ["repeated-setting system/daemon[2]"]
-    );
+    assert_eq!(found("system { daemon #true; daemon #false }"), ["repeated-setting system/daemon[2]"]);
     assert_eq!(found("limits; limits"), ["repeated-setting limits[2]"]);
-    assert_eq!(
-        found("namespace \"n\" { routes; routes }"),
-        ["repeated-setting namespace/n/routes[2]"]
-    );
+    assert_eq!(found("namespace \"n\" { routes; routes }"), ["repeated-setting namespace/n/routes[2]"]);
 }
 
 #[test]
@@ -232,9 +167,7 @@ fn routes_need_exactly_one_target() {
     let matches = "matches { path \"/x\" };";
     assert_eq!(route(matches), ["route-without-target routes/r"]);
     assert_eq!(
-        route(&format!(
-            "{matches} upstream \"u\"; static-files {{ root \"/srv\" }}"
-        )),
+        route(&format!("{matches} upstream \"u\"; static-files {{ root \"/srv\" }}")),
         ["route-with-several-targets routes/r/static-files"]
     );
     let redirect = format!(
@@ -245,14 +178,8 @@ fn routes_need_exactly_one_target() {
 
 #[test]
 fn catch_alls() {
-    assert_eq!(
-        route("priority \"low\"; upstream \"u\""),
-        ["catch-all-route routes/r"]
-    );
-    assert_eq!(
-        route("priority \"low\"; matches { host \"a\" }; upstream \"u\""),
-        NONE
-    );
+    assert_eq!(route("priority \"low\"; upstream \"u\""), ["catch-all-route routes/r"]);
+    assert_eq!(route("priority \"low\"; matches { host \"a\" }; upstream \"u\""), NONE);
 }
 
 #[test]
@@ -275,55 +202,31 @@ fn numbers() {
 
 #[test]
 fn two_settings_on_one_line() {
-    assert_eq!(
-        listener("address \"1.2.3.4:80\" namespace \"y\""),
-        ["run-together listeners/l/address"]
-    );
+    assert_eq!(listener("address \"1.2.3.4:80\" namespace \"y\""), ["run-together listeners/l/address"]);
     assert_eq!(filter("type \"headers\"; remove \"A\" \"B\""), NONE);
 }
 
 #[test]
 fn values_out_of_a_choice() {
     let matches = "matches { path \"/x\" }; upstream \"u\";";
-    assert_eq!(
-        route(&format!("{matches} priority \"urgent\"")),
-        ["unknown-value routes/r/priority"]
-    );
+    assert_eq!(route(&format!("{matches} priority \"urgent\"")), ["unknown-value routes/r/priority"]);
     assert_eq!(route(&format!("{matches} priority \"HIGH\"")), NONE);
     assert_eq!(route(&format!("{matches} priority -7")), NONE);
-    assert_eq!(
-        filter("type \"rate-limit\"; max-rps 1; key \"ip\""),
-        ["unknown-value filters/f/key"]
-    );
-    assert_eq!(
-        filter("type \"rate-limit\"; max-rps 1; key \"header:X-Key\""),
-        NONE
-    );
+    assert_eq!(filter("type \"rate-limit\"; max-rps 1; key \"ip\""), ["unknown-value filters/f/key"]);
+    assert_eq!(filter("type \"rate-limit\"; max-rps 1; key \"header:X-Key\""), NONE);
     assert_eq!(
         filter("type \"rate-limit\"; max-rps 1; on-limit \"drop\""),
         ["unknown-value filters/f/on-limit"]
     );
-    assert_eq!(
-        filter("type \"headers\"; phase \"Response\""),
-        ["unknown-value filters/f/phase"]
-    );
-    assert_eq!(
-        filter("type \"compress\"; algorithms \"gzip,lzma\""),
-        ["unknown-value filters/f/algorithms"]
-    );
+    assert_eq!(filter("type \"headers\"; phase \"Response\""), ["unknown-value filters/f/phase"]);
+    assert_eq!(filter("type \"compress\"; algorithms \"gzip,lzma\""), ["unknown-value filters/f/algorithms"]);
 }
 
 #[test]
 fn settings_without_effect() {
-    assert_eq!(
-        filter("type \"cors\"; allow-origins \"a\""),
-        ["ignored-setting filters/f/allow-origins"]
-    );
+    assert_eq!(filter("type \"cors\"; allow-origins \"a\""), ["ignored-setting filters/f/allow-origins"]);
     assert_eq!(filter("type \"rate-limit\""), ["ignored-setting filters/f"]);
-    assert_eq!(
-        found("rate-limits { default-rps 5 }"),
-        ["ignored-setting rate-limits/default-rps"]
-    );
+    assert_eq!(found("rate-limits { default-rps 5 }"), ["ignored-setting rate-limits/default-rps"]);
     assert_eq!(
         route("matches { path \"/x\" }; upstream \"u\"; waf-enabled #true"),
         ["ignored-setting routes/r/waf-enabled"]
@@ -346,10 +249,7 @@ fn metrics_and_error_log_defaults_are_told() {
         let document = Document::parse(text).unwrap();
         let mut findings = Vec::new();
         observe::check(&document, &mut findings);
-        findings
-            .iter()
-            .map(|finding| finding.code().as_str())
-            .collect::<Vec<_>>()
+        findings.iter().map(|finding| finding.code().as_str()).collect::<Vec<_>>()
     };
     assert_eq!(codes(""), ["metrics-exposed", "default-error-log"]);
     assert_eq!(

@@ -28,10 +28,7 @@ fn ids(document: &Document, findings: &mut Vec<Finding>) {
         for node in block.children_named(kind) {
             if let Some(id) = node.text().filter(|id| !seen.insert(*id)) {
                 let message = format!("{kind} \"{id}\" is defined twice");
-                findings.push(
-                    node.finding(Code::DuplicateId, message)
-                        .help("rename one of them"),
-                );
+                findings.push(node.finding(Code::DuplicateId, message).help("rename one of them"));
             }
         }
     }
@@ -69,20 +66,10 @@ fn is_scope(node: Node<'_>) -> bool {
 fn repeated(nodes: &[Node<'_>], singleton: impl Fn(&str) -> bool, findings: &mut Vec<Finding>) {
     let mut seen = HashSet::new();
     for node in nodes.iter().filter(|node| singleton(node.name())) {
-        let name = if node.name() == "server" {
-            "system"
-        } else {
-            node.name()
-        };
+        let name = if node.name() == "server" { "system" } else { node.name() };
         if !seen.insert(name) {
-            let message = format!(
-                "{} is there more than once; only the last one counts",
-                node.name()
-            );
-            findings.push(
-                node.finding(Code::RepeatedSetting, message)
-                    .help("merge them into one"),
-            );
+            let message = format!("{} is there more than once; only the last one counts", node.name());
+            findings.push(node.finding(Code::RepeatedSetting, message).help("merge them into one"));
         }
     }
 }
@@ -93,10 +80,7 @@ fn settings(block: Node<'_>, findings: &mut Vec<Finding>) {
     for node in block.children().filter(|node| schema::rule(*node).is_some()) {
         if !seen.insert(node.name()) {
             let message = format!("{} is set more than once, but read once only", node.name());
-            findings.push(
-                node.finding(Code::RepeatedSetting, message)
-                    .help("remove the others"),
-            );
+            findings.push(node.finding(Code::RepeatedSetting, message).help("remove the others"));
         }
     }
 }

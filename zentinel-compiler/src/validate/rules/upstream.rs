@@ -55,10 +55,7 @@ pub(super) fn check(upstream: Node<'_>, findings: &mut Vec<Finding>) {
             algorithm(fallback, findings);
         }
     }
-    if let Some(kind) = upstream
-        .child("health-check")
-        .and_then(|check| check.child("type"))
-    {
+    if let Some(kind) = upstream.child("health-check").and_then(|check| check.child("type")) {
         let known = ["http", "tcp", "grpc", "inference", "mcp"];
         choice(kind, Code::UnknownHealthCheck, &known, &known, findings);
     }
@@ -68,21 +65,13 @@ fn algorithm(node: Node<'_>, findings: &mut Vec<Finding>) {
     let Some(value) = node.text() else { return };
     let value = value.to_lowercase();
     if !ALGORITHM_ALIASES.contains(&value.as_str()) {
-        choice(
-            node,
-            Code::UnknownLoadBalancing,
-            &ALGORITHMS,
-            &ALGORITHMS,
-            findings,
-        );
+        choice(node, Code::UnknownLoadBalancing, &ALGORITHMS, &ALGORITHMS, findings);
     }
 }
 
 /// Targets in every form that the proxy takes.
 fn targets(upstream: Node<'_>) -> Vec<Node<'_>> {
-    let wrapped = upstream
-        .children_named("targets")
-        .flat_map(|node| node.children_named("target"));
+    let wrapped = upstream.children_named("targets").flat_map(|node| node.children_named("target"));
     let mut targets: Vec<Node<'_>> = upstream.children_named("target").chain(wrapped).collect();
     if targets.is_empty() {
         targets.extend(upstream.child("address"));
@@ -91,9 +80,7 @@ fn targets(upstream: Node<'_>) -> Vec<Node<'_>> {
 }
 
 fn target_address(target: Node<'_>, findings: &mut Vec<Finding>) {
-    let written = target
-        .text()
-        .or_else(|| target.property("address").and_then(Value::as_text));
+    let written = target.text().or_else(|| target.property("address").and_then(Value::as_text));
     let (node, address) = match (written, target.child("address")) {
         (Some(address), _) => (target, address),
         (None, Some(child)) => match child.text() {
@@ -102,11 +89,7 @@ fn target_address(target: Node<'_>, findings: &mut Vec<Finding>) {
         },
         (None, None) => {
             let message = "the target has no address, so it is left out";
-            findings.push(
-                target
-                    .finding(Code::InvalidTarget, message)
-                    .help("write target \"host:port\""),
-            );
+            findings.push(target.finding(Code::InvalidTarget, message).help("write target \"host:port\""));
             return;
         }
     };
@@ -131,9 +114,7 @@ fn problem(address: &str) -> Option<&'static str> {
         return Some("the port is not a number from 1 to 65535");
     }
     if let Some(inner) = host.strip_prefix('[') {
-        let valid = inner
-            .strip_suffix(']')
-            .is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
+        let valid = inner.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
         return (!valid).then_some("the IPv6 address is not valid");
     }
     if host.contains(':') {
@@ -147,9 +128,7 @@ fn problem(address: &str) -> Option<&'static str> {
             && label.len() <= 63
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
     };
     let name = host.strip_suffix('.').unwrap_or(host);
     if name.len() > 253 || !name.split('.').all(label) {
@@ -165,14 +144,8 @@ mod tests {
 
     #[test]
     fn targets_are_host_and_port() {
-        for good in [
-            "a:1",
-            "api.internal:8080",
-            "10.0.0.1:65535",
-            "[::1]:80",
-            "my_svc.ns.svc.:443",
-            "x-1:9",
-        ] {
+        for good in ["a:1", "api.internal:8080", "10.0.0.1:65535", "[::1]:80", "my_svc.ns.svc.:443", "x-1:9"]
+        {
             assert_eq!(problem(good), None, "{good}");
         }
         for bad in [

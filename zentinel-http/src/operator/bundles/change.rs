@@ -129,10 +129,7 @@ pub(super) async fn create(
 }
 
 fn file(input: FileInput) -> ExtraFile {
-    ExtraFile {
-        path: input.path,
-        content: input.content,
-    }
+    ExtraFile { path: input.path, content: input.content }
 }
 
 /// A configuration to look at.
@@ -161,11 +158,7 @@ pub(super) async fn validate(
     let text = input.config_source.required("config_source", &mut checks);
     let text = text.unwrap_or_default();
     let most = zentinel_compiler::source::SourceLimits::default().config_bytes;
-    checks.that(
-        "config_source",
-        text.len() <= most,
-        format!("should be at most {most} byte(s)"),
-    );
+    checks.that("config_source", text.len() <= most, format!("should be at most {most} byte(s)"));
     checks.finish()?;
     let found = api.validator.validate(&text, false).await?;
     Ok(Json(Diagnostics::new(&found)))
@@ -250,16 +243,9 @@ pub(super) async fn assign(
 ) -> ApiResult<Json<AssignedBody>> {
     api.store.fetch::<Bundle>(&at.scope(), id.0).await?;
     let mut checks = Checks::new();
-    let texts = input
-        .node_ids
-        .optional("node_ids", &mut checks)
-        .unwrap_or_default();
+    let texts = input.node_ids.optional("node_ids", &mut checks).unwrap_or_default();
     let force = input.force.optional("force", &mut checks).unwrap_or_default();
-    checks.that(
-        "node_ids",
-        texts.len() <= MAX_NODES,
-        "should have at most 10000 item(s)",
-    );
+    checks.that("node_ids", texts.len() <= MAX_NODES, "should have at most 10000 item(s)");
     let well_formed = texts.iter().all(|text| parse_id::<NodeId>(text).is_some());
     checks.that("node_ids", well_formed, "is invalid");
     checks.finish()?;
@@ -268,19 +254,11 @@ pub(super) async fn assign(
     }
     let nodes: BTreeSet<NodeId> = texts.iter().filter_map(|text| parse_id(text)).collect();
     let nodes: Vec<NodeId> = nodes.into_iter().collect();
-    let done = api
-        .engine
-        .assign(&at.scope(), at.caller.actor(), id.0, &nodes, force)
-        .await?;
+    let done = api.engine.assign(&at.scope(), at.caller.actor(), id.0, &nodes, force).await?;
     api.fleet.refresh(&done.assigned).await?;
-    let skipped = done.skipped.into_iter().map(|(node_id, reason)| SkippedBody {
-        node_id: node_id.uuid(),
-        reason,
-    });
-    Ok(Json(AssignedBody {
-        assigned: done.assigned.len(),
-        skipped: skipped.collect(),
-    }))
+    let skipped =
+        done.skipped.into_iter().map(|(node_id, reason)| SkippedBody { node_id: node_id.uuid(), reason });
+    Ok(Json(AssignedBody { assigned: done.assigned.len(), skipped: skipped.collect() }))
 }
 
 /// Revoke a bundle

@@ -65,22 +65,16 @@ pub(super) async fn diff(
         },
     };
     let source = api.store.fetch::<BundleSource>(&scope, id.0).await?;
-    let old = against
-        .as_ref()
-        .map_or("", |source| source.config_source.as_str());
+    let old = against.as_ref().map_or("", |source| source.config_source.as_str());
     let (old, new) = (old.to_owned(), source.value.config_source);
     // Megabytes of text take a while.
     let compared = tokio::task::spawn_blocking(move || {
         let changes = zentinel_compiler::diff::semantic(&old, &new).ok();
         (changes, zentinel_compiler::diff::text(&old, &new))
     });
-    let (changes, text) = compared
-        .await
-        .map_err(|error| Error::internal("a comparison did not finish").with_source(error))?;
-    let changes = changes
-        .map(serde_json::to_value)
-        .transpose()
-        .map_err(Error::from)?;
+    let (changes, text) =
+        compared.await.map_err(|error| Error::internal("a comparison did not finish").with_source(error))?;
+    let changes = changes.map(serde_json::to_value).transpose().map_err(Error::from)?;
     let diff = DiffBody {
         bundle_id: id.0.uuid(),
         against: against.map(|source| source.bundle_id.uuid()),

@@ -44,11 +44,7 @@ pub(super) async fn list(
     }
     let page = page_of::<Bundle>(&api, &at.scope(), query).await?;
     Ok(Json(BundleList {
-        bundles: page
-            .items
-            .iter()
-            .map(|bundle| BundleBody::from(&bundle.value))
-            .collect(),
+        bundles: page.items.iter().map(|bundle| BundleBody::from(&bundle.value)).collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))
@@ -86,10 +82,7 @@ fn archive_key(bundle: &Bundle) -> Result<&str> {
     match bundle.status {
         BundleStatus::Revoked => Err(Error::conflict("Bundle has been revoked")),
         status if !status.is_deployable() => Err(Error::conflict("Bundle is not yet compiled")),
-        _ => bundle
-            .storage_key
-            .as_deref()
-            .ok_or_else(|| Error::internal("a compiled bundle has no archive")),
+        _ => bundle.storage_key.as_deref().ok_or_else(|| Error::internal("a compiled bundle has no archive")),
     }
 }
 
@@ -107,17 +100,8 @@ pub(super) async fn download(
     let bundle = api.store.fetch::<Bundle>(&at.scope(), id.0).await?;
     let key = archive_key(&bundle)?;
     let now = api.now();
-    let url = api
-        .blobs
-        .presign_get(key, now, now + api.options.presign_validity)
-        .await?;
-    let entry = AuditEntry::new(
-        &at.scope(),
-        at.caller.actor(),
-        "bundle.downloaded",
-        bundle.id,
-        now,
-    );
+    let url = api.blobs.presign_get(key, now, now + api.options.presign_validity).await?;
+    let entry = AuditEntry::new(&at.scope(), at.caller.actor(), "bundle.downloaded", bundle.id, now);
     api.store.commit(Changes::new().audit(entry)).await?;
     Ok(Json(DownloadBody {
         download_url: url.into(),
@@ -151,11 +135,7 @@ pub(super) async fn verify(
     let bundle = api.store.fetch::<Bundle>(&at.scope(), id.0).await?;
     let checked = zentinel_compiler::bundle::verify(&bundle, &*api.blobs, &*api.signer).await;
     let checked = checked.map_err(|error| unverifiable(bundle.id, error))?;
-    Ok(Json(VerificationBody {
-        verified: checked.verified,
-        signed: checked.signed,
-        key_id: checked.key_id,
-    }))
+    Ok(Json(VerificationBody { verified: checked.verified, signed: checked.signed, key_id: checked.key_id }))
 }
 
 /// An archive that cannot be read is a 500 in the contract; while the object store is away, the
@@ -199,14 +179,8 @@ pub(super) async fn sbom(
     };
     let mut response = Json(&sbom.document).into_response();
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/vnd.cyclonedx+json"),
-    );
-    let disposition = format!(
-        "attachment; filename=\"sbom-{}.json\"",
-        file_name(&bundle.version)
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/vnd.cyclonedx+json"));
+    let disposition = format!("attachment; filename=\"sbom-{}.json\"", file_name(&bundle.version));
     if let Ok(value) = HeaderValue::from_str(&disposition) {
         headers.insert(CONTENT_DISPOSITION, value);
     }

@@ -131,11 +131,7 @@ pub(super) async fn pin(
         checks.that("bundle_id", found.is_some(), "does not exist");
     }
     checks.finish()?;
-    let action = if bundle.is_some() {
-        "node.pinned"
-    } else {
-        "node.unpinned"
-    };
+    let action = if bundle.is_some() { "node.pinned" } else { "node.unpinned" };
     edit(&api, &at, id.0, action, |node, _| {
         node.pinned_bundle_id = bundle;
         Ok(json!({"pinned_bundle_id": bundle}))
@@ -214,7 +210,5 @@ async fn deletion(api: &Api, at: &InProject<NodesWrite>, node: &Stored<Node>) ->
     let told = json!({"node_id": node.id, "name": node.name, "project_id": node.project_id});
     let entry = AuditEntry::new(&scope, at.caller.actor(), "node.deleted", node.id, now)
         .with_changes(json!({"name": node.name}));
-    Ok(changes
-        .audit(entry)
-        .event(Event::new(&scope, "node.deleted", told, now)))
+    Ok(changes.audit(entry).event(Event::new(&scope, "node.deleted", told, now)))
 }

@@ -48,11 +48,7 @@ pub(super) async fn events(
     params: Params,
 ) -> ApiResult<Json<NodeEventList>> {
     let page = page(&api, &at, id.0, LogKind::NodeEvent, &params).await?;
-    Ok(Json(NodeEventList {
-        events: page.items,
-        total: page.total,
-        next_cursor: page.next_cursor,
-    }))
+    Ok(Json(NodeEventList { events: page.items, total: page.total, next_cursor: page.next_cursor }))
 }
 
 /// Read a node's heartbeats
@@ -73,9 +69,5 @@ pub(super) async fn heartbeats(
     params: Params,
 ) -> ApiResult<Json<HeartbeatList>> {
     let page = page(&api, &at, id.0, LogKind::Heartbeat, &params).await?;
-    Ok(Json(HeartbeatList {
-        heartbeats: page.items,
-        total: page.total,
-        next_cursor: page.next_cursor,
-    }))
+    Ok(Json(HeartbeatList { heartbeats: page.items, total: page.total, next_cursor: page.next_cursor }))
 }

@@ -36,9 +36,7 @@ pub(super) async fn list(
         .ordered(Order::Name)
         .page(params.page(DEFAULT_LIMIT));
     if let Some(status @ ("online" | "offline" | "unknown")) = params.get("status") {
-        let reported = Query::all(RecordKind::NodeReport)
-            .in_states(&[status])
-            .page(PageRequest::default());
+        let reported = Query::all(RecordKind::NodeReport).in_states(&[status]).page(PageRequest::default());
         let reported = api.store.list_all::<NodeReport>(&scope, reported).await?;
         query = query.with_ids(reported.iter().map(|report| report.node_id));
     }

@@ -21,13 +21,8 @@ const MAX_SELECTED: usize = 10_000;
 /// Most labels of a selector.
 const MAX_LABELS: usize = 64;
 
-const GATES: [&str; 5] = [
-    "heartbeat_healthy",
-    "max_error_rate",
-    "max_latency_ms",
-    "max_cpu_percent",
-    "max_memory_percent",
-];
+const GATES: [&str; 5] =
+    ["heartbeat_healthy", "max_error_rate", "max_latency_ms", "max_cpu_percent", "max_memory_percent"];
 
 /// A rollout to create.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -126,25 +121,14 @@ impl RolloutInput {
         let strategy = strategy.unwrap_or(default.strategy);
         let config = match strategy.as_str() {
             "blue_green" => self.blue_green_config.optional("blue_green_config", &mut checks),
-            "canary" => self
-                .canary_analysis_config
-                .optional("canary_analysis_config", &mut checks),
+            "canary" => self.canary_analysis_config.optional("canary_analysis_config", &mut checks),
             _ => self.strategy_config.optional("strategy_config", &mut checks),
         };
         let batch_size = whole(self.batch_size, "batch_size", 1, &mut checks);
         let batch_percentage = percent(self.batch_percentage, "batch_percentage", &mut checks);
         let both = batch_percentage.is_some() && batch_size.is_some_and(|size| size != 1);
-        checks.that(
-            "batch_percentage",
-            !both,
-            "cannot set both batch_size and batch_percentage",
-        );
-        let deadline = whole(
-            self.progress_deadline_seconds,
-            "progress_deadline_seconds",
-            1,
-            &mut checks,
-        );
+        checks.that("batch_percentage", !both, "cannot set both batch_size and batch_percentage");
+        let deadline = whole(self.progress_deadline_seconds, "progress_deadline_seconds", 1, &mut checks);
         let spec = RolloutSpec {
             target_selector: selector.map_or(TargetSelector::All, |value| target(&value, &mut checks)),
             strategy,
@@ -157,17 +141,11 @@ impl RolloutInput {
                 Some(given) => gates(&given, &mut checks),
                 None => HealthGates::heartbeat(),
             },
-            auto_rollback: self
-                .auto_rollback
-                .optional("auto_rollback", &mut checks)
-                .unwrap_or(false),
+            auto_rollback: self.auto_rollback.optional("auto_rollback", &mut checks).unwrap_or(false),
             rollback_threshold: percent(self.rollback_threshold, "rollback_threshold", &mut checks)
                 .unwrap_or(default.rollback_threshold),
         };
-        let auto_start = self
-            .auto_start
-            .optional("auto_start", &mut checks)
-            .unwrap_or(true);
+        let auto_start = self.auto_start.optional("auto_start", &mut checks).unwrap_or(true);
         let supersede = self.supersede.optional("supersede", &mut checks).unwrap_or(false);
         checks.finish()?;
         Ok(NewRollout {
@@ -202,11 +180,7 @@ fn whole(field: Field<i64>, name: &str, least: i64, checks: &mut Checks) -> Opti
     };
     checks.that(name, number >= least, message);
     let most = i64::from(i32::MAX);
-    checks.that(
-        name,
-        number <= most,
-        format!("must be less than or equal to {most}"),
-    );
+    checks.that(name, number <= most, format!("must be less than or equal to {most}"));
     u32::try_from(number).ok()
 }
 
@@ -214,9 +188,7 @@ fn percent(field: Field<i64>, name: &str, checks: &mut Checks) -> Option<Percent
     let number = field.optional(name, checks)?;
     checks.that(name, number >= 1, "must be greater than or equal to 1");
     checks.that(name, number <= 100, "must be less than or equal to 100");
-    u8::try_from(number)
-        .ok()
-        .and_then(|number| Percent::new(number).ok())
+    u8::try_from(number).ok().and_then(|number| Percent::new(number).ok())
 }
 
 fn target(value: &Value, checks: &mut Checks) -> TargetSelector {
@@ -238,17 +210,11 @@ fn selector(value: &Value) -> Option<TargetSelector> {
                 serde_json::from_value(object.get("labels")?.clone()).ok()?;
             let fits = |text: &String| text.chars().count() <= 253;
             let ok = (1..=MAX_LABELS).contains(&labels.len())
-                && labels
-                    .iter()
-                    .all(|(key, value)| !key.is_empty() && fits(key) && fits(value));
+                && labels.iter().all(|(key, value)| !key.is_empty() && fits(key) && fits(value));
             ok.then_some(TargetSelector::Labels { labels })
         }
-        "node_ids" => Some(TargetSelector::NodeIds {
-            node_ids: ids(object.get("node_ids")?)?,
-        }),
-        "groups" => Some(TargetSelector::Groups {
-            group_ids: ids(object.get("group_ids")?)?,
-        }),
+        "node_ids" => Some(TargetSelector::NodeIds { node_ids: ids(object.get("node_ids")?)? }),
+        "groups" => Some(TargetSelector::Groups { group_ids: ids(object.get("group_ids")?)? }),
         _ => None,
     }
 }
@@ -261,27 +227,13 @@ fn ids<I: TypedId>(value: &Value) -> Option<BTreeSet<I>> {
 }
 
 fn gates(given: &Map<String, Value>, checks: &mut Checks) -> HealthGates {
-    let unknown: Vec<&str> = given
-        .keys()
-        .map(String::as_str)
-        .filter(|key| !GATES.contains(key))
-        .take(20)
-        .collect();
-    checks.that(
-        "health_gates",
-        unknown.is_empty(),
-        format!("unknown keys: {}", unknown.join(", ")),
-    );
+    let unknown: Vec<&str> =
+        given.keys().map(String::as_str).filter(|key| !GATES.contains(key)).take(20).collect();
+    checks.that("health_gates", unknown.is_empty(), format!("unknown keys: {}", unknown.join(", ")));
     let mut limit = |key: &str| {
         let value = given.get(key).filter(|value| !value.is_null())?;
-        let number = value
-            .as_f64()
-            .filter(|number| number.is_finite() && *number >= 0.0);
-        checks.that(
-            "health_gates",
-            number.is_some(),
-            format!("{key} must be a number of at least 0"),
-        );
+        let number = value.as_f64().filter(|number| number.is_finite() && *number >= 0.0);
+        checks.that("health_gates", number.is_some(), format!("{key} must be a number of at least 0"));
         number
     };
     let mut gates = HealthGates {
@@ -293,11 +245,7 @@ fn gates(given: &Map<String, Value>, checks: &mut Checks) -> HealthGates {
     };
     if let Some(value) = given.get("heartbeat_healthy").filter(|value| !value.is_null()) {
         gates.heartbeat_healthy = value.as_bool();
-        checks.that(
-            "health_gates",
-            value.is_boolean(),
-            "heartbeat_healthy must be true or false",
-        );
+        checks.that("health_gates", value.is_boolean(), "heartbeat_healthy must be true or false");
     }
     gates
 }
@@ -309,9 +257,7 @@ mod tests {
 
     fn complaints(body: Value) -> BTreeMap<String, Vec<String>> {
         let input: RolloutInput = serde_json::from_value(body).unwrap();
-        input
-            .check()
-            .map_or_else(|error| error.fields().clone(), |_| BTreeMap::new())
+        input.check().map_or_else(|error| error.fields().clone(), |_| BTreeMap::new())
     }
 
     #[test]
@@ -377,9 +323,6 @@ mod tests {
         let id = BundleId::random();
         assert!(complaints(json!({"bundle_id": id, "batch_size": 1, "batch_percentage": 20})).is_empty());
         let found = complaints(json!({"bundle_id": id, "batch_size": 2, "batch_percentage": 20}));
-        assert_eq!(
-            found["batch_percentage"],
-            ["cannot set both batch_size and batch_percentage"]
-        );
+        assert_eq!(found["batch_percentage"], ["cannot set both batch_size and batch_percentage"]);
     }
 }

@@ -45,29 +45,15 @@ pub async fn a_job_that_ended_refuses_more(backend: &dyn Backend) {
     let claimed = claim(&*scheduler, 0).await;
     scheduler.complete(&claimed[0], at(1)).await.unwrap();
     scheduler.fail(&claimed[1], "no", None, at(1)).await.unwrap();
-    scheduler
-        .fail(&claimed[2], "no", Some(at(500)), at(1))
-        .await
-        .unwrap();
+    scheduler.fail(&claimed[2], "no", Some(at(500)), at(1)).await.unwrap();
     scheduler.defer(&claimed[3], at(500), at(1)).await.unwrap();
     for job in &claimed {
         is_refused(&*scheduler, job).await;
     }
-    let unknown = ClaimedJob {
-        job: job("unknown", 0),
-        ..claimed[0].clone()
-    };
+    let unknown = ClaimedJob { job: job("unknown", 0), ..claimed[0].clone() };
     is_refused(&*scheduler, &unknown).await;
     let stats = scheduler.stats(Queue::Default, at(2)).await.unwrap();
-    assert_eq!(
-        stats,
-        QueueStats {
-            due: 0,
-            later: 2,
-            running: 0,
-            failed: 1
-        }
-    );
+    assert_eq!(stats, QueueStats { due: 0, later: 2, running: 0, failed: 1 });
 }
 
 /// A retry waits for its time and counts as the next attempt, beyond `max_attempts` if asked so.
@@ -84,10 +70,7 @@ pub async fn a_failed_job_runs_again_at_its_time(backend: &dyn Backend) {
         assert_eq!(claimed.attempt, attempt);
         assert!(claimed.fence > fence);
         fence = claimed.fence;
-        scheduler
-            .fail(&claimed, "try again", Some(at(now + 10)), at(now))
-            .await
-            .unwrap();
+        scheduler.fail(&claimed, "try again", Some(at(now + 10)), at(now)).await.unwrap();
     }
 }
 
@@ -96,10 +79,7 @@ pub async fn a_job_without_retry_is_given_up(backend: &dyn Backend) {
     let (_guard, store, scheduler) = fresh(backend).await;
     enqueue(&*store, [job("j", 0).unique("key")]).await;
     let claimed = claim_one(&*scheduler, 0).await;
-    scheduler
-        .fail(&claimed, "it's 'broken' \0 ü", None, at(1))
-        .await
-        .unwrap();
+    scheduler.fail(&claimed, "it's 'broken' \0 ü", None, at(1)).await.unwrap();
     assert_eq!(claim(&*scheduler, 10_000).await, []);
     assert_eq!(scheduler.stats(Queue::Default, at(1)).await.unwrap().failed, 1);
     // Its key is free.
@@ -111,12 +91,8 @@ pub async fn a_job_without_retry_is_given_up(backend: &dyn Backend) {
 /// up, as often as it takes.
 pub async fn an_abandoned_job_is_handed_out_to_be_given_up(backend: &dyn Backend) {
     let (_guard, store, scheduler) = fresh(backend).await;
-    let abandoned = async |now| {
-        scheduler
-            .claim_abandoned(Queue::Default, "sweeper", 10, LEASE, at(now))
-            .await
-            .unwrap()
-    };
+    let abandoned =
+        async |now| scheduler.claim_abandoned(Queue::Default, "sweeper", 10, LEASE, at(now)).await.unwrap();
     let mut twice = job("j", 0);
     twice.max_attempts = 2;
     enqueue(&*store, [twice]).await;
@@ -134,10 +110,7 @@ pub async fn an_abandoned_job_is_handed_out_to_be_given_up(backend: &dyn Backend
     let again = abandoned(220).await;
     assert_eq!(again.len(), 1, "the sweeper died");
     is_refused(&*scheduler, &swept[0]).await;
-    scheduler
-        .fail(&again[0], "the worker died", None, at(221))
-        .await
-        .unwrap();
+    scheduler.fail(&again[0], "the worker died", None, at(221)).await.unwrap();
     assert_eq!(abandoned(10_000).await, []);
     assert_eq!(scheduler.stats(Queue::Default, at(221)).await.unwrap().failed, 1);
 }
@@ -151,10 +124,7 @@ pub async fn a_deferred_job_starts_anew(backend: &dyn Backend) {
     for round in 0..4 {
         let claimed = claim_one(&*scheduler, round * 10).await;
         assert_eq!(claimed.attempt, 1);
-        scheduler
-            .defer(&claimed, at(round * 10 + 10), at(round * 10 + 1))
-            .await
-            .unwrap();
+        scheduler.defer(&claimed, at(round * 10 + 10), at(round * 10 + 1)).await.unwrap();
         assert_eq!(claim(&*scheduler, round * 10 + 9).await, []);
     }
     assert_eq!(scheduler.stats(Queue::Default, at(0)).await.unwrap().failed, 0);

@@ -18,10 +18,7 @@ pub async fn a_claimed_job_is_what_was_enqueued(backend: &dyn Backend) {
     let mut job = NewJob::new(Queue::Rollouts, "rollout.tick", payload, at(3)).unique("key 'ü'");
     job.max_attempts = 7;
     enqueue(&*store, [job.clone()]).await;
-    let claimed = scheduler
-        .claim(Queue::Rollouts, "worker ü", 5, LEASE, at(3))
-        .await
-        .unwrap();
+    let claimed = scheduler.claim(Queue::Rollouts, "worker ü", 5, LEASE, at(3)).await.unwrap();
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].job, job);
     assert_eq!((claimed[0].attempt, claimed[0].leased_until), (1, at(3) + LEASE));
@@ -55,10 +52,7 @@ pub async fn queues_are_separate(backend: &dyn Backend) {
         assert_eq!(kinds(&claimed), [queue.name()]);
         assert_eq!(
             scheduler.stats(queue, at(0)).await.unwrap(),
-            QueueStats {
-                running: 1,
-                ..QueueStats::default()
-            }
+            QueueStats { running: 1, ..QueueStats::default() }
         );
     }
 }
@@ -68,20 +62,11 @@ pub async fn a_claim_keeps_to_its_limit(backend: &dyn Backend) {
     let (_guard, store, scheduler) = fresh(backend).await;
     enqueue(&*store, (0..7).map(|_| job("j", 0))).await;
     for expected in [3, 3, 1, 0] {
-        let claimed = scheduler
-            .claim(Queue::Default, "worker", 3, LEASE, at(0))
-            .await
-            .unwrap();
+        let claimed = scheduler.claim(Queue::Default, "worker", 3, LEASE, at(0)).await.unwrap();
         assert_eq!(claimed.len(), expected);
     }
     enqueue(&*store, [job("j", 0)]).await;
-    assert_eq!(
-        scheduler
-            .claim(Queue::Default, "worker", 0, LEASE, at(0))
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(scheduler.claim(Queue::Default, "worker", 0, LEASE, at(0)).await.unwrap(), []);
 }
 
 /// What is complete stays so, long after its lease.
@@ -91,10 +76,7 @@ pub async fn a_finished_job_is_never_claimed_again(backend: &dyn Backend) {
     let claimed = claim_one(&*scheduler, 0).await;
     scheduler.complete(&claimed, at(1)).await.unwrap();
     assert_eq!(claim(&*scheduler, 100_000).await, []);
-    assert_eq!(
-        scheduler.stats(Queue::Default, at(2)).await.unwrap(),
-        QueueStats::default()
-    );
+    assert_eq!(scheduler.stats(Queue::Default, at(2)).await.unwrap(), QueueStats::default());
 }
 
 /// Jobs enter with their commit or not at all.
@@ -116,10 +98,7 @@ pub async fn each_of_a_thousand_jobs_goes_to_one_worker(backend: &dyn Backend) {
         tokio::spawn(async move {
             let (name, mut mine) = (format!("worker {number}"), Vec::new());
             loop {
-                let claimed = scheduler
-                    .claim(Queue::Default, &name, 9, LEASE, at(10))
-                    .await
-                    .unwrap();
+                let claimed = scheduler.claim(Queue::Default, &name, 9, LEASE, at(10)).await.unwrap();
                 if claimed.is_empty() {
                     return mine;
                 }
@@ -153,39 +132,19 @@ pub async fn the_next_due_time_is_told(backend: &dyn Backend) {
     assert_eq!(scheduler.next_due(Queue::Maintenance).await.unwrap(), None);
     let claimed = claim_one(&*scheduler, 15).await;
     assert_eq!(scheduler.next_due(Queue::Default).await.unwrap(), Some(at(20)));
-    scheduler
-        .fail(&claimed, "no", Some(at(17)), at(16))
-        .await
-        .unwrap();
+    scheduler.fail(&claimed, "no", Some(at(17)), at(16)).await.unwrap();
     assert_eq!(scheduler.next_due(Queue::Default).await.unwrap(), Some(at(17)));
 }
 
 /// Due, later, running and given up are told apart.
 pub async fn stats_count_what_is_where(backend: &dyn Backend) {
     let (_guard, store, scheduler) = fresh(backend).await;
-    enqueue(
-        &*store,
-        (0..5)
-            .map(|_| job("now", 0))
-            .chain((0..3).map(|_| job("later", 50))),
-    )
-    .await;
-    let claimed = scheduler
-        .claim(Queue::Default, "worker", 3, LEASE, at(0))
-        .await
-        .unwrap();
+    enqueue(&*store, (0..5).map(|_| job("now", 0)).chain((0..3).map(|_| job("later", 50)))).await;
+    let claimed = scheduler.claim(Queue::Default, "worker", 3, LEASE, at(0)).await.unwrap();
     scheduler.complete(&claimed[0], at(1)).await.unwrap();
     scheduler.fail(&claimed[1], "no", None, at(1)).await.unwrap();
     let stats = scheduler.stats(Queue::Default, at(1)).await.unwrap();
-    assert_eq!(
-        stats,
-        QueueStats {
-            due: 2,
-            later: 3,
-            running: 1,
-            failed: 1
-        }
-    );
+    assert_eq!(stats, QueueStats { due: 2, later: 3, running: 1, failed: 1 });
     let stats = scheduler.stats(Queue::Default, at(50)).await.unwrap();
     assert_eq!((stats.due, stats.later), (5, 0));
 }
@@ -194,10 +153,7 @@ pub async fn stats_count_what_is_where(backend: &dyn Backend) {
 pub async fn pruning_drops_what_ended(backend: &dyn Backend) {
     let (_guard, store, scheduler) = fresh(backend).await;
     enqueue(&*store, (0..5).map(|_| job("j", 0))).await;
-    let claimed = scheduler
-        .claim(Queue::Default, "worker", 4, LEASE, at(0))
-        .await
-        .unwrap();
+    let claimed = scheduler.claim(Queue::Default, "worker", 4, LEASE, at(0)).await.unwrap();
     scheduler.complete(&claimed[0], at(1)).await.unwrap();
     scheduler.fail(&claimed[1], "no", None, at(2)).await.unwrap();
     scheduler.complete(&claimed[2], at(3)).await.unwrap();
@@ -205,14 +161,6 @@ pub async fn pruning_drops_what_ended(backend: &dyn Backend) {
     assert_eq!(scheduler.prune(at(3)).await.unwrap(), 2);
     assert_eq!(scheduler.prune(at(900)).await.unwrap(), 1);
     let stats = scheduler.stats(Queue::Default, at(1)).await.unwrap();
-    assert_eq!(
-        stats,
-        QueueStats {
-            due: 1,
-            later: 0,
-            running: 1,
-            failed: 0
-        }
-    );
+    assert_eq!(stats, QueueStats { due: 1, later: 0, running: 1, failed: 0 });
     scheduler.complete(&claimed[3], at(4)).await.unwrap();
 }

@@ -9,11 +9,7 @@ use zentinel_core::port::{ClaimedJob, Queue, Schedule, Scheduler};
 use zentinel_core::{Kind, Timestamp};
 
 fn schedule(name: &str, cron: &str) -> Schedule {
-    Schedule {
-        name: name.to_owned(),
-        queue: Queue::Maintenance,
-        cron: cron.to_owned(),
-    }
+    Schedule { name: name.to_owned(), queue: Queue::Maintenance, cron: cron.to_owned() }
 }
 
 /// A whole minute, and seconds after it.
@@ -22,29 +18,20 @@ fn minute(seconds: i64) -> Timestamp {
 }
 
 async fn claim(scheduler: &dyn Scheduler, now: Timestamp) -> Vec<ClaimedJob> {
-    scheduler
-        .claim(Queue::Maintenance, "worker", 10, LEASE, now)
-        .await
-        .unwrap()
+    scheduler.claim(Queue::Maintenance, "worker", 10, LEASE, now).await.unwrap()
 }
 
 /// A schedule enqueues one job of its name per due time, in its queue.
 pub async fn a_schedule_enqueues_when_due(backend: &dyn Backend) {
     let (_guard, _store, scheduler) = fresh(backend).await;
-    scheduler
-        .declare(&[schedule("sweep", "*/15 * * * * *")], minute(1))
-        .await
-        .unwrap();
+    scheduler.declare(&[schedule("sweep", "*/15 * * * * *")], minute(1)).await.unwrap();
     assert_eq!(scheduler.enqueue_due(minute(14)).await.unwrap(), 0);
     for due in [15, 30, 45, 60] {
         assert_eq!(scheduler.enqueue_due(minute(due)).await.unwrap(), 1);
         assert_eq!(scheduler.enqueue_due(minute(due + 1)).await.unwrap(), 0);
         let claimed = claim(&*scheduler, minute(due + 1)).await;
         assert_eq!(claimed.len(), 1);
-        assert_eq!(
-            (claimed[0].job.kind.as_str(), claimed[0].job.queue),
-            ("sweep", Queue::Maintenance)
-        );
+        assert_eq!((claimed[0].job.kind.as_str(), claimed[0].job.queue), ("sweep", Queue::Maintenance));
         scheduler.complete(&claimed[0], minute(due + 2)).await.unwrap();
     }
 }
@@ -53,10 +40,7 @@ pub async fn a_schedule_enqueues_when_due(backend: &dyn Backend) {
 /// a job of a schedule waits, no second one does.
 pub async fn a_schedule_that_was_missed_runs_once(backend: &dyn Backend) {
     let (_guard, _store, scheduler) = fresh(backend).await;
-    scheduler
-        .declare(&[schedule("sweep", "* * * * * *")], minute(0))
-        .await
-        .unwrap();
+    scheduler.declare(&[schedule("sweep", "* * * * * *")], minute(0)).await.unwrap();
     assert_eq!(scheduler.enqueue_due(minute(500)).await.unwrap(), 1);
     assert_eq!(scheduler.enqueue_due(minute(500)).await.unwrap(), 0);
     assert_eq!(scheduler.enqueue_due(minute(501)).await.unwrap(), 1);
@@ -67,10 +51,7 @@ pub async fn a_schedule_that_was_missed_runs_once(backend: &dyn Backend) {
 pub async fn one_replica_enqueues_a_schedule(backend: &dyn Backend) {
     let (_guard, _store, scheduler) = fresh(backend).await;
     scheduler
-        .declare(
-            &[schedule("a", "0 * * * * *"), schedule("b", "0 * * * * *")],
-            minute(0),
-        )
+        .declare(&[schedule("a", "0 * * * * *"), schedule("b", "0 * * * * *")], minute(0))
         .await
         .unwrap();
     for round in 1..=5 {
@@ -96,10 +77,7 @@ pub async fn one_replica_enqueues_a_schedule(backend: &dyn Backend) {
 /// changed schedule counts from the declaration.
 pub async fn declaring_again_keeps_due_times(backend: &dyn Backend) {
     let (_guard, _store, scheduler) = fresh(backend).await;
-    let both = [
-        schedule("kept", "30 * * * * *"),
-        schedule("changed", "30 * * * * *"),
-    ];
+    let both = [schedule("kept", "30 * * * * *"), schedule("changed", "30 * * * * *")];
     scheduler.declare(&both, minute(0)).await.unwrap();
     let new = [both[0].clone(), schedule("changed", "50 * * * * *")];
     scheduler.declare(&new, minute(40)).await.unwrap();
@@ -113,16 +91,10 @@ pub async fn declaring_again_keeps_due_times(backend: &dyn Backend) {
 pub async fn undeclared_schedules_are_gone(backend: &dyn Backend) {
     let (_guard, _store, scheduler) = fresh(backend).await;
     scheduler
-        .declare(
-            &[schedule("a", "* * * * * *"), schedule("b", "* * * * * *")],
-            minute(0),
-        )
+        .declare(&[schedule("a", "* * * * * *"), schedule("b", "* * * * * *")], minute(0))
         .await
         .unwrap();
-    scheduler
-        .declare(&[schedule("b", "* * * * * *")], minute(0))
-        .await
-        .unwrap();
+    scheduler.declare(&[schedule("b", "* * * * * *")], minute(0)).await.unwrap();
     assert_eq!(scheduler.enqueue_due(minute(1)).await.unwrap(), 1);
     assert_eq!(claim(&*scheduler, minute(1)).await[0].job.kind, "b");
     scheduler.declare(&[], minute(2)).await.unwrap();
@@ -133,10 +105,7 @@ pub async fn undeclared_schedules_are_gone(backend: &dyn Backend) {
 /// schedules stay as they were.
 pub async fn a_wrong_schedule_is_refused(backend: &dyn Backend) {
     let (_guard, _store, scheduler) = fresh(backend).await;
-    scheduler
-        .declare(&[schedule("good", "* * * * * *")], minute(0))
-        .await
-        .unwrap();
+    scheduler.declare(&[schedule("good", "* * * * * *")], minute(0)).await.unwrap();
     for cron in ["", "soon", "* * * * *", "99 * * * * *", "0 0 0 30 2 *", "\0"] {
         let declared = [schedule("new", "* * * * * *"), schedule("bad", cron)];
         let error = scheduler.declare(&declared, minute(0)).await.unwrap_err();

@@ -12,20 +12,8 @@ use zentinel_core::port::{Queue, QueueStats};
 pub async fn a_key_waits_once(backend: &dyn Backend) {
     let (_guard, store, scheduler) = fresh(backend).await;
     let first = job("tick", 0).unique("r1");
-    enqueue(
-        &*store,
-        [
-            first.clone(),
-            job("tick", 0).unique("r1"),
-            job("tick", 0).unique("r2"),
-        ],
-    )
-    .await;
-    enqueue(
-        &*store,
-        [job("tick", 0).unique("r1"), job("tick", 0), job("tick", 0)],
-    )
-    .await;
+    enqueue(&*store, [first.clone(), job("tick", 0).unique("r1"), job("tick", 0).unique("r2")]).await;
+    enqueue(&*store, [job("tick", 0).unique("r1"), job("tick", 0), job("tick", 0)]).await;
     let claimed = claim(&*scheduler, 0).await;
     assert_eq!(claimed.len(), 4);
     assert_eq!(claimed[0].job, first);
@@ -76,15 +64,9 @@ pub async fn claimers_of_a_key_exclude_each_other(backend: &dyn Backend) {
         let workers = (0..6).map(|_| {
             let (scheduler, store, key) = (Arc::clone(&scheduler), Arc::clone(&store), key.clone());
             tokio::spawn(async move {
-                let claimed = scheduler
-                    .claim(Queue::Default, "worker", 5, LEASE, at(0))
-                    .await
-                    .unwrap();
+                let claimed = scheduler.claim(Queue::Default, "worker", 5, LEASE, at(0)).await.unwrap();
                 enqueue(&*store, [job("tick", 0).unique(&key)]).await;
-                let more = scheduler
-                    .claim(Queue::Default, "worker", 5, LEASE, at(0))
-                    .await
-                    .unwrap();
+                let more = scheduler.claim(Queue::Default, "worker", 5, LEASE, at(0)).await.unwrap();
                 [claimed, more].concat()
             })
         });
@@ -110,13 +92,7 @@ pub async fn concurrent_enqueues_of_a_key_make_one_job(backend: &dyn Backend) {
         commit.unwrap();
     }
     let stats = scheduler.stats(Queue::Default, at(100)).await.unwrap();
-    assert_eq!(
-        stats,
-        QueueStats {
-            due: 1,
-            ..QueueStats::default()
-        }
-    );
+    assert_eq!(stats, QueueStats { due: 1, ..QueueStats::default() });
     assert_eq!(claim_one(&*scheduler, 100).await.job.run_at, at(0));
 }
 
@@ -131,13 +107,7 @@ pub async fn a_retry_merges_into_the_waiting_job(backend: &dyn Backend) {
     enqueue(&*store, [waiting.clone()]).await;
     scheduler.fail(&failing, "no", Some(at(30)), at(1)).await.unwrap();
     let stats = scheduler.stats(Queue::Default, at(1)).await.unwrap();
-    assert_eq!(
-        stats,
-        QueueStats {
-            later: 1,
-            ..QueueStats::default()
-        }
-    );
+    assert_eq!(stats, QueueStats { later: 1, ..QueueStats::default() });
     let merged = claim_one(&*scheduler, 30).await;
     assert_eq!((merged.job.id, merged.attempt), (waiting.id, 1));
     enqueue(&*store, [tick(40)]).await;
@@ -164,10 +134,6 @@ pub async fn an_overdue_job_goes_before_its_successor(backend: &dyn Backend) {
 /// A key means something within its kind only.
 pub async fn keys_of_different_kinds_are_different(backend: &dyn Backend) {
     let (_guard, store, scheduler) = fresh(backend).await;
-    enqueue(
-        &*store,
-        [job("compile", 0).unique("id"), job("deliver", 0).unique("id")],
-    )
-    .await;
+    enqueue(&*store, [job("compile", 0).unique("id"), job("deliver", 0).unique("id")]).await;
     assert_eq!(claim(&*scheduler, 0).await.len(), 2);
 }

@@ -35,30 +35,19 @@ pub async fn a_failed_commit_leaves_nothing(backend: &dyn Backend) {
     ]);
     changes.audit.push(tenant.audit("bundle.created"));
     changes.events.push(tenant.event("bundle.created"));
-    changes
-        .jobs
-        .push(NewJob::new(Queue::Default, "compile", json!({}), at(0)));
+    changes.jobs.push(NewJob::new(Queue::Default, "compile", json!({}), at(0)));
     assert_eq!(store.commit(changes).await.unwrap_err().kind(), Kind::Stale);
 
     assert!(get(&*store, &new).await.is_none());
     assert_eq!(get(&*store, &kept).await.unwrap().value, kept);
     assert_eq!(get(&*store, &gone).await.unwrap().revision, Revision(1));
-    let reports = store
-        .query(&Scope::Instance, &Query::all(RecordKind::NodeReport))
-        .await
-        .unwrap();
+    let reports = store.query(&Scope::Instance, &Query::all(RecordKind::NodeReport)).await.unwrap();
     assert_eq!(reports.total, 0);
     for kind in LogKind::ALL {
-        let entries = store
-            .read_log(&Scope::Instance, &LogQuery::newest(kind, 10))
-            .await
-            .unwrap();
+        let entries = store.read_log(&Scope::Instance, &LogQuery::newest(kind, 10)).await.unwrap();
         assert_eq!(entries, [], "{kind:?}");
     }
-    assert_eq!(
-        scheduler.stats(Queue::Default, at(9)).await.unwrap(),
-        QueueStats::default()
-    );
+    assert_eq!(scheduler.stats(Queue::Default, at(9)).await.unwrap(), QueueStats::default());
     // The keys of what was not inserted are free.
     insert(&*store, &new).await;
 }
@@ -69,20 +58,14 @@ pub async fn a_failed_commit_leaves_no_gap(backend: &dyn Backend) {
     let tenant = Tenant::random();
     insert(&*store, &tenant.named("taken")).await;
     for number in 1..=3u64 {
-        let told = || {
-            Changes::new()
-                .audit(tenant.audit("bundle.created"))
-                .event(tenant.event("bundle.created"))
-        };
+        let told =
+            || Changes::new().audit(tenant.audit("bundle.created")).event(tenant.event("bundle.created"));
         let failing = told().and(inserts([&tenant.named("taken")]));
         is_taken(store.commit(failing).await.unwrap_err(), "version");
         assert_eq!(store.commit(told()).await.unwrap().last_event_seq, Some(number));
     }
     for kind in [LogKind::Audit, LogKind::Event] {
-        let entries = store
-            .read_log(&Scope::Instance, &LogQuery::after(kind, 0, 10))
-            .await
-            .unwrap();
+        let entries = store.read_log(&Scope::Instance, &LogQuery::after(kind, 0, 10)).await.unwrap();
         let numbers: Vec<u64> = entries.iter().map(|entry| entry.seq).collect();
         assert_eq!(numbers, [1, 2, 3], "{kind:?}");
     }
@@ -95,16 +78,10 @@ pub async fn a_check_guards_the_commit(backend: &dyn Backend) {
     let guarded = tenant.named("guarded");
     insert(&*store, &guarded).await;
     let (first, second) = (tenant.named("first"), tenant.named("second"));
-    store
-        .commit(writes([check(&guarded, 1), Write::Insert(first.clone())]))
-        .await
-        .unwrap();
+    store.commit(writes([check(&guarded, 1), Write::Insert(first.clone())])).await.unwrap();
     assert_eq!(get(&*store, &guarded).await.unwrap().revision, Revision(1));
     store.commit(writes([update(&guarded, 1)])).await.unwrap();
-    let error = store
-        .commit(writes([Write::Insert(second.clone()), check(&guarded, 1)]))
-        .await
-        .unwrap_err();
+    let error = store.commit(writes([Write::Insert(second.clone()), check(&guarded, 1)])).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Stale);
     assert!(get(&*store, &first).await.is_some());
     assert!(get(&*store, &second).await.is_none());
@@ -136,46 +113,15 @@ pub async fn writes_see_earlier_ones_of_their_commit(backend: &dyn Backend) {
 pub async fn keys_change_hands_in_one_commit(backend: &dyn Backend) {
     let (_guard, store) = fresh_store(backend).await;
     let tenant = Tenant::random();
-    let keyed = |name| Row {
-        lookup_key: Some(format!("digest of {name}")),
-        ..tenant.named(name)
-    };
+    let keyed = |name| Row { lookup_key: Some(format!("digest of {name}")), ..tenant.named(name) };
     let (old, new) = (keyed("1.0"), keyed("1.0"));
     insert(&*store, &old).await;
-    store
-        .commit(writes([delete(&old, 1), Write::Insert(new.clone())]))
-        .await
-        .unwrap();
-    assert_eq!(
-        store
-            .lookup(new.kind, "digest of 1.0")
-            .await
-            .unwrap()
-            .unwrap()
-            .value
-            .id,
-        new.id
-    );
-    let renamed = Row {
-        natural_key: None,
-        lookup_key: None,
-        ..new.clone()
-    };
+    store.commit(writes([delete(&old, 1), Write::Insert(new.clone())])).await.unwrap();
+    assert_eq!(store.lookup(new.kind, "digest of 1.0").await.unwrap().unwrap().value.id, new.id);
+    let renamed = Row { natural_key: None, lookup_key: None, ..new.clone() };
     let third = keyed("1.0");
-    store
-        .commit(writes([update(&renamed, 1), Write::Insert(third.clone())]))
-        .await
-        .unwrap();
-    assert_eq!(
-        store
-            .lookup(new.kind, "digest of 1.0")
-            .await
-            .unwrap()
-            .unwrap()
-            .value
-            .id,
-        third.id
-    );
+    store.commit(writes([update(&renamed, 1), Write::Insert(third.clone())])).await.unwrap();
+    assert_eq!(store.lookup(new.kind, "digest of 1.0").await.unwrap().unwrap().value.id, third.id);
     let twins = inserts([&keyed("2.0"), &keyed("2.0")]);
     is_taken(store.commit(twins).await.unwrap_err(), "version");
 }
@@ -184,9 +130,7 @@ pub async fn keys_change_hands_in_one_commit(backend: &dyn Backend) {
 pub async fn a_large_commit_is_one_commit(backend: &dyn Backend) {
     let (_guard, store) = fresh_store(backend).await;
     let tenant = Tenant::random();
-    let rows: Vec<Row> = (0..3_000)
-        .map(|number| tenant.named(&format!("{number}")))
-        .collect();
+    let rows: Vec<Row> = (0..3_000).map(|number| tenant.named(&format!("{number}"))).collect();
     let mut changes = inserts(&rows);
     changes.writes.push(Write::Insert(tenant.named("17")));
     is_taken(store.commit(changes).await.unwrap_err(), "version");
@@ -194,9 +138,7 @@ pub async fn a_large_commit_is_one_commit(backend: &dyn Backend) {
     assert_eq!(store.query(&Scope::Instance, &all).await.unwrap().total, 0);
     store.commit(inserts(&rows)).await.unwrap();
     assert_eq!(store.query(&Scope::Instance, &all).await.unwrap().total, 3_000);
-    let upserts = rows
-        .iter()
-        .map(|row| Write::Upsert(with_body(row, json!({ "again": true }))));
+    let upserts = rows.iter().map(|row| Write::Upsert(with_body(row, json!({ "again": true }))));
     store.commit(writes(upserts)).await.unwrap();
     assert_eq!(get(&*store, &rows[2_999]).await.unwrap().revision, Revision(2));
 }
@@ -210,28 +152,18 @@ pub async fn watchers_hear_of_commits(backend: &dyn Backend) {
     let (bundle, node) = (tenant.named("1.0"), tenant.row(RecordKind::Node));
     let foreign = other.row(RecordKind::Node);
     let mut changes = inserts([&bundle, &node, &foreign]).event(tenant.event("bundle.created"));
-    changes
-        .jobs
-        .push(NewJob::new(Queue::Default, "compile", json!({}), at(0)));
+    changes.jobs.push(NewJob::new(Queue::Default, "compile", json!({}), at(0)));
     store.commit(changes).await.unwrap();
     let (mut bundles, mut nodes, mut projects) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     let (mut events, mut jobs) = (false, false);
     while bundles.is_empty() || nodes.len() < 2 || !events || !jobs {
         match next(&mut notices).await {
-            Notice::Records {
-                kind: RecordKind::Bundle,
-                project_id,
-                ids,
-            } => {
+            Notice::Records { kind: RecordKind::Bundle, project_id, ids } => {
                 assert_eq!(project_id, Some(tenant.project));
                 assert!(get(&*store, &bundle).await.is_some());
                 bundles.extend(ids);
             }
-            Notice::Records {
-                kind: RecordKind::Node,
-                project_id,
-                ids,
-            } => {
+            Notice::Records { kind: RecordKind::Node, project_id, ids } => {
                 nodes.extend(ids);
                 projects.push(project_id);
             }
@@ -242,15 +174,9 @@ pub async fn watchers_hear_of_commits(backend: &dyn Backend) {
     }
     assert_eq!(bundles, BTreeSet::from([bundle.id]));
     assert_eq!(nodes, BTreeSet::from([node.id, foreign.id]));
-    assert!(
-        projects.len() > 1 || projects == [None],
-        "two projects in one notice: {projects:?}"
-    );
+    assert!(projects.len() > 1 || projects == [None], "two projects in one notice: {projects:?}");
     store.commit(writes([delete(&bundle, 1)])).await.unwrap();
-    assert_eq!(
-        records(next(&mut notices).await),
-        (RecordKind::Bundle, vec![bundle.id])
-    );
+    assert_eq!(records(next(&mut notices).await), (RecordKind::Bundle, vec![bundle.id]));
 }
 
 /// Watchers hear nothing of a unit of work that failed.
@@ -262,10 +188,7 @@ pub async fn watchers_hear_nothing_of_failed_commits(backend: &dyn Backend) {
     store.commit(failing).await.unwrap_err();
     let marker = tenant.row(RecordKind::Node);
     insert(&*store, &marker).await;
-    assert_eq!(
-        records(next(&mut notices).await),
-        (RecordKind::Node, vec![marker.id])
-    );
+    assert_eq!(records(next(&mut notices).await), (RecordKind::Node, vec![marker.id]));
 }
 
 /// Every watcher hears every commit since it began to watch, in order.

@@ -38,15 +38,10 @@ pub async fn pages_show_every_row_once_in_each_order(backend: &dyn Backend) {
 pub async fn orders_sort_as_documented(backend: &dyn Backend) {
     let (_guard, store) = fresh_store(backend).await;
     let tenant = Tenant::random();
-    let names = [
-        "Zebra", "apple", "Äpfel", "_x", "a b", "ab", "a-b", "A", "10", "9", "🦀", "", "~",
-    ];
+    let names = ["Zebra", "apple", "Äpfel", "_x", "a b", "ab", "a-b", "A", "10", "9", "🦀", "", "~"];
     let mut rows: Vec<Row> = Vec::new();
     for (number, name) in names.iter().enumerate() {
-        rows.push(Row {
-            created_at: at(number as i64 % 4),
-            ..tenant.named(name)
-        });
+        rows.push(Row { created_at: at(number as i64 % 4), ..tenant.named(name) });
     }
     rows.extend((0..3).map(|_| tenant.row(RecordKind::Bundle)));
     store.commit(inserts(&rows)).await.unwrap();
@@ -71,27 +66,14 @@ pub async fn a_page_continues_after_its_last_row_is_gone(backend: &dyn Backend) 
         let rows = many_rows(&tenant, 40);
         store.commit(inserts(&rows)).await.unwrap();
         let query = Query::all(RecordKind::Bundle).ordered(order);
-        let first = store
-            .query(&tenant.scope(), &query.clone().page(PageRequest::first(10)))
-            .await
-            .unwrap();
-        store
-            .commit(writes(first.items.iter().map(|row| delete(&row.value, 1))))
-            .await
-            .unwrap();
+        let first = store.query(&tenant.scope(), &query.clone().page(PageRequest::first(10))).await.unwrap();
+        store.commit(writes(first.items.iter().map(|row| delete(&row.value, 1)))).await.unwrap();
         let rest = PageRequest::first(500).after(first.next_cursor.clone());
         let rest = store.query(&tenant.scope(), &query.page(rest)).await.unwrap();
-        assert_eq!(
-            (rest.items.len(), rest.total, rest.next_cursor),
-            (30, 30, None),
-            "{order:?}"
-        );
+        assert_eq!((rest.items.len(), rest.total, rest.next_cursor), (30, 30, None), "{order:?}");
         let seen: BTreeSet<Uuid> = first.items.iter().chain(&rest.items).map(|row| row.id).collect();
         assert_eq!(seen.len(), 40, "{order:?}");
-        store
-            .commit(writes(rest.items.iter().map(|row| delete(&row.value, 1))))
-            .await
-            .unwrap();
+        store.commit(writes(rest.items.iter().map(|row| delete(&row.value, 1)))).await.unwrap();
     }
 }
 
@@ -101,25 +83,12 @@ pub async fn a_page_tells_the_total(backend: &dyn Backend) {
     let tenant = Tenant::random();
     let query = |limit, cursor| Query::all(RecordKind::Bundle).page(PageRequest { limit, cursor });
     let empty = store.query(&tenant.scope(), &query(10, None)).await.unwrap();
-    assert_eq!(
-        empty,
-        Page {
-            items: Vec::new(),
-            total: 0,
-            next_cursor: None
-        }
-    );
+    assert_eq!(empty, Page { items: Vec::new(), total: 0, next_cursor: None });
     store.commit(inserts(&many_rows(&tenant, 20))).await.unwrap();
     let first = store.query(&tenant.scope(), &query(10, None)).await.unwrap();
     assert_eq!((first.items.len(), first.total), (10, 20));
-    let second = store
-        .query(&tenant.scope(), &query(10, first.next_cursor))
-        .await
-        .unwrap();
-    assert_eq!(
-        (second.items.len(), second.total, second.next_cursor),
-        (10, 20, None)
-    );
+    let second = store.query(&tenant.scope(), &query(10, first.next_cursor)).await.unwrap();
+    assert_eq!((second.items.len(), second.total, second.next_cursor), (10, 20, None));
     let none = store.query(&tenant.scope(), &query(0, None)).await.unwrap();
     assert_eq!(none.items.len(), 1, "the smallest page has one item");
 }
@@ -130,13 +99,10 @@ pub async fn foreign_cursors_are_malformed(backend: &dyn Backend) {
     let tenant = Tenant::random();
     store.commit(inserts(&many_rows(&tenant, 5))).await.unwrap();
     let query = |kind, order: Order, cursor: Option<String>| {
-        Query::all(kind)
-            .ordered(order)
-            .page(PageRequest::first(2).after(cursor))
+        Query::all(kind).ordered(order).page(PageRequest::first(2).after(cursor))
     };
-    let mut foreign: Vec<String> = ["", "x", "!", "0", "ä", "AAAA", "' OR 1=1", &"A".repeat(5_000)]
-        .map(str::to_owned)
-        .into();
+    let mut foreign: Vec<String> =
+        ["", "x", "!", "0", "ä", "AAAA", "' OR 1=1", &"A".repeat(5_000)].map(str::to_owned).into();
     let names = query(RecordKind::Bundle, Order::Name, None);
     foreign.extend(store.query(&tenant.scope(), &names).await.unwrap().next_cursor);
     for cursor in foreign {
@@ -145,23 +111,13 @@ pub async fn foreign_cursors_are_malformed(backend: &dyn Backend) {
         assert_eq!(error.kind(), Kind::Malformed, "{cursor:?}: {error:?}");
     }
     let newest = query(RecordKind::Bundle, Order::NewestFirst, None);
-    let cursor = store
-        .query(&tenant.scope(), &newest)
-        .await
-        .unwrap()
-        .next_cursor
-        .unwrap();
+    let cursor = store.query(&tenant.scope(), &newest).await.unwrap().next_cursor.unwrap();
     assert!(
-        cursor
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)),
+        cursor.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)),
         "{cursor} is not URL-safe"
     );
     let other = query(RecordKind::Node, Order::NewestFirst, Some(cursor));
-    assert_eq!(
-        store.query(&tenant.scope(), &other).await.unwrap_err().kind(),
-        Kind::Malformed
-    );
+    assert_eq!(store.query(&tenant.scope(), &other).await.unwrap_err().kind(), Kind::Malformed);
 }
 
 /// Conditions are combined with "and"; several states with "or".
@@ -200,21 +156,14 @@ pub async fn filters_combine(backend: &dyn Backend) {
         (ids(owned(other), &[&a, &b]), vec![]),
         (ids(owned(other), &[&a, &b]).named("a"), vec![]),
         (all().labelled(label("a")), vec![&a, &d]),
-        (
-            owned(other).labelled(label("a")).in_states(&["ready"]).named("a"),
-            vec![&d],
-        ),
+        (owned(other).labelled(label("a")).in_states(&["ready"]).named("a"), vec![&d]),
         (owned(other).labelled(label("b")), vec![]),
     ];
     for (query, expected) in cases {
         let page = store.query(&tenant.scope(), &query).await.unwrap();
         let found: BTreeSet<Uuid> = page.items.iter().map(|row| row.id).collect();
         let expected: BTreeSet<Uuid> = expected.iter().map(|row| row.id).collect();
-        assert_eq!(
-            (page.total as usize, &found),
-            (expected.len(), &expected),
-            "{query:?}"
-        );
+        assert_eq!((page.total as usize, &found), (expected.len(), &expected), "{query:?}");
     }
 }
 
@@ -232,9 +181,7 @@ pub async fn an_empty_id_list_matches_nothing(backend: &dyn Backend) {
 pub async fn labels_filter_exactly(backend: &dyn Backend) {
     let (_guard, store) = fresh_store(backend).await;
     let tenant = Tenant::random();
-    let odd = [
-        "a.b", "a/b", "$.x", "x\"y", "x'y", "a\\b", "%", "ü", "", "[0]", "a:b", "0",
-    ];
+    let odd = ["a.b", "a/b", "$.x", "x\"y", "x'y", "a\\b", "%", "ü", "", "[0]", "a:b", "0"];
     let with = |labels: Value| with_body(&tenant.row(RecordKind::Node), json!({ "labels": labels }));
     let plain = with(json!({ "env": "prod", "zone": "1" }));
     let mut rows = vec![
@@ -244,23 +191,15 @@ pub async fn labels_filter_exactly(backend: &dyn Backend) {
         with(json!(["env", "prod"])),
         with(json!("env")),
         with(Value::Null),
-        with_body(
-            &plain,
-            json!({ "env": "prod", "other": { "labels": { "env": "prod" } } }),
-        ),
+        with_body(&plain, json!({ "env": "prod", "other": { "labels": { "env": "prod" } } })),
     ];
     rows[6].id = Uuid::new_v4();
     rows.extend(odd.map(|text| with(json!({ text: text }))));
     store.commit(inserts(&rows)).await.unwrap();
     let find = async |labels: &[(&str, &str)]| -> Vec<Uuid> {
-        let labels = labels
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        let page = store
-            .query(&tenant.scope(), &Query::all(RecordKind::Node).labelled(labels))
-            .await
-            .unwrap();
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let page =
+            store.query(&tenant.scope(), &Query::all(RecordKind::Node).labelled(labels)).await.unwrap();
         page.items.iter().map(|row| row.id).collect()
     };
     assert_eq!(find(&[("env", "prod")]).await, [plain.id]);
@@ -277,32 +216,21 @@ pub async fn counts_go_by_state(backend: &dyn Backend) {
     let (_guard, store) = fresh_store(backend).await;
     let (tenant, other) = (Tenant::random(), Tenant::random());
     let kind = RecordKind::NodeReport;
-    let in_state = |tenant: &Tenant, state: Option<&str>| Row {
-        state: state.map(str::to_owned),
-        ..tenant.row(kind)
-    };
+    let in_state =
+        |tenant: &Tenant, state: Option<&str>| Row { state: state.map(str::to_owned), ..tenant.row(kind) };
     let states = [Some("online"), Some("online"), Some("offline"), None];
     let mut rows: Vec<Row> = states.iter().map(|state| in_state(&tenant, *state)).collect();
     rows.push(in_state(&other, Some("online")));
     store.commit(inserts(&rows)).await.unwrap();
     let counts = async |scope| {
         let counts = store.count_by_state(&scope, kind).await.unwrap();
-        counts
-            .into_iter()
-            .map(|(state, count)| format!("{state}={count}"))
-            .collect::<Vec<_>>()
+        counts.into_iter().map(|(state, count)| format!("{state}={count}")).collect::<Vec<_>>()
     };
     assert_eq!(counts(tenant.scope()).await, ["=1", "offline=1", "online=2"]);
     assert_eq!(counts(Scope::Instance).await, ["=1", "offline=1", "online=3"]);
     assert_eq!(counts(Tenant::random().scope()).await, [] as [&str; 0]);
     store
-        .commit(writes([update(
-            &Row {
-                state: Some("offline".to_owned()),
-                ..rows[0].clone()
-            },
-            1,
-        )]))
+        .commit(writes([update(&Row { state: Some("offline".to_owned()), ..rows[0].clone() }, 1)]))
         .await
         .unwrap();
     assert_eq!(counts(tenant.scope()).await, ["=1", "offline=2", "online=1"]);
@@ -314,16 +242,10 @@ pub async fn bulk_reads_take_thousands(backend: &dyn Backend) {
     let tenant = Tenant::random();
     let rows: Vec<Row> = (0..4_000).map(|_| tenant.row(RecordKind::Node)).collect();
     store.commit(inserts(&rows)).await.unwrap();
-    let bulk = PageRequest {
-        limit: 10_000,
-        cursor: None,
-    };
+    let bulk = PageRequest { limit: 10_000, cursor: None };
     let query = Query::all(RecordKind::Node).page(bulk.clone());
     let page = store.query(&tenant.scope(), &query).await.unwrap();
-    assert_eq!(
-        (page.items.len(), page.total, page.next_cursor),
-        (4_000, 4_000, None)
-    );
+    assert_eq!((page.items.len(), page.total, page.next_cursor), (4_000, 4_000, None));
     let mut ids: Vec<Uuid> = rows.iter().take(3_000).map(|row| row.id).collect();
     ids.extend((0..40_000).map(|_| Uuid::new_v4()));
     let query = with_ids(Query::all(RecordKind::Node), ids).page(bulk);
@@ -354,9 +276,7 @@ async fn walk(store: &dyn Store, tenant: &Tenant, order: Order, limit: u32) -> V
     let mut all = Vec::new();
     let mut cursor = None;
     loop {
-        let query = Query::all(RecordKind::Bundle)
-            .ordered(order)
-            .page(PageRequest { limit, cursor });
+        let query = Query::all(RecordKind::Bundle).ordered(order).page(PageRequest { limit, cursor });
         let page = store.query(&tenant.scope(), &query).await.unwrap();
         assert!(page.items.len() <= limit as usize);
         all.extend(page.items);

@@ -38,10 +38,7 @@ pub async fn one_of_many_inserts_of_a_key_wins(backend: &dyn Backend) {
     for round in 0..5 {
         let name = format!("{round}.0");
         let by_name = join_all((0..8).map(|_| commit(&store, inserts([&tenant.named(&name)])))).await;
-        let keyed = || Row {
-            lookup_key: Some(name.clone()),
-            ..Tenant::random().row(RecordKind::Bundle)
-        };
+        let keyed = || Row { lookup_key: Some(name.clone()), ..Tenant::random().row(RecordKind::Bundle) };
         let by_key = join_all((0..8).map(|_| commit(&store, inserts([&keyed()])))).await;
         for outcomes in [by_name, by_key] {
             assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
@@ -92,20 +89,11 @@ pub async fn a_check_holds_against_concurrent_writers(backend: &dyn Backend) {
     let (_guard, store) = fresh_store(backend).await;
     let tenant = Tenant::random();
     for round in 0..10 {
-        let owner = Row {
-            state: Some("open".to_owned()),
-            ..tenant.row(RecordKind::Rollout)
-        };
+        let owner = Row { state: Some("open".to_owned()), ..tenant.row(RecordKind::Rollout) };
         insert(&*store, &owner).await;
-        let closed = Row {
-            state: Some("closed".to_owned()),
-            ..owner.clone()
-        };
+        let closed = Row { state: Some("closed".to_owned()), ..owner.clone() };
         let children = (0..4).map(|_| {
-            let child = Row {
-                owner: owner.id,
-                ..tenant.row(RecordKind::RolloutStep)
-            };
+            let child = Row { owner: owner.id, ..tenant.row(RecordKind::RolloutStep) };
             commit(&store, writes([check(&owner, 1), Write::Insert(child)]))
         });
         let closing = async {
@@ -118,10 +106,7 @@ pub async fn a_check_holds_against_concurrent_writers(backend: &dyn Backend) {
         };
         let (outcomes, at_closing) = futures_util::join!(join_all(children), closing);
         let inserted = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
-        assert_eq!(
-            inserted, at_closing,
-            "round {round}: an insertion came after the closing"
-        );
+        assert_eq!(inserted, at_closing, "round {round}: an insertion came after the closing");
         for error in outcomes.into_iter().filter_map(Result::err) {
             assert_eq!(error.kind(), Kind::Stale, "{error:?}");
         }
@@ -143,9 +128,7 @@ pub async fn sequences_have_no_gaps_under_load(backend: &dyn Backend) {
             let mut mine = Vec::new();
             for number in 0..COMMITS {
                 let event = tenant.event(&format!("load.{writer}_{number}"));
-                let told = Changes::new()
-                    .audit(tenant.audit("load.sent"))
-                    .event(event.clone());
+                let told = Changes::new().audit(tenant.audit("load.sent")).event(event.clone());
                 if number % 3 == 0 {
                     let failing = told.clone().and(inserts([&taken]));
                     store.commit(failing).await.unwrap_err();
@@ -163,19 +146,11 @@ pub async fn sequences_have_no_gaps_under_load(backend: &dyn Backend) {
     receipts.sort();
     let expected: Vec<u64> = (1..=(WRITERS * COMMITS) as u64).collect();
     for kind in [LogKind::Audit, LogKind::Event] {
-        let entries = store
-            .read_log(&Scope::Instance, &LogQuery::after(kind, 0, 500))
-            .await
-            .unwrap();
-        assert_eq!(
-            entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
-            expected,
-            "{kind:?}"
-        );
+        let entries = store.read_log(&Scope::Instance, &LogQuery::after(kind, 0, 500)).await.unwrap();
+        assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), expected, "{kind:?}");
         if kind == LogKind::Event {
-            let logged = entries
-                .iter()
-                .map(|entry| (entry.seq, entry.row.body["type"].as_str().unwrap().to_owned()));
+            let logged =
+                entries.iter().map(|entry| (entry.seq, entry.row.body["type"].as_str().unwrap().to_owned()));
             assert_eq!(logged.collect::<Vec<_>>(), receipts);
         }
     }
@@ -188,19 +163,13 @@ pub async fn concurrent_repeats_are_dropped(backend: &dyn Backend) {
     let owner = Uuid::new_v4();
     let sends = (0..12).map(|number| {
         let key = format!("key {}", number % 3);
-        let row = LogRow {
-            dedup_key: Some(key),
-            ..tenant.entry(LogKind::NodeEvent, owner, 0)
-        };
+        let row = LogRow { dedup_key: Some(key), ..tenant.entry(LogKind::NodeEvent, owner, 0) };
         commit(&store, appends([&row]))
     });
     for outcome in join_all(sends).await {
         outcome.unwrap();
     }
-    let entries = store
-        .read_log(&Scope::Instance, &LogQuery::newest(LogKind::NodeEvent, 100))
-        .await
-        .unwrap();
+    let entries = store.read_log(&Scope::Instance, &LogQuery::newest(LogKind::NodeEvent, 100)).await.unwrap();
     assert_eq!(entries.len(), 3);
 }
 
