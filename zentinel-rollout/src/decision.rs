@@ -104,7 +104,7 @@ pub enum Effect {
     RollBack(Box<Rollback>),
     /// These nodes activated the bundle after it was withdrawn and rolled back: tell each to run what it
     /// ran before (`node.target` with reason `rollback`, and `node.expected_bundle_id`). Skip nodes that
-    /// another rollout has claimed since. Key: (rollout, node, bundle).
+    /// another rollout has claimed or an operator has given a target since. Key: (rollout, node, bundle).
     Restore {
         /// The nodes with what each ran before.
         nodes: Vec<Restore>,
@@ -197,22 +197,16 @@ impl Decision {
 
     /// The changed steps.
     pub fn steps_to_update(&self) -> impl Iterator<Item = &RolloutStep> {
-        self.changed_steps
-            .iter()
-            .filter_map(|&place| self.state.steps().get(place))
+        self.changed_steps.iter().filter_map(|&place| self.state.steps().get(place))
     }
 
     /// The new steps.
     pub fn steps_to_insert(&self) -> impl Iterator<Item = &RolloutStep> {
-        self.added_steps
-            .iter()
-            .filter_map(|&place| self.state.steps().get(place))
+        self.added_steps.iter().filter_map(|&place| self.state.steps().get(place))
     }
 
     /// The changed parts of nodes.
     pub fn nodes_to_update(&self) -> impl Iterator<Item = &RolloutNode> {
-        self.changed_nodes
-            .iter()
-            .filter_map(|id| self.state.nodes().get(id))
+        self.changed_nodes.iter().filter_map(|id| self.state.nodes().get(id))
     }
 }

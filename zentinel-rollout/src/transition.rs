@@ -19,6 +19,10 @@ pub const OUTCOME: &str = "outcome";
 /// [`OUTCOME`] of a rollout whose touched nodes get back what they ran before.
 pub const ROLLED_BACK: &str = "rolled_back";
 
+/// Why a node's part ended when, at the rollback of an ended rollout, the node ran something else already. Should it
+/// return to the bundle, it is restored.
+pub const MOVED_ON: &str = "moved_on";
+
 /// The table of transitions of a rollout.
 #[must_use]
 pub fn rollout_may(from: RolloutState, to: RolloutState) -> bool {
@@ -90,29 +94,20 @@ impl State {
             bundles.insert(node.bundle_id);
             bundles.extend(node.previous_bundle_id);
         }
-        let mut state = Self {
-            rollout,
-            steps,
-            nodes,
-            cursor: 0,
-            stragglers: BTreeSet::new(),
-            bundles,
-        };
+        let mut state = Self { rollout, steps, nodes, cursor: 0, stragglers: BTreeSet::new(), bundles };
         state.find_cursor_from_here();
         state.find_stragglers();
         state
     }
 
     fn find_stragglers(&mut self) {
-        let outcome = self
-            .rollout
-            .error
-            .as_ref()
-            .and_then(|error| error.details.get(OUTCOME));
+        let outcome = self.rollout.error.as_ref().and_then(|error| error.details.get(OUTCOME));
         let late = !self.rollout.state.is_open() && outcome.is_some_and(|outcome| outcome == ROLLED_BACK);
         let stragglers = self.nodes.values().filter(|node| {
+            let reason = node.error.as_deref();
             let told_only = node.staged_at.is_some() && node.activated_at.is_none();
-            node.lagging || (late && told_only && node.error.as_deref() != Some(NODE_DELETED))
+            let may_come = told_only || reason == Some(MOVED_ON);
+            node.lagging || (late && may_come && reason != Some(NODE_DELETED))
         });
         self.stragglers = stragglers.map(|node| node.node_id).collect();
     }
@@ -217,11 +212,7 @@ impl Draft {
             removed_steps: BTreeSet::new(),
             changed_nodes: BTreeSet::new(),
         };
-        Self {
-            decision,
-            touched: false,
-            now,
-        }
+        Self { decision, touched: false, now }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -280,9 +271,7 @@ impl Draft {
                 rollout.unavailable_grace = None;
             }
         });
-        self.decision
-            .events
-            .push(RolloutEvent::transition(&self.decision.state.rollout, from));
+        self.decision.events.push(RolloutEvent::transition(&self.decision.state.rollout, from));
     }
 
     /// Changes a field of the rollout other than its state.
@@ -374,11 +363,16 @@ impl Draft {
 
     /// The node was deleted, wherever it stood.
     pub(crate) fn node_is_gone(&mut self, id: NodeId) {
+        self.give_up_node(id, NODE_DELETED);
+    }
+
+    /// A node's part fails for this reason, also when it had failed for another one.
+    pub(crate) fn give_up_node(&mut self, id: NodeId, reason: &str) {
         match self.node(id).map(|node| node.state) {
             Some(NodeProgress::Failed) => {
-                self.edit_node(id, |node| node.error = Some(NODE_DELETED.to_owned()))
+                self.edit_node(id, |node| node.error = Some(reason.to_owned()));
             }
-            Some(_) => self.move_node(id, NodeProgress::Failed, Some(NODE_DELETED)),
+            Some(_) => self.move_node(id, NodeProgress::Failed, Some(reason)),
             None => {}
         }
     }

@@ -158,7 +158,11 @@ impl Fleet {
     pub(super) fn beat(&mut self, place: usize, rng: &mut Rng, now: Timestamp) -> (bool, Option<TimeDelta>) {
         let node = &mut self.nodes[place];
         if node.behaviour == Behaviour::Flapping && rng.percent(20) {
-            node.silent_until = now + TimeDelta::seconds(90 + rng.below(180).cast_signed());
+            node.silent_until = now + TimeDelta::seconds(60 + rng.below(180).cast_signed());
+        }
+        if node.behaviour == Behaviour::Crashing && node.truth == bundle(NEW) && rng.percent(20) {
+            node.truth = node.original;
+            node.silent_until = now + TimeDelta::seconds(rng.below(240).cast_signed());
         }
         if node.is_silent(now) {
             return (false, None);

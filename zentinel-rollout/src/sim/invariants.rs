@@ -1,10 +1,10 @@
 //! What must hold after every decision, each promise a function with a name.
 
-use super::fleet::{Fleet, NEW, bundle};
+use super::fleet::{Fleet, NEW, SimNode, bundle};
 use crate::decision::{Decision, Effect};
 use crate::observation::{NodeFacts, Observation};
 use crate::step::TICK_INTERVAL;
-use crate::transition::State;
+use crate::transition::{OUTCOME, ROLLED_BACK, State};
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{NodeProgress, RolloutState, StepState};
@@ -194,15 +194,27 @@ pub(super) fn at_the_end(fleet: &Fleet, rollouts: &[State]) -> Option<(&'static 
         if node.truth != node.original && !node.told.contains(&node.truth) {
             return Some(("nodes_run_only_what_they_were_told", node.id.to_string()));
         }
-        if let Some(message) = wrong_bundle(node, rollouts) {
+        if let Some(message) = wrong_bundle(node, rollouts).or_else(|| kept_bundle(fleet, node, rollouts)) {
             return Some(("ends_on_one_known_bundle", format!("{}: {message}", node.id)));
         }
     }
     None
 }
 
+/// After a rollback no node that is not part of it may go on running the bundle, however late it activated it.
+fn kept_bundle(fleet: &Fleet, node: &SimNode, rollouts: &[State]) -> Option<String> {
+    let first = rollouts.first()?;
+    let outcome = first.rollout().error.as_ref()?.details.get(OUTCOME)?;
+    let in_rollback = rollouts
+        .get(1)
+        .is_some_and(|back| back.nodes().contains_key(&node.id));
+    let restorable = fleet.observation.deployable.contains(&node.original);
+    let kept = node.truth == bundle(NEW) && !node.lied && !in_rollback && restorable;
+    (outcome == ROLLED_BACK && kept).then(|| "kept the bundle that was rolled back".to_owned())
+}
+
 /// What a node should run in the end, going by its part in the rollouts.
-fn wrong_bundle(node: &super::fleet::SimNode, rollouts: &[State]) -> Option<String> {
+fn wrong_bundle(node: &SimNode, rollouts: &[State]) -> Option<String> {
     if node.lied {
         return None;
     }

@@ -285,6 +285,15 @@ impl Run {
                 .map(|ended| ended.max(self.healed_at));
             // Nodes that are well again have had their chance to come late.
             let settled = ended.is_some_and(|ended| self.healed && self.now - ended > SETTLING);
+            let late = |id: &NodeId| {
+                let node = &self.fleet.nodes[Fleet::place(*id)];
+                !node.deleted
+                    && state
+                        .nodes()
+                        .get(id)
+                        .is_some_and(|part| part.bundle_id == node.truth)
+            };
+            let settled = settled && !state.stragglers().iter().any(late);
             ended.is_some() && (settled || state.stragglers().is_empty())
         };
         // What nodes were told last must have had time to arrive.

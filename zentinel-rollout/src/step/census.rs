@@ -3,7 +3,7 @@
 use crate::decision::Effect;
 use crate::observation::{NodeFacts, Observation};
 use crate::step::{BUNDLE_REVOKED, elapsed};
-use crate::transition::{Draft, NODE_DELETED};
+use crate::transition::{Draft, MOVED_ON, NODE_DELETED, ROLLED_BACK};
 use chrono::TimeDelta;
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{NodeProgress, RolloutNode};
@@ -152,11 +152,7 @@ pub(super) fn note(
     }
     let staged = facts.staged_bundle_id == Some(bundle);
     note_waiting(draft, id, progress, staged);
-    if untold {
-        Standing::Untold
-    } else {
-        Standing::Waiting
-    }
+    if untold { Standing::Untold } else { Standing::Waiting }
 }
 
 /// Notes that a node runs its bundle.
@@ -176,21 +172,24 @@ pub(super) fn note_activation(draft: &mut Draft, id: NodeId, facts: &NodeFacts, 
 
 /// Notes that a node that was given up runs its bundle after all: a rollback must not forget it.
 pub(super) fn note_late_activation(draft: &mut Draft, id: NodeId, facts: &NodeFacts, now: Timestamp) -> bool {
-    let late = |node: &RolloutNode| facts.runs(node.bundle_id) && node.activated_at.is_none();
-    let late = draft.node(id).is_some_and(late);
+    let moved_on = |node: &RolloutNode| node.error.as_deref() == Some(MOVED_ON);
+    let late = draft
+        .node(id)
+        .is_some_and(|node| facts.runs(node.bundle_id) && (node.activated_at.is_none() || moved_on(node)));
     if late {
         let since = facts.active_since.unwrap_or(now);
-        draft.edit_node(id, |node| node.activated_at = Some(since));
+        draft.edit_node(id, |node| {
+            node.activated_at.get_or_insert(since);
+            if moved_on(node) {
+                node.error = Some(ROLLED_BACK.to_owned());
+            }
+        });
     }
     late
 }
 
 fn note_waiting(draft: &mut Draft, id: NodeId, progress: NodeProgress, staged: bool) {
-    let to = if staged {
-        NodeProgress::Staged
-    } else {
-        NodeProgress::Staging
-    };
+    let to = if staged { NodeProgress::Staged } else { NodeProgress::Staging };
     match progress {
         // An active node fell back to what it ran before.
         NodeProgress::Staging | NodeProgress::Staged | NodeProgress::Activating | NodeProgress::Active

@@ -5,7 +5,7 @@ use super::{NO_TARGET_NODES, error};
 use crate::decision::{Effect, Restore, Rollback, Unrestorable, UnrestorableReason};
 use crate::observation::Observation;
 use crate::plan::derived_rollback_id;
-use crate::transition::{Draft, NODE_DELETED, OUTCOME, ROLLED_BACK};
+use crate::transition::{Draft, MOVED_ON, NODE_DELETED, OUTCOME, ROLLED_BACK};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::entity::{
@@ -59,9 +59,7 @@ pub(super) fn complete_step(draft: &mut Draft, place: usize, verified: impl Fn(N
 }
 
 fn exists(draft: &Draft, id: NodeId) -> bool {
-    draft
-        .node(id)
-        .is_some_and(|node| node.error.as_deref() != Some(NODE_DELETED))
+    draft.node(id).is_some_and(|node| node.error.as_deref() != Some(NODE_DELETED))
 }
 
 /// Completes a rollout without open steps.
@@ -80,10 +78,7 @@ pub(super) fn complete(draft: &mut Draft) {
             format!("Every step is done; {lagging} nodes are lagging and converge when they come back.")
         }
     };
-    draft.report(Waiting {
-        summary,
-        ..Waiting::default()
-    });
+    draft.report(Waiting { summary, ..Waiting::default() });
     release(draft);
 }
 
@@ -93,21 +88,14 @@ pub(super) fn fail(draft: &mut Draft, observation: &Observation, failure: Failur
     draft.move_step(failure.place, StepState::Failed, Some(failure.step_error));
     let rolls_back = failure.rolls_back || draft.rollout().spec.auto_rollback;
     let rolls_back = rolls_back && draft.rollout().rollback_of.is_none();
-    let rollback = if rolls_back {
-        plan_rollback(draft, observation, &reason)
-    } else {
-        None
-    };
+    let rollback = if rolls_back { plan_rollback(draft, observation, &reason) } else { None };
     let mut error = failure.error;
     if rolls_back {
         note_in(&mut error, rollback.as_ref());
     }
     let summary = format!("Failed: {}", error.message);
     end(draft, RolloutState::Failed, Some(error), &reason);
-    draft.report(Waiting {
-        summary,
-        ..Waiting::default()
-    });
+    draft.report(Waiting { summary, ..Waiting::default() });
     if let Some(rollback) = rollback {
         roll_back(draft, rollback);
     }
@@ -117,10 +105,7 @@ pub(super) fn fail(draft: &mut Draft, observation: &Observation, failure: Failur
 pub(crate) fn cancel(draft: &mut Draft, observation: &Observation) {
     note_told(draft, observation);
     end(draft, RolloutState::Cancelled, None, "cancelled");
-    draft.report(Waiting {
-        summary: "Cancelled by an operator.".to_owned(),
-        ..Waiting::default()
-    });
+    draft.report(Waiting { summary: "Cancelled by an operator.".to_owned(), ..Waiting::default() });
 }
 
 /// Ends a rollout, if it is still open, and gives every touched node back what it ran before.
@@ -137,19 +122,33 @@ pub(crate) fn roll_back_by_operator(draft: &mut Draft, observation: &Observation
     if draft.rollout().state.is_open() {
         end(draft, RolloutState::Cancelled, Some(outcome), "rolled_back");
     } else {
-        // It has ended: only the lagging nodes could still get the bundle.
-        let withdrawn = withdraw(draft, "rolled_back");
+        // It has ended. Nodes that have not activated the bundle, or run something else by now, must not get it (again).
+        let moved_on = moved_on(draft, observation);
+        let mut withdrawn = withdraw(draft, "rolled_back");
+        for &id in &moved_on {
+            draft.give_up_node(id, MOVED_ON);
+        }
+        withdrawn.extend(moved_on);
+        withdrawn.sort_unstable();
+        withdrawn.dedup();
         draft.effect(Effect::Unstage { nodes: withdrawn });
         draft.edit_rollout(|rollout| rollout.error = Some(outcome));
         draft.find_stragglers();
     }
-    draft.report(Waiting {
-        summary: message.to_owned(),
-        ..Waiting::default()
-    });
+    draft.report(Waiting { summary: message.to_owned(), ..Waiting::default() });
     if let Some(rollback) = rollback {
         roll_back(draft, rollback);
     }
+}
+
+/// The nodes that had activated the bundle and say that they run something else.
+fn moved_on(draft: &Draft, observation: &Observation) -> Vec<NodeId> {
+    let elsewhere = |node: &&RolloutNode| {
+        let facts = observation.nodes.get(&node.node_id);
+        node.activated_at.is_some() && facts.is_some_and(|facts| facts.exists && !facts.runs(node.bundle_id))
+    };
+    let nodes = draft.state().nodes().values().filter(elsewhere);
+    nodes.map(|node| node.node_id).collect()
 }
 
 /// Withdraws the bundle from nodes of the active step that have not activated it; a resume tells them again.
@@ -177,12 +176,7 @@ pub(crate) fn advance_held(draft: &mut Draft, observation: &Observation) {
     let Some(place) = draft.state().active() else {
         return;
     };
-    let online = |id: NodeId| {
-        observation
-            .nodes
-            .get(&id)
-            .is_some_and(|facts| facts.is_available())
-    };
+    let online = |id: NodeId| observation.nodes.get(&id).is_some_and(|facts| facts.is_available());
     complete_step(draft, place, online);
 }
 
@@ -197,13 +191,8 @@ fn note_told(draft: &mut Draft, observation: &Observation) {
         None => BTreeSet::new(),
     };
     let told = |node: &&RolloutNode| node.staged_at.is_some() && node.state != NodeProgress::Active;
-    let told: Vec<(NodeId, NodeProgress)> = draft
-        .state()
-        .nodes()
-        .values()
-        .filter(told)
-        .map(|node| (node.node_id, node.state))
-        .collect();
+    let told: Vec<(NodeId, NodeProgress)> =
+        draft.state().nodes().values().filter(told).map(|node| (node.node_id, node.state)).collect();
     for (id, progress) in told {
         let facts = observation.nodes.get(&id);
         if progress != NodeProgress::Failed || batch.contains(&id) {
@@ -326,9 +315,7 @@ fn note_in(error: &mut RolloutError, rollback: Option<&Rollback>) {
     error.details.insert(OUTCOME.to_owned(), ROLLED_BACK.into());
     error.details.insert("restored".to_owned(), restored.into());
     if !unrestorable.is_empty() {
-        error
-            .details
-            .insert("unrestorable".to_owned(), unrestorable.into());
+        error.details.insert("unrestorable".to_owned(), unrestorable.into());
     }
 }
 

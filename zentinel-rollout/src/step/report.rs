@@ -13,24 +13,13 @@ use zentinel_core::id::NodeId;
 const MAX_NODES: usize = 100;
 
 fn waiting_node(node_id: NodeId, reason: &str) -> WaitingNode {
-    WaitingNode {
-        node_id,
-        reason: reason.to_owned(),
-        gate: None,
-        value: None,
-        limit: None,
-    }
+    WaitingNode { node_id, reason: reason.to_owned(), gate: None, value: None, limit: None }
 }
 
 fn limited(summary: String, mut nodes: Vec<WaitingNode>, until: Option<Timestamp>) -> Waiting {
     let more = nodes.len().saturating_sub(MAX_NODES);
     nodes.truncate(MAX_NODES);
-    Waiting {
-        summary,
-        nodes,
-        more: u64::try_from(more).unwrap_or(u64::MAX),
-        until,
-    }
+    Waiting { summary, nodes, more: u64::try_from(more).unwrap_or(u64::MAX), until }
 }
 
 /// When the patience with a step ends.
@@ -42,11 +31,7 @@ pub(super) fn deadline_of(draft: &Draft, place: usize, census: &Census, now: Tim
 pub(super) fn of_nodes(summary: String, census: &Census, until: Option<Timestamp>) -> Waiting {
     let away: std::collections::BTreeSet<_> = census.unavailable.iter().collect();
     let waiting = census.waiting.iter().map(|id| {
-        let reason = if away.contains(id) {
-            "offline"
-        } else {
-            "not_activated"
-        };
+        let reason = if away.contains(id) { "offline" } else { "not_activated" };
         waiting_node(*id, reason)
     });
     let failed = census.failed.iter().map(|id| waiting_node(*id, "rejected"));
@@ -54,25 +39,16 @@ pub(super) fn of_nodes(summary: String, census: &Census, until: Option<Timestamp
     let total = census.waiting.len() + census.failed.len();
     let nodes: Vec<_> = failed.chain(waiting).take(MAX_NODES).collect();
     let more = total - nodes.len();
-    Waiting {
-        more: u64::try_from(more).unwrap_or(u64::MAX),
-        ..limited(summary, nodes, until)
-    }
+    Waiting { more: u64::try_from(more).unwrap_or(u64::MAX), ..limited(summary, nodes, until) }
 }
 
 /// Waiting for nodes to activate the bundle.
 pub(super) fn activating(draft: &Draft, place: usize, census: &Census, now: Timestamp) -> Waiting {
     let step = draft.step(place).index + 1;
     let of = draft.state().steps().len();
-    let mut summary = format!(
-        "Step {step} of {of}: {} of {} nodes run the bundle",
-        census.activated.len(),
-        census.total
-    );
-    for (count, what) in [
-        (census.unavailable.len(), "offline"),
-        (census.failed.len(), "failed"),
-    ] {
+    let mut summary =
+        format!("Step {step} of {of}: {} of {} nodes run the bundle", census.activated.len(), census.total);
+    for (count, what) in [(census.unavailable.len(), "offline"), (census.failed.len(), "failed")] {
         if count > 0 {
             summary.push_str(&format!(", {count} {what}"));
         }
@@ -93,12 +69,7 @@ pub(super) fn gates(
             Verdict::Unknown { why } if why == NOT_ONLINE => ("offline", None, None),
             Verdict::Unknown { .. } | Verdict::Pass => ("gate_unknown", None, None),
         };
-        WaitingNode {
-            gate: Some(objection.gate.clone()),
-            value,
-            limit,
-            ..waiting_node(*id, reason)
-        }
+        WaitingNode { gate: Some(objection.gate.clone()), value, limit, ..waiting_node(*id, reason) }
     });
     limited(summary, nodes.collect(), until)
 }

@@ -36,15 +36,9 @@ pub(super) fn look(draft: &mut Draft, gates: &Gates, observation: &Observation, 
             late(draft, observation, id, facts, now, &mut outcome);
         }
     }
-    draft.effect(Effect::Expect {
-        nodes: outcome.converged,
-    });
-    draft.effect(Effect::Unstage {
-        nodes: outcome.rejected,
-    });
-    draft.effect(Effect::Restore {
-        nodes: outcome.restore,
-    });
+    draft.effect(Effect::Expect { nodes: outcome.converged });
+    draft.effect(Effect::Unstage { nodes: outcome.rejected });
+    draft.effect(Effect::Restore { nodes: outcome.restore });
 }
 
 /// A node whose step was done without it.
@@ -60,12 +54,7 @@ fn lagging(
         return;
     };
     if facts.runs(node.bundle_id) {
-        let sample = Sample {
-            node_id: id,
-            bundle_id: node.bundle_id,
-            facts,
-            now,
-        };
+        let sample = Sample { node_id: id, bundle_id: node.bundle_id, facts, now };
         let passes = gates.judge(&sample).is_none();
         note_activation(draft, id, facts, now);
         if passes {
@@ -93,18 +82,13 @@ fn late(
     let Some(node) = draft.node(id) else {
         return;
     };
-    let previous = node
-        .previous_bundle_id
-        .filter(|previous| *previous != node.bundle_id);
+    let previous = node.previous_bundle_id.filter(|previous| *previous != node.bundle_id);
     if !note_late_activation(draft, id, facts, now) {
         return;
     }
     draft.caught_up(id);
     if let Some(bundle_id) = previous.filter(|previous| observation.deployable.contains(previous)) {
-        outcome.restore.push(Restore {
-            node_id: id,
-            bundle_id,
-        });
+        outcome.restore.push(Restore { node_id: id, bundle_id });
     }
 }
 

@@ -12,10 +12,7 @@ use zentinel_core::Percent;
 use zentinel_core::entity::{HealthGates, RolloutSpec};
 
 fn spec() -> RolloutSpec {
-    RolloutSpec {
-        batch_size: 2,
-        ..RolloutSpec::default()
-    }
+    RolloutSpec { batch_size: 2, ..RolloutSpec::default() }
 }
 
 fn nodes(numbers: &[u128]) -> Vec<NodeId> {
@@ -23,27 +20,19 @@ fn nodes(numbers: &[u128]) -> Vec<NodeId> {
 }
 
 fn stage(numbers: &[u128]) -> Effect {
-    Effect::Stage {
-        nodes: nodes(numbers),
-    }
+    Effect::Stage { nodes: nodes(numbers) }
 }
 
 fn expect(numbers: &[u128]) -> Effect {
-    Effect::Expect {
-        nodes: nodes(numbers),
-    }
+    Effect::Expect { nodes: nodes(numbers) }
 }
 
 fn unstage(numbers: &[u128]) -> Effect {
-    Effect::Unstage {
-        nodes: nodes(numbers),
-    }
+    Effect::Unstage { nodes: nodes(numbers) }
 }
 
 fn release(numbers: &[u128]) -> Effect {
-    Effect::Release {
-        nodes: nodes(numbers),
-    }
+    Effect::Release { nodes: nodes(numbers) }
 }
 
 fn state_of(world: &World) -> RolloutState {
@@ -58,16 +47,8 @@ fn reason_of(world: &World) -> &str {
 fn a_start_claims_every_node_and_the_first_tick_comes_in_a_second() {
     let mut world = World::new(3, spec());
     let decision = world.command(Command::Start).unwrap();
-    assert_eq!(
-        decision.effects,
-        [Effect::Claim {
-            nodes: nodes(&[1, 2, 3])
-        }]
-    );
-    assert_eq!(
-        decision.events.iter().map(|event| event.kind).collect::<Vec<_>>(),
-        ["rollout.started"]
-    );
+    assert_eq!(decision.effects, [Effect::Claim { nodes: nodes(&[1, 2, 3]) }]);
+    assert_eq!(decision.events.iter().map(|event| event.kind).collect::<Vec<_>>(), ["rollout.started"]);
     assert_eq!(decision.events[0].payload["old_state"], "pending");
     assert_eq!(decision.next_wake, Some(world.now + TimeDelta::seconds(1)));
 }
@@ -80,10 +61,7 @@ fn the_first_tick_tells_the_first_batch() {
     let decision = world.tick();
     assert_eq!(decision.effects, [stage(&[1, 2])]);
     assert_eq!(decision.changed_steps.iter().copied().collect::<Vec<_>>(), [0]);
-    assert_eq!(
-        decision.changed_nodes.iter().copied().collect::<Vec<_>>(),
-        nodes(&[1, 2])
-    );
+    assert_eq!(decision.changed_nodes.iter().copied().collect::<Vec<_>>(), nodes(&[1, 2]));
     assert_eq!(decision.next_wake, Some(world.now + TICK_INTERVAL));
     assert_eq!(decision.report().nodes.len(), 2);
 }
@@ -105,10 +83,7 @@ fn a_step_waits_for_all_its_nodes_then_for_its_gates_then_the_next_one_starts() 
     let decision = world.tick();
     assert_eq!(decision.effects, [expect(&[3]), release(&[1, 2, 3])]);
     assert_eq!(decision.events[0].kind, "rollout.completed");
-    assert_eq!(
-        (decision.next_wake, state_of(&world)),
-        (None, RolloutState::Completed)
-    );
+    assert_eq!((decision.next_wake, state_of(&world)), (None, RolloutState::Completed));
 }
 
 #[test]
@@ -165,10 +140,7 @@ fn deleted_nodes_leave_the_denominator() {
     world.settle();
     assert_eq!(world.tick().effects, [expect(&[1]), stage(&[3])]);
     assert_eq!(world.state.steps()[0].state, StepState::Completed);
-    assert_eq!(
-        world.state.nodes()[&node(2)].error.as_deref(),
-        Some(crate::transition::NODE_DELETED)
-    );
+    assert_eq!(world.state.nodes()[&node(2)].error.as_deref(), Some(crate::transition::NODE_DELETED));
 }
 
 #[test]
@@ -177,10 +149,7 @@ fn a_rollout_whose_nodes_were_all_deleted_fails() {
     *world.facts(1) = crate::NodeFacts::deleted();
     *world.facts(2) = crate::NodeFacts::deleted();
     assert_eq!(world.tick().effects, [release(&[1, 2])]);
-    assert_eq!(
-        (state_of(&world), reason_of(&world)),
-        (RolloutState::Failed, NO_TARGET_NODES)
-    );
+    assert_eq!((state_of(&world), reason_of(&world)), (RolloutState::Failed, NO_TARGET_NODES));
 }
 
 #[test]
@@ -197,10 +166,7 @@ fn the_failed_share_fails_the_step_at_once() {
 
 #[test]
 fn fewer_failures_than_the_threshold_wait_for_the_deadline() {
-    let spec = RolloutSpec {
-        rollback_threshold: Percent::new(51).unwrap(),
-        ..spec()
-    };
+    let spec = RolloutSpec { rollback_threshold: Percent::new(51).unwrap(), ..spec() };
     let mut world = World::running(2, spec);
     world.activate(1, NEW);
     world.rejects(2);
@@ -238,18 +204,12 @@ fn the_deadline_is_strict_and_names_the_offline_nodes() {
     assert_eq!(error.details["elapsed_seconds"], 601);
     assert_eq!(error.details["offline_nodes"], serde_json::json!(["edge-2"]));
     assert!(error.message.contains("edge-2"), "{}", error.message);
-    assert_eq!(
-        world.state.steps()[0].error.as_ref().unwrap().reason,
-        "deadline_exceeded"
-    );
+    assert_eq!(world.state.steps()[0].error.as_ref().unwrap().reason, "deadline_exceeded");
 }
 
 #[test]
 fn all_at_once_tells_every_node() {
-    let spec = RolloutSpec {
-        strategy: "all_at_once".to_owned(),
-        ..RolloutSpec::default()
-    };
+    let spec = RolloutSpec { strategy: "all_at_once".to_owned(), ..RolloutSpec::default() };
     let mut world = World::new(4, spec);
     world.command(Command::Start).unwrap();
     assert_eq!(world.tick().effects, [stage(&[1, 2, 3, 4])]);
@@ -258,10 +218,7 @@ fn all_at_once_tells_every_node() {
 #[test]
 fn a_gate_that_fails_names_the_node_and_the_value() {
     let spec = RolloutSpec {
-        health_gates: HealthGates {
-            max_error_rate: Some(5.0),
-            ..HealthGates::default()
-        },
+        health_gates: HealthGates { max_error_rate: Some(5.0), ..HealthGates::default() },
         ..spec()
     };
     let mut world = World::running(2, spec);
@@ -274,10 +231,7 @@ fn a_gate_that_fails_names_the_node_and_the_value() {
     world.facts(2).health.error_rate = Some(7.5);
     world.tick();
     let waiting = &world.state.rollout().waiting.nodes[0];
-    assert_eq!(
-        (waiting.node_id, waiting.value, waiting.limit),
-        (node(2), Some(7.5), Some(5.0))
-    );
+    assert_eq!((waiting.node_id, waiting.value, waiting.limit), (node(2), Some(7.5), Some(5.0)));
     assert_eq!(world.state.steps()[0].failing_since, Some(world.now));
     world.pass(700);
     world.tick();

@@ -41,31 +41,21 @@ impl Tick<'_> {
                 objections => report::gates(summary, objections, until),
             };
             draft.report(waiting);
-            return self.wait(
-                draft,
-                place,
-                census,
-                &report::gate_details(&evaluation.objections),
-            );
+            return self.wait(draft, place, census, &report::gate_details(&evaluation.objections));
         }
         if draft.step(place).failing_since.is_some() {
             draft.edit_step(place, |step| step.failing_since = None);
         }
         let proposal = {
             let step = draft.step(place);
-            self.strategy
-                .after_gates(&View::new(draft.state(), self.observation, step, self.now))
+            self.strategy.after_gates(&View::new(draft.state(), self.observation, step, self.now))
         };
         self.follow(draft, place, census, &evaluation, proposal)
     }
 
     /// Judges the nodes that run the bundle. Where nodes may be missing, those that are away are left out.
     fn evaluate(&self, draft: &Draft, census: &Census) -> Evaluation {
-        let mut evaluation = Evaluation {
-            passed: BTreeSet::new(),
-            objections: Vec::new(),
-            failing: 0,
-        };
+        let mut evaluation = Evaluation { passed: BTreeSet::new(), objections: Vec::new(), failing: 0 };
         for &id in &census.activated {
             let (Some(node), Some(facts)) = (draft.node(id), self.observation.nodes.get(&id)) else {
                 continue;
@@ -73,12 +63,7 @@ impl Tick<'_> {
             if census.tolerated > 0 && !facts.is_available() {
                 continue;
             }
-            let sample = Sample {
-                node_id: id,
-                bundle_id: node.bundle_id,
-                facts,
-                now: self.now,
-            };
+            let sample = Sample { node_id: id, bundle_id: node.bundle_id, facts, now: self.now };
             match self.gates.judge(&sample) {
                 None => {
                     evaluation.passed.insert(id);
@@ -104,10 +89,7 @@ impl Tick<'_> {
         let details = report::gate_details(&evaluation.objections);
         let seconds = (now - since).num_seconds();
         if armed && now - since > SUSTAINED_FAILURE {
-            let message = format!(
-                "{bad} of {} nodes have failed their gates for {seconds} s.",
-                census.total
-            );
+            let message = format!("{bad} of {} nodes have failed their gates for {seconds} s.", census.total);
             let figures = json!({
                 "step_index": draft.step(place).index,
                 "failing": bad,
@@ -115,12 +97,7 @@ impl Tick<'_> {
                 "failing_seconds": seconds,
                 "gates": details,
             });
-            return self.fail(
-                draft,
-                place,
-                error(SUSTAINED_GATE_FAILURE, message, figures),
-                false,
-            );
+            return self.fail(draft, place, error(SUSTAINED_GATE_FAILURE, message, figures), false);
         }
         let summary = format!("{bad} of {} nodes fail their gates.", census.total);
         let until = report::deadline_of(draft, place, census, now);
@@ -183,11 +160,7 @@ impl Tick<'_> {
             self.pause(draft, error(VALIDATION_HOLD, message, json!({})), census);
             return Progress::Waits;
         }
-        draft.report(Waiting {
-            summary: why,
-            until: Some(until),
-            ..Waiting::default()
-        });
+        draft.report(Waiting { summary: why, until: Some(until), ..Waiting::default() });
         Progress::Waits
     }
 
@@ -202,10 +175,7 @@ impl Tick<'_> {
     ) -> Progress {
         let (begun, pending) = draft.state().steps().split_at(place + 1);
         let nodes = |steps: &[zentinel_core::entity::RolloutStep]| -> BTreeSet<NodeId> {
-            steps
-                .iter()
-                .flat_map(|step| step.node_ids.iter().copied())
-                .collect()
+            steps.iter().flat_map(|step| step.node_ids.iter().copied()).collect()
         };
         let fault = match pending {
             [] if steps.is_empty() => None,
@@ -213,10 +183,7 @@ impl Tick<'_> {
             pending => fault_of_steps(&steps, &nodes(begun), &nodes(pending)),
         };
         if let Some(fault) = fault {
-            let message = format!(
-                "The strategy {} cut the rest wrongly: {fault}.",
-                self.strategy.name()
-            );
+            let message = format!("The strategy {} cut the rest wrongly: {fault}.", self.strategy.name());
             self.pause(draft, error(STRATEGY_FAULT, message, json!({})), census);
             return Progress::Waits;
         }

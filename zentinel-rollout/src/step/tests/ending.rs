@@ -4,10 +4,7 @@ use super::*;
 use zentinel_core::id::BundleId;
 
 fn auto() -> RolloutSpec {
-    RolloutSpec {
-        auto_rollback: true,
-        ..spec()
-    }
+    RolloutSpec { auto_rollback: true, ..spec() }
 }
 
 /// Five nodes in batches of two; the first batch is done, the second is told.
@@ -29,10 +26,7 @@ fn rollback_in(decision: &crate::Decision) -> Option<&crate::Rollback> {
 }
 
 fn restore(number: u128, of: u128) -> Restore {
-    Restore {
-        node_id: node(number),
-        bundle_id: bundle(of),
-    }
+    Restore { node_id: node(number), bundle_id: bundle(of) }
 }
 
 #[test]
@@ -64,10 +58,7 @@ fn a_rollback_gives_each_touched_node_its_own_bundle_and_leaves_the_others_alone
     let decision = world.command(Command::Rollback).unwrap();
     assert_eq!(decision.effects[..2], [unstage(&[4]), release(&[1, 2, 3, 4, 5])]);
     let rollback = rollback_in(&decision).unwrap();
-    assert_eq!(
-        rollback.nodes,
-        [restore(1, OLD), restore(2, 0xC), restore(3, OLD)]
-    );
+    assert_eq!(rollback.nodes, [restore(1, OLD), restore(2, 0xC), restore(3, OLD)]);
     assert_eq!(rollback.unrestorable, []);
     assert_eq!(rollback.reason, "operator");
     let rollout = decision.state.rollout();
@@ -102,16 +93,10 @@ fn a_deadline_with_auto_rollback_fails_first_and_rolls_back_every_step() {
     world.activate(3, NEW);
     world.pass(601);
     let decision = world.tick();
-    assert_eq!(
-        decision.events.iter().map(|event| event.kind).collect::<Vec<_>>(),
-        ["rollout.failed"]
-    );
+    assert_eq!(decision.events.iter().map(|event| event.kind).collect::<Vec<_>>(), ["rollout.failed"]);
     assert_eq!(decision.effects[..2], [unstage(&[4]), release(&[1, 2, 3, 4, 5])]);
     let rollback = rollback_in(&decision).unwrap();
-    assert_eq!(
-        rollback.nodes,
-        [restore(1, OLD), restore(2, OLD), restore(3, OLD)]
-    );
+    assert_eq!(rollback.nodes, [restore(1, OLD), restore(2, OLD), restore(3, OLD)]);
     assert_eq!(rollback.reason, STEP_DEADLINE_EXCEEDED);
     assert_eq!(rollback.spec.strategy, "all_at_once");
     assert!(!rollback.spec.auto_rollback);
@@ -175,10 +160,7 @@ fn a_revoked_bundle_fails_the_rollout_at_any_tick_and_while_paused() {
         world.observation.deployable.remove(&bundle(NEW));
         let decision = world.tick();
         assert_eq!(decision.effects, [unstage(&[3, 4]), release(&[1, 2, 3, 4, 5])]);
-        assert_eq!(
-            (state_of(&world), reason_of(&world)),
-            (RolloutState::Failed, BUNDLE_REVOKED)
-        );
+        assert_eq!((state_of(&world), reason_of(&world)), (RolloutState::Failed, BUNDLE_REVOKED));
     }
 }
 
@@ -242,12 +224,7 @@ fn a_node_that_activates_after_the_rollback_is_restored_too() {
     world.pass(60);
     world.activate(4, NEW);
     let decision = world.tick();
-    assert_eq!(
-        decision.effects,
-        [Effect::Restore {
-            nodes: vec![restore(4, OLD)]
-        }]
-    );
+    assert_eq!(decision.effects, [Effect::Restore { nodes: vec![restore(4, OLD)] }]);
     world.pass(86_400);
     assert_eq!(world.tick().next_wake, None);
 }
@@ -267,8 +244,11 @@ fn a_completed_rollout_can_be_rolled_back_for_a_day() {
     late.pass(1_000);
     assert!(late.command(Command::Rollback).is_err());
     let decision = world.command(Command::Rollback).unwrap();
+    assert_eq!(decision.effects[0], unstage(&[2]));
     assert_eq!(rollback_in(&decision).unwrap().nodes, [restore(1, OLD)]);
     assert_eq!(state_of(&world), RolloutState::Completed);
+    world.activate(2, NEW); // it had crashed, and comes back with the bundle
+    assert_eq!(world.tick().effects, [Effect::Restore { nodes: vec![restore(2, OLD)] }]);
 }
 
 #[test]
@@ -280,11 +260,7 @@ fn a_node_that_ran_the_bundle_before_is_left_alone() {
     world.activate(2, NEW);
     world.tick();
     let decision = world.command(Command::Rollback).unwrap();
-    let bundles: Vec<(NodeId, BundleId)> = rollback_in(&decision)
-        .unwrap()
-        .nodes
-        .iter()
-        .map(|node| (node.node_id, node.bundle_id))
-        .collect();
+    let bundles: Vec<(NodeId, BundleId)> =
+        rollback_in(&decision).unwrap().nodes.iter().map(|node| (node.node_id, node.bundle_id)).collect();
     assert_eq!(bundles, [(node(2), bundle(OLD))]);
 }

@@ -40,16 +40,11 @@ fn held(view: &View<'_>) -> Proposal {
     if view.step().state == StepState::Validating && view.now() >= until {
         return Proposal::Complete;
     }
-    Proposal::Hold {
-        until,
-        why: "Watching.".to_owned(),
-    }
+    Proposal::Hold { until, why: "Watching.".to_owned() }
 }
 
 fn paused(_view: &View<'_>) -> Proposal {
-    Proposal::Pause {
-        why: "Look at it.".to_owned(),
-    }
+    Proposal::Pause { why: "Look at it.".to_owned() }
 }
 
 #[test]
@@ -66,10 +61,7 @@ fn a_hold_validates_until_the_strategy_is_content() {
 #[test]
 fn a_pause_waits_for_an_operator_who_advances() {
     let mut world = passed(paused);
-    assert_eq!(
-        (state_of(&world), reason_of(&world)),
-        (RolloutState::Paused, VALIDATION_HOLD)
-    );
+    assert_eq!((state_of(&world), reason_of(&world)), (RolloutState::Paused, VALIDATION_HOLD));
     let decision = world.command(Command::Advance).unwrap();
     assert_eq!(decision.effects, [expect(&[1, 2])]);
     assert_eq!(world.tick().effects, [stage(&[3, 4])]);
@@ -87,9 +79,7 @@ fn a_resume_asks_the_strategy_again() {
 
 #[test]
 fn an_extension_ends_with_the_deadline() {
-    let mut world = passed(|_| Proposal::Extend {
-        why: "Too few requests.".to_owned(),
-    });
+    let mut world = passed(|_| Proposal::Extend { why: "Too few requests.".to_owned() });
     assert_eq!(world.state.steps()[0].state, StepState::Verifying);
     world.pass(700);
     world.tick();
@@ -98,27 +88,17 @@ fn an_extension_ends_with_the_deadline() {
 
 #[test]
 fn a_strategy_that_holds_for_ever_is_paused() {
-    let mut world = passed(|view| Proposal::Hold {
-        until: view.now() + TimeDelta::hours(1),
-        why: "More.".to_owned(),
-    });
+    let mut world =
+        passed(|view| Proposal::Hold { until: view.now() + TimeDelta::hours(1), why: "More.".to_owned() });
     world.pass(86_401);
     world.tick();
-    assert_eq!(
-        (state_of(&world), reason_of(&world)),
-        (RolloutState::Paused, VALIDATION_HOLD)
-    );
+    assert_eq!((state_of(&world), reason_of(&world)), (RolloutState::Paused, VALIDATION_HOLD));
 }
 
 #[test]
 fn a_strategy_may_ask_for_a_rollback() {
-    let world = passed(|_| Proposal::RollBack {
-        why: "Errors doubled.".to_owned(),
-    });
-    assert_eq!(
-        (state_of(&world), reason_of(&world)),
-        (RolloutState::Failed, STRATEGY_ROLLBACK)
-    );
+    let world = passed(|_| Proposal::RollBack { why: "Errors doubled.".to_owned() });
+    assert_eq!((state_of(&world), reason_of(&world)), (RolloutState::Failed, STRATEGY_ROLLBACK));
     let effects = &world.last.as_ref().unwrap().effects;
     assert!(matches!(effects.last(), Some(Effect::RollBack(rollback)) if rollback.nodes.len() == 2));
 }
@@ -127,20 +107,11 @@ fn a_strategy_may_ask_for_a_rollback() {
 fn a_strategy_may_cut_the_rest_anew() {
     let world = passed(|view| match view.steps().len() {
         2 => Proposal::Recut {
-            steps: view.steps()[1]
-                .node_ids
-                .iter()
-                .map(|id| PlannedStep::deploy([*id]))
-                .collect(),
+            steps: view.steps()[1].node_ids.iter().map(|id| PlannedStep::deploy([*id])).collect(),
         },
         _ => Proposal::Complete,
     });
-    let sizes: Vec<usize> = world
-        .state
-        .steps()
-        .iter()
-        .map(|step| step.node_ids.len())
-        .collect();
+    let sizes: Vec<usize> = world.state.steps().iter().map(|step| step.node_ids.len()).collect();
     assert_eq!(sizes, [2, 1, 1]);
     let decision = world.last.as_ref().unwrap();
     assert_eq!(decision.changed_steps.iter().copied().collect::<Vec<_>>(), [0, 1]);
@@ -150,13 +121,8 @@ fn a_strategy_may_cut_the_rest_anew() {
 
 #[test]
 fn a_wrong_cut_stops_the_rollout() {
-    let world = passed(|_| Proposal::Recut {
-        steps: vec![PlannedStep::deploy([node(3)])],
-    });
-    assert_eq!(
-        (state_of(&world), reason_of(&world)),
-        (RolloutState::Paused, STRATEGY_FAULT)
-    );
+    let world = passed(|_| Proposal::Recut { steps: vec![PlannedStep::deploy([node(3)])] });
+    assert_eq!((state_of(&world), reason_of(&world)), (RolloutState::Paused, STRATEGY_FAULT));
     assert_eq!(world.state.steps().len(), 2);
 }
 
@@ -175,11 +141,7 @@ impl Strategy for Shift {
             slot: Some(slot.to_owned()),
             weight: Some(weight),
         };
-        Ok(vec![
-            step(green, "green", 0),
-            step(green, "green", 100),
-            step(blue, "blue", 100),
-        ])
+        Ok(vec![step(green, "green", 0), step(green, "green", 100), step(blue, "blue", 100)])
     }
 }
 

@@ -3,11 +3,7 @@
 use super::*;
 
 fn tolerant() -> RolloutSpec {
-    RolloutSpec {
-        batch_size: 4,
-        max_unavailable: 1,
-        ..RolloutSpec::default()
-    }
+    RolloutSpec { batch_size: 4, max_unavailable: 1, ..RolloutSpec::default() }
 }
 
 #[test]
@@ -17,10 +13,7 @@ fn a_pause_starts_no_step_and_its_time_does_not_count() {
     world.pass(300);
     world.tick();
     let decision = world.command(Command::Pause).unwrap();
-    assert_eq!(
-        (decision.effects.as_slice(), decision.next_wake),
-        ([].as_slice(), None)
-    );
+    assert_eq!((decision.effects.as_slice(), decision.next_wake), ([].as_slice(), None));
     world.activate(2, NEW);
     world.pass(3_600);
     world.settle();
@@ -54,10 +47,7 @@ fn too_many_unavailable_nodes_pause_and_a_resume_gives_two_ticks_of_grace() {
     assert_eq!(decision.events[0].kind, "rollout.paused");
     let error = world.state.rollout().error.clone().unwrap();
     assert_eq!(error.reason, MAX_UNAVAILABLE_EXCEEDED);
-    assert_eq!(
-        (&error.details["unavailable"], &error.details["max_unavailable"]),
-        (&2.into(), &1.into())
-    );
+    assert_eq!((&error.details["unavailable"], &error.details["max_unavailable"]), (&2.into(), &1.into()));
     world.command(Command::Resume).unwrap();
     for _ in 0..2 {
         world.pass(5);
@@ -122,11 +112,7 @@ fn a_lagging_node_that_rejects_is_given_up() {
 
 #[test]
 fn an_empty_set_of_checked_nodes_never_passes() {
-    let spec = RolloutSpec {
-        batch_size: 2,
-        max_unavailable: 2,
-        ..RolloutSpec::default()
-    };
+    let spec = RolloutSpec { batch_size: 2, max_unavailable: 2, ..RolloutSpec::default() };
     let mut world = World::running(2, spec);
     world.goes_offline(1);
     world.goes_offline(2);
@@ -166,14 +152,10 @@ fn every_command_in_every_state_is_legal_or_refused_with_the_contract_text() {
             Command::Pause | Command::Hold => (&[Running], "Rollout cannot be paused in current state"),
             Command::Resume => (&[Paused], "Rollout cannot be resumed in current state"),
             Command::Advance => (&[], "Rollout must be paused to advance traffic"),
-            Command::Cancel => (
-                &[Pending, Running, Paused],
-                "Rollout cannot be cancelled in current state",
-            ),
-            Command::Rollback => (
-                &[Running, Paused, Completed, Failed],
-                "Rollout cannot be rolled back in current state",
-            ),
+            Command::Cancel => (&[Pending, Running, Paused], "Rollout cannot be cancelled in current state"),
+            Command::Rollback => {
+                (&[Running, Paused, Completed, Failed], "Rollout cannot be rolled back in current state")
+            }
         }
     };
     let mut seen = std::collections::BTreeSet::new();
@@ -182,21 +164,10 @@ fn every_command_in_every_state_is_legal_or_refused_with_the_contract_text() {
         for command in Command::ALL {
             let (states, text) = legal(command);
             match world.clone().command(command) {
-                Ok(_) => assert!(
-                    states.contains(&state_of(world)),
-                    "{command:?} in {:?}",
-                    state_of(world)
-                ),
+                Ok(_) => assert!(states.contains(&state_of(world)), "{command:?} in {:?}", state_of(world)),
                 Err(error) => {
-                    assert!(
-                        !states.contains(&state_of(world)),
-                        "{command:?} in {:?}",
-                        state_of(world)
-                    );
-                    assert_eq!(
-                        (error.kind(), error.message()),
-                        (zentinel_core::Kind::Conflict, text)
-                    );
+                    assert!(!states.contains(&state_of(world)), "{command:?} in {:?}", state_of(world));
+                    assert_eq!((error.kind(), error.message()), (zentinel_core::Kind::Conflict, text));
                 }
             }
         }
