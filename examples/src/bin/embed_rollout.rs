@@ -15,7 +15,6 @@ fn main() -> Result<()> {
     let mut now = chrono::DateTime::UNIX_EPOCH;
     // Our "store": what each server runs, and since when.
     let mut servers: BTreeMap<NodeId, _> = (0..5).map(|_| (NodeId::random(), (before, now))).collect();
-
     let spec = RolloutSpec { batch_size: 2, ..RolloutSpec::default() };
     let (strategy, gates) = (Rolling, Gates::of(&spec.health_gates));
     let ids: Vec<NodeId> = servers.keys().copied().collect();
@@ -31,7 +30,6 @@ fn main() -> Result<()> {
         spec,
         created_by: Actor::System,
     };
-
     let mut decision = apply(Command::Start, new.build(plan, now), &Observation::new([bundle]), now)?;
     while decision.state.rollout().state.is_open() {
         for effect in &decision.effects {
