@@ -1,11 +1,13 @@
 //! The event loop of a simulation.
 
-use super::fleet::{Fleet, NEW, Told, bundle};
+mod effects;
+
+use super::fleet::{Fleet, NEW, bundle};
 use super::invariants::{INVARIANTS, Moment, at_the_end};
 use super::rng::Rng;
 use super::{Options, Outcome, Violation};
 use crate::command::{Command, apply};
-use crate::decision::{Decision, Effect, Restore, Rollback};
+use crate::decision::Decision;
 use crate::gate::Gates;
 use crate::plan::{NewRollout, Plan, Target};
 use crate::step::step;
@@ -76,18 +78,12 @@ pub(super) struct Run {
 fn spec(options: &Options, rng: &mut Rng) -> RolloutSpec {
     let nodes = options.nodes.max(1) as u64;
     let standard = if rng.percent(25) { "all_at_once" } else { "rolling" };
-    let share = rng
-        .percent(40)
-        .then(|| Percent::new(u8::try_from(rng.between(5, 60)).unwrap_or(10)));
+    let share = rng.percent(40).then(|| Percent::new(u8::try_from(rng.between(5, 60)).unwrap_or(10)));
     let percent = |value: u64| Percent::new(u8::try_from(value).unwrap_or(50)).unwrap_or(Percent::HALF);
     let batch_percentage = share.and_then(Result::ok);
     let batch = u32::try_from(rng.between(1, nodes.div_ceil(3))).unwrap_or(1);
     RolloutSpec {
-        strategy: options
-            .strategy
-            .as_ref()
-            .map_or(standard, |strategy| strategy.name())
-            .to_owned(),
+        strategy: options.strategy.as_ref().map_or(standard, |strategy| strategy.name()).to_owned(),
         batch_size: if batch_percentage.is_some() { 1 } else { batch },
         batch_percentage,
         max_unavailable: if rng.percent(50) {
@@ -114,11 +110,7 @@ fn planned(seed: u64, spec: RolloutSpec, strategy: &dyn Strategy, fleet: &Fleet,
     };
     let targets: Vec<Target> = fleet.nodes.iter().map(target).collect();
     let ids: Vec<NodeId> = targets.iter().map(|target| target.node_id).collect();
-    let plan = Plan {
-        steps: strategy.plan(&spec, &ids).unwrap_or_default(),
-        targets,
-        excluded: Vec::new(),
-    };
+    let plan = Plan { steps: strategy.plan(&spec, &ids).unwrap_or_default(), targets, excluded: Vec::new() };
     let new = NewRollout {
         id: RolloutId::from_uuid(Uuid::from_u128(u128::from(seed) << 64 | 1)),
         organisation_id: OrganisationId::from_uuid(Uuid::from_u128(1)),
@@ -133,12 +125,7 @@ fn planned(seed: u64, spec: RolloutSpec, strategy: &dyn Strategy, fleet: &Fleet,
 impl Run {
     pub(super) fn new(seed: u64, options: &Options) -> Self {
         let now = DateTime::UNIX_EPOCH;
-        let fleet = Fleet::new(
-            options.nodes,
-            options.faulty_percent,
-            &mut Rng::named(seed, "fleet"),
-            now,
-        );
+        let fleet = Fleet::new(options.nodes, options.faulty_percent, &mut Rng::named(seed, "fleet"), now);
         let mut strategies = Strategies::standard();
         if let Some(strategy) = &options.strategy {
             strategies = strategies.register(Arc::clone(strategy));
@@ -234,8 +221,7 @@ impl Run {
         if due.is_none_or(|due| when < due) {
             *due = Some(when);
             self.sequence += 1;
-            self.queue
-                .push(Reverse((when, self.sequence, What::Tick(rollout))));
+            self.queue.push(Reverse((when, self.sequence, What::Tick(rollout))));
         }
     }
 
@@ -279,19 +265,12 @@ impl Run {
 
     fn is_over(&self) -> bool {
         let over = |state: &State| {
-            let ended = state
-                .rollout()
-                .completed_at
-                .map(|ended| ended.max(self.healed_at));
+            let ended = state.rollout().completed_at.map(|ended| ended.max(self.healed_at));
             // Nodes that are well again have had their chance to come late.
             let settled = ended.is_some_and(|ended| self.healed && self.now - ended > SETTLING);
             let late = |id: &NodeId| {
                 let node = &self.fleet.nodes[Fleet::place(*id)];
-                !node.deleted
-                    && state
-                        .nodes()
-                        .get(id)
-                        .is_some_and(|part| part.bundle_id == node.truth)
+                !node.deleted && state.nodes().get(id).is_some_and(|part| part.bundle_id == node.truth)
             };
             let settled = settled && !state.stragglers().iter().any(late);
             ended.is_some() && (settled || state.stragglers().is_empty())
@@ -396,13 +375,7 @@ impl Run {
         let before = state.rollout().state;
         let lost = self.engine_faults && self.engine_rng.percent(3);
         let kept = lost.then(|| state.clone());
-        let decision = step(
-            state,
-            strategy.as_ref(),
-            &gates,
-            &self.fleet.observation,
-            self.now,
-        );
+        let decision = step(state, strategy.as_ref(), &gates, &self.fleet.observation, self.now);
         if let Some(kept) = kept {
             // The commit lost a race: as if nothing had happened, and again soon.
             self.rollouts[rollout] = kept;
@@ -460,9 +433,7 @@ impl Run {
                 rollbacks: if rollout == 0 { self.rollbacks } else { 0 },
                 now: self.now,
             };
-            let broken = INVARIANTS
-                .iter()
-                .find_map(|(name, holds)| Some((*name, holds(&moment)?)));
+            let broken = INVARIANTS.iter().find_map(|(name, holds)| Some((*name, holds(&moment)?)));
             if let Some((name, message)) = broken {
                 self.violate(name, message);
             }
@@ -480,152 +451,13 @@ impl Run {
                 self.carry_out(rollout, id, effect);
             }
         }
-    }
-
-    fn remember(&mut self, rollout: usize, before: RolloutState, decision: &Decision) {
-        if decision.effects.is_empty() && decision.events.is_empty() {
-            self.digest = self.digest.rotate_left(5) ^ decision.changed_nodes.len() as u64;
-            return;
+        if before.is_open() {
+            self.check_the_end(rollout);
         }
-        let numbers = |id: &NodeId| Fleet::place(*id) + 1;
-        let effects: Vec<String> = decision
-            .effects
-            .iter()
-            .map(|effect| match effect {
-                Effect::Claim { nodes } => format!("claim {}", nodes.len()),
-                Effect::Stage { nodes } => {
-                    format!("stage {:?}", nodes.iter().map(numbers).collect::<Vec<_>>())
-                }
-                Effect::Unstage { nodes } => {
-                    format!("unstage {:?}", nodes.iter().map(numbers).collect::<Vec<_>>())
-                }
-                Effect::Expect { nodes } => {
-                    format!("expect {:?}", nodes.iter().map(numbers).collect::<Vec<_>>())
-                }
-                Effect::Release { nodes } => format!("release {}", nodes.len()),
-                Effect::RollBack(rollback) => format!("roll back {}", rollback.nodes.len()),
-                Effect::Restore { nodes } => format!("restore {}", nodes.len()),
-            })
-            .collect();
-        let second = (self.now - DateTime::UNIX_EPOCH).num_seconds();
-        let after = decision.state.rollout().state;
-        let line = format!(
-            "{second:>6} s rollout {rollout} {} -> {}: {}",
-            before.as_str(),
-            after.as_str(),
-            effects.join(", ")
-        );
-        self.digest ^= Rng::named(self.digest, &line).next_u64();
-        if self.trace.len() == TRACE {
-            self.trace.pop_front();
-        }
-        self.trace.push_back(line);
     }
 
     fn violate(&mut self, invariant: &'static str, message: String) {
         let second = (self.now - DateTime::UNIX_EPOCH).num_seconds();
-        self.violation.get_or_insert(Violation {
-            invariant,
-            message,
-            second,
-        });
-    }
-
-    fn carry_out(&mut self, rollout: usize, by: RolloutId, effect: &Effect) {
-        match effect {
-            Effect::Claim { nodes } => {
-                for id in nodes {
-                    let node = self.fleet.node(*id);
-                    if node.claim.is_some_and(|claim| claim != by) {
-                        self.violate("nobody_is_claimed_twice", id.to_string());
-                    } else if !node.deleted {
-                        node.claim = Some(by);
-                    }
-                }
-            }
-            Effect::Stage { nodes } => {
-                for id in nodes {
-                    let told = self.rollouts[rollout].nodes().get(id).map(|node| node.bundle_id);
-                    if let Some(bundle) = told {
-                        self.tell(*id, Told { bundle, by });
-                    }
-                }
-            }
-            Effect::Unstage { nodes } => {
-                for id in nodes {
-                    let node = self.fleet.node(*id);
-                    node.target = node.target.filter(|target| target.by != by);
-                }
-            }
-            Effect::Expect { nodes } => {
-                for id in nodes {
-                    let wanted = self.rollouts[rollout].nodes().get(id).map(|node| node.bundle_id);
-                    let node = self.fleet.node(*id);
-                    if node.claim.is_none_or(|claim| claim == by) {
-                        node.expected = wanted.unwrap_or(node.expected);
-                    }
-                }
-            }
-            Effect::Release { nodes } => {
-                for id in nodes {
-                    let node = self.fleet.node(*id);
-                    node.claim = node.claim.filter(|claim| *claim != by);
-                }
-            }
-            Effect::RollBack(rollback) => self.roll_back(rollout, rollback),
-            Effect::Restore { nodes } => self.restore(by, nodes),
-        }
-    }
-
-    fn tell(&mut self, id: NodeId, told: Told) {
-        let facts = self
-            .fleet
-            .observation
-            .nodes
-            .get(&id)
-            .and_then(|facts| facts.active_bundle_id);
-        let node = &mut self.fleet.nodes[Fleet::place(id)];
-        if node.deleted || node.target == Some(told) {
-            return;
-        }
-        node.target = Some(told);
-        node.told.insert(told.bundle);
-        self.ran_before
-            .entry((told.by, id))
-            .or_insert(facts.unwrap_or(node.original));
-        // A long poll is answered.
-        let soon = self.nodes_rng.between(1, 5).cast_signed();
-        self.at(soon, What::Poll(Fleet::place(id)));
-    }
-
-    fn restore(&mut self, by: RolloutId, nodes: &[Restore]) {
-        for restore in nodes {
-            let node = self.fleet.node(restore.node_id);
-            if node.claim.is_some_and(|claim| claim != by) {
-                continue;
-            }
-            node.expected = restore.bundle_id;
-            let bundle = restore.bundle_id;
-            self.tell(restore.node_id, Told { bundle, by });
-        }
-    }
-
-    fn roll_back(&mut self, rollout: usize, rollback: &Rollback) {
-        if self.rollouts.len() > 1 {
-            return; // It exists: carried out twice.
-        }
-        self.rollbacks += 1;
-        for restore in &rollback.nodes {
-            self.fleet.node(restore.node_id).expected = restore.bundle_id;
-        }
-        let original = self.rollouts[rollout].rollout();
-        match State::rollback(original, rollback, &self.strategies, Actor::System, self.now) {
-            Ok(state) => {
-                self.rollouts.push(state);
-                self.due.push(None);
-                self.command(1, Command::Start);
-            }
-            Err(error) => self.violate("a_rollback_can_be_created", error.to_string()),
-        }
+        self.violation.get_or_insert(Violation { invariant, message, second });
     }
 }
