@@ -22,21 +22,15 @@ fn bundle(number: u128) -> BundleId {
 /// A running rollout whose first step waits for its nodes.
 fn waiting(nodes: u128, spec: RolloutSpec, now: Timestamp) -> (State, Observation) {
     let strategies = Strategies::standard();
-    let strategy = strategies
-        .get(&spec.strategy)
-        .unwrap_or_else(|error| panic!("{error}"));
-    let ids: Vec<NodeId> = (1..=nodes)
-        .map(|number| NodeId::from_uuid(Uuid::from_u128(number)))
-        .collect();
+    let strategy = strategies.get(&spec.strategy).unwrap_or_else(|error| panic!("{error}"));
+    let ids: Vec<NodeId> = (1..=nodes).map(|number| NodeId::from_uuid(Uuid::from_u128(number))).collect();
     let target = |node_id: &NodeId| Target {
         node_id: *node_id,
         bundle_id: bundle(2),
         previous_bundle_id: Some(bundle(1)),
     };
     let plan = Plan {
-        steps: strategy
-            .plan(&spec, &ids)
-            .unwrap_or_else(|error| panic!("{error}")),
+        steps: strategy.plan(&spec, &ids).unwrap_or_else(|error| panic!("{error}")),
         targets: ids.iter().map(target).collect(),
         excluded: Vec::new(),
     };
@@ -71,9 +65,7 @@ fn waiting(nodes: u128, spec: RolloutSpec, now: Timestamp) -> (State, Observatio
 fn idle(bencher: Bencher<'_, '_>, nodes: u128, spec: RolloutSpec) {
     let now = DateTime::UNIX_EPOCH;
     let strategies = Strategies::standard();
-    let strategy = strategies
-        .get(&spec.strategy)
-        .unwrap_or_else(|error| panic!("{error}"));
+    let strategy = strategies.get(&spec.strategy).unwrap_or_else(|error| panic!("{error}"));
     let gates = Gates::of(&spec.health_gates);
     let (state, observation) = waiting(nodes, spec, now);
     // The state goes round: what one tick returns is what the next one gets.
@@ -91,20 +83,14 @@ fn idle(bencher: Bencher<'_, '_>, nodes: u128, spec: RolloutSpec) {
 /// One percent of the fleet is in the active step.
 #[divan::bench(args = [1_000, 10_000, 100_000])]
 fn rolling_one_percent(bencher: Bencher<'_, '_>, nodes: u128) {
-    let spec = RolloutSpec {
-        batch_percentage: Percent::new(1).ok(),
-        ..RolloutSpec::default()
-    };
+    let spec = RolloutSpec { batch_percentage: Percent::new(1).ok(), ..RolloutSpec::default() };
     idle(bencher, nodes, spec);
 }
 
 /// The whole fleet is in the active step.
 #[divan::bench(args = [1_000, 10_000, 100_000])]
 fn all_at_once(bencher: Bencher<'_, '_>, nodes: u128) {
-    let spec = RolloutSpec {
-        strategy: "all_at_once".to_owned(),
-        ..RolloutSpec::default()
-    };
+    let spec = RolloutSpec { strategy: "all_at_once".to_owned(), ..RolloutSpec::default() };
     idle(bencher, nodes, spec);
 }
 
@@ -115,10 +101,7 @@ fn simulated_rollout_of_1000_nodes() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     use zentinel_rollout::sim::{Options, Simulation};
     static SEED: AtomicU64 = AtomicU64::new(0);
-    let options = Options {
-        nodes: 1_000,
-        ..Options::default()
-    };
+    let options = Options { nodes: 1_000, ..Options::default() };
     let outcome = Simulation::run(SEED.fetch_add(1, Ordering::Relaxed), &options);
     assert!(outcome.failure().is_none());
     outcome.ticks

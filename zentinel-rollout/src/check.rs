@@ -45,11 +45,8 @@ pub fn check(state: &State) -> Vec<Finding> {
 }
 
 fn steps_partition_the_nodes(state: &State) -> Option<String> {
-    let steps: Vec<PlannedStep> = state
-        .steps()
-        .iter()
-        .map(|step| PlannedStep::deploy(step.node_ids.clone()))
-        .collect();
+    let steps: Vec<PlannedStep> =
+        state.steps().iter().map(|step| PlannedStep::deploy(step.node_ids.clone())).collect();
     // A node whose record went with the node itself stays in its step.
     let named: BTreeSet<NodeId> = steps.iter().flat_map(|step| step.nodes.iter().copied()).collect();
     if let Some(stray) = state.nodes().keys().find(|id| !named.contains(id)) {
@@ -59,9 +56,7 @@ fn steps_partition_the_nodes(state: &State) -> Option<String> {
 }
 
 fn steps_are_numbered(state: &State) -> Option<String> {
-    let wrong = (0_u32..)
-        .zip(state.steps())
-        .find(|(index, step)| step.index != *index)?;
+    let wrong = (0_u32..).zip(state.steps()).find(|(index, step)| step.index != *index)?;
     Some(format!("step {} has index {}", wrong.0, wrong.1.index))
 }
 
@@ -76,14 +71,8 @@ fn steps_go_in_order(state: &State) -> Option<String> {
         StepState::Running | StepState::Verifying | StepState::Validating | StepState::Failed => 1,
         StepState::Pending => 2,
     };
-    let wrong = state
-        .steps()
-        .windows(2)
-        .find(|pair| rank(pair[0].state) > rank(pair[1].state))?;
-    Some(format!(
-        "step {} is ahead of step {}",
-        wrong[1].index, wrong[0].index
-    ))
+    let wrong = state.steps().windows(2).find(|pair| rank(pair[0].state) > rank(pair[1].state))?;
+    Some(format!("step {} is ahead of step {}", wrong[1].index, wrong[0].index))
 }
 
 fn ended_rollout_has_no_open_step(state: &State) -> Option<String> {
@@ -102,10 +91,8 @@ fn only_begun_steps_tell_nodes(state: &State) -> Option<String> {
         .filter(|step| step.started_at.is_some())
         .flat_map(|step| step.node_ids.iter().copied())
         .collect();
-    let early = state
-        .nodes()
-        .values()
-        .find(|node| node.staged_at.is_some() && !begun.contains(&node.node_id))?;
+    let early =
+        state.nodes().values().find(|node| node.staged_at.is_some() && !begun.contains(&node.node_id))?;
     Some(format!("{} was told before its step began", early.node_id))
 }
 
@@ -120,36 +107,17 @@ fn touched_nodes_were_told(state: &State) -> Option<String> {
         };
         wrong || (touched && node.staged_at.is_none())
     })?;
-    Some(format!(
-        "{} is {} without what leads there",
-        odd.node_id,
-        odd.state.as_str()
-    ))
+    Some(format!("{} is {} without what leads there", odd.node_id, odd.state.as_str()))
 }
 
 fn times_fit_the_state(state: &State) -> Option<String> {
     let rollout = state.rollout();
     let checks = [
-        (
-            rollout.state.is_open() == rollout.completed_at.is_none(),
-            "completed_at",
-        ),
-        (
-            (rollout.state == RolloutState::Paused) == rollout.paused_at.is_some(),
-            "paused_at",
-        ),
-        (
-            rollout.state != RolloutState::Running || rollout.started_at.is_some(),
-            "started_at",
-        ),
-        (
-            rollout.rolled_back_by.is_none() || !rollout.state.is_open(),
-            "rolled_back_by",
-        ),
-        (
-            rollout.state != RolloutState::Running || rollout.next_tick_at.is_some(),
-            "next_tick_at",
-        ),
+        (rollout.state.is_open() == rollout.completed_at.is_none(), "completed_at"),
+        ((rollout.state == RolloutState::Paused) == rollout.paused_at.is_some(), "paused_at"),
+        (rollout.state != RolloutState::Running || rollout.started_at.is_some(), "started_at"),
+        (rollout.rolled_back_by.is_none() || !rollout.state.is_open(), "rolled_back_by"),
+        (rollout.state != RolloutState::Running || rollout.next_tick_at.is_some(), "next_tick_at"),
     ];
     let (_, field) = checks.into_iter().find(|(fits, _)| !fits)?;
     Some(format!("{field} does not fit {}", rollout.state.as_str()))

@@ -33,15 +33,8 @@ pub enum Command {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 7] = [
-        Self::Start,
-        Self::Pause,
-        Self::Hold,
-        Self::Resume,
-        Self::Advance,
-        Self::Cancel,
-        Self::Rollback,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Start, Self::Pause, Self::Hold, Self::Resume, Self::Advance, Self::Cancel, Self::Rollback];
 
     /// Whether it may be carried out now.
     ///
@@ -50,9 +43,7 @@ impl Command {
     pub fn check(self, state: &State, now: Timestamp) -> Result<()> {
         use RolloutState::{Cancelled, Completed, Failed, Paused, Pending, Running};
         let at = state.rollout().state;
-        let held = state
-            .active()
-            .is_some_and(|place| state.steps()[place].state == StepState::Validating);
+        let held = state.active().is_some_and(|place| state.steps()[place].state == StepState::Validating);
         let (allowed, refusal) = match self {
             Self::Start => (at == Pending, "Rollout cannot be started in current state"),
             Self::Pause | Self::Hold => (at == Running, "Rollout cannot be paused in current state"),
@@ -71,11 +62,7 @@ impl Command {
                 (right && first, "Rollout cannot be rolled back in current state")
             }
         };
-        if allowed {
-            Ok(())
-        } else {
-            Err(Error::conflict(refusal))
-        }
+        if allowed { Ok(()) } else { Err(Error::conflict(refusal)) }
     }
 }
 
@@ -116,19 +103,13 @@ fn start(draft: &mut Draft, now: Timestamp) {
     draft.move_rollout(RolloutState::Running, None);
     let nodes = draft.state().nodes().keys().copied().collect();
     draft.effect(Effect::Claim { nodes });
-    draft.report(Waiting {
-        summary: "The first step starts.".to_owned(),
-        ..Waiting::default()
-    });
+    draft.report(Waiting { summary: "The first step starts.".to_owned(), ..Waiting::default() });
     draft.wake_at(Some(now + FIRST_TICK));
 }
 
 fn pause(draft: &mut Draft) {
     draft.move_rollout(RolloutState::Paused, None);
-    draft.report(Waiting {
-        summary: "Paused by an operator.".to_owned(),
-        ..Waiting::default()
-    });
+    draft.report(Waiting { summary: "Paused by an operator.".to_owned(), ..Waiting::default() });
     draft.wake_at(None);
 }
 
@@ -136,10 +117,7 @@ fn pause(draft: &mut Draft) {
 const GRACE_TICKS: u32 = 2;
 
 fn resume(draft: &mut Draft, now: Timestamp) {
-    let paused_ms = draft
-        .rollout()
-        .paused_at
-        .map_or(0, |since| (now - since).num_milliseconds());
+    let paused_ms = draft.rollout().paused_at.map_or(0, |since| (now - since).num_milliseconds());
     let unavailable = draft
         .rollout()
         .error
@@ -159,15 +137,10 @@ fn resume(draft: &mut Draft, now: Timestamp) {
                 step.entered_at = Some(now);
                 step.paused_ms = 0;
             } else {
-                step.paused_ms = step
-                    .paused_ms
-                    .saturating_add(u64::try_from(paused_ms).unwrap_or(0));
+                step.paused_ms = step.paused_ms.saturating_add(u64::try_from(paused_ms).unwrap_or(0));
             }
         });
     }
-    draft.report(Waiting {
-        summary: "Resumed.".to_owned(),
-        ..Waiting::default()
-    });
+    draft.report(Waiting { summary: "Resumed.".to_owned(), ..Waiting::default() });
     draft.wake_at(Some(now + FIRST_TICK));
 }

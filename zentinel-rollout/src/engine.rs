@@ -190,11 +190,7 @@ impl Engine {
             ordered.extend(nodes.remove(id));
         }
         ordered.extend(nodes.into_values());
-        Ok(RolloutDetail {
-            rollout,
-            steps,
-            nodes: ordered,
-        })
+        Ok(RolloutDetail { rollout, steps, nodes: ordered })
     }
 
     fn gates_of(&self, rollout: &Rollout) -> Gates {
@@ -242,10 +238,7 @@ impl Engine {
             return Ok(BTreeMap::new());
         }
         let reports = self.store.list_all::<NodeReport>(scope, query).await?;
-        Ok(reports
-            .into_iter()
-            .map(|report| (report.value.node_id, report.value))
-            .collect())
+        Ok(reports.into_iter().map(|report| (report.value.node_id, report.value)).collect())
     }
 
     /// These bundles, with one query.

@@ -59,11 +59,7 @@ impl World {
             })
             .collect();
         let ids: Vec<NodeId> = targets.iter().map(|target| target.node_id).collect();
-        let plan = Plan {
-            steps: strategy.plan(&spec, &ids).unwrap(),
-            targets,
-            excluded: Vec::new(),
-        };
+        let plan = Plan { steps: strategy.plan(&spec, &ids).unwrap(), targets, excluded: Vec::new() };
         let new = NewRollout {
             id: RolloutId::from_uuid(Uuid::from_u128(7)),
             organisation_id: OrganisationId::from_uuid(Uuid::from_u128(1)),
@@ -86,13 +82,7 @@ impl World {
             };
             observation.nodes.insert(node(number), facts);
         }
-        Self {
-            state: new.build(plan, at(0)),
-            observation,
-            now: at(0),
-            strategy,
-            last: None,
-        }
+        Self { state: new.build(plan, at(0)), observation, now: at(0), strategy, last: None }
     }
 
     /// Started, and looked at once.
@@ -111,12 +101,7 @@ impl World {
     /// Lets time pass; nodes that are online keep reporting.
     pub(crate) fn pass(&mut self, seconds: i64) {
         self.now += TimeDelta::seconds(seconds);
-        for facts in self
-            .observation
-            .nodes
-            .values_mut()
-            .filter(|facts| facts.is_available())
-        {
+        for facts in self.observation.nodes.values_mut().filter(|facts| facts.is_available()) {
             facts.last_seen_at = Some(self.now);
         }
     }
@@ -135,12 +120,7 @@ impl World {
     /// A healthy heartbeat follows, ten seconds later.
     pub(crate) fn settle(&mut self) {
         self.pass(10);
-        for facts in self
-            .observation
-            .nodes
-            .values_mut()
-            .filter(|facts| facts.is_available())
-        {
+        for facts in self.observation.nodes.values_mut().filter(|facts| facts.is_available()) {
             facts.healthy_streak += 1;
         }
     }
@@ -173,20 +153,8 @@ impl World {
 
     pub(crate) fn tick(&mut self) -> Decision {
         let gates = self.gates();
-        let decision = step(
-            self.state.clone(),
-            self.strategy.as_ref(),
-            &gates,
-            &self.observation,
-            self.now,
-        );
-        let again = step(
-            decision.state.clone(),
-            self.strategy.as_ref(),
-            &gates,
-            &self.observation,
-            self.now,
-        );
+        let decision = step(self.state.clone(), self.strategy.as_ref(), &gates, &self.observation, self.now);
+        let again = step(decision.state.clone(), self.strategy.as_ref(), &gates, &self.observation, self.now);
         assert!(again.is_idle(), "a repeated step must decide nothing: {again:#?}");
         self.take(decision)
     }
@@ -207,13 +175,8 @@ impl World {
                 _ => None,
             })
             .unwrap();
-        let state = State::rollback(
-            self.state.rollout(),
-            rollback,
-            &Strategies::standard(),
-            Actor::System,
-            self.now,
-        );
+        let state =
+            State::rollback(self.state.rollout(), rollback, &Strategies::standard(), Actor::System, self.now);
         let mut world = self.clone();
         world.state = state.unwrap();
         world.strategy = Arc::new(AllAtOnce);

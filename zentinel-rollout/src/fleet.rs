@@ -161,10 +161,7 @@ impl Fleet {
 
     /// Takes in a node after the commit of its registration.
     pub fn admit(&self, node: Node, report: NodeReport) {
-        let stored = Stored {
-            value: node,
-            revision: Revision(1),
-        };
+        let stored = Stored { value: node, revision: Revision(1) };
         self.install(stored, Some(report));
     }
 
@@ -191,10 +188,9 @@ impl Fleet {
     /// What is known of a node; two reference counts, no copy.
     #[must_use]
     pub fn snapshot(&self, id: NodeId) -> Option<NodeSnapshot> {
-        self.nodes.get(&id).map(|entry| NodeSnapshot {
-            node: Arc::clone(&entry.node),
-            report: Arc::clone(&entry.report),
-        })
+        self.nodes
+            .get(&id)
+            .map(|entry| NodeSnapshot { node: Arc::clone(&entry.node), report: Arc::clone(&entry.report) })
     }
 
     /// The full report of a node, raw objects included.
@@ -248,37 +244,24 @@ impl Fleet {
     async fn reload(&self) -> Result<()> {
         let before: Vec<NodeId> = self.nodes.iter().map(|entry| *entry.key()).collect();
         let all = |kind| Query::all(kind);
-        let nodes = self
-            .store
-            .list_all::<Node>(&Scope::Instance, all(RecordKind::Node));
+        let nodes = self.store.list_all::<Node>(&Scope::Instance, all(RecordKind::Node));
         let nodes = nodes.await?;
-        let reports = self
-            .store
-            .list_all::<NodeReport>(&Scope::Instance, all(RecordKind::NodeReport));
-        let mut reports: HashMap<NodeId, NodeReport> = reports
-            .await?
-            .into_iter()
-            .map(|report| (report.value.node_id, report.value))
-            .collect();
+        let reports = self.store.list_all::<NodeReport>(&Scope::Instance, all(RecordKind::NodeReport));
+        let mut reports: HashMap<NodeId, NodeReport> =
+            reports.await?.into_iter().map(|report| (report.value.node_id, report.value)).collect();
         let present: HashSet<NodeId> = nodes.iter().map(|node| node.id).collect();
         for node in nodes {
             let report = reports.remove(&node.id);
             self.install(node, report);
         }
-        before
-            .into_iter()
-            .filter(|id| !present.contains(id))
-            .for_each(|id| self.forget(id));
+        before.into_iter().filter(|id| !present.contains(id)).for_each(|id| self.forget(id));
         Ok(())
     }
 
     /// Takes in nodes; the reports of those not known yet are read with one query.
     async fn install_all(&self, nodes: Vec<Stored<Node>>) -> Result<()> {
-        let new: Vec<NodeId> = nodes
-            .iter()
-            .map(|node| node.id)
-            .filter(|id| !self.nodes.contains_key(id))
-            .collect();
+        let new: Vec<NodeId> =
+            nodes.iter().map(|node| node.id).filter(|id| !self.nodes.contains_key(id)).collect();
         let mut reports = HashMap::new();
         if !new.is_empty() {
             for report in self.read_reports(&new).await? {

@@ -124,10 +124,7 @@ impl Gates {
     /// The gates that a rollout's specification asks for, with the default poll interval.
     #[must_use]
     pub fn of(wanted: &HealthGates) -> Self {
-        let mut gates = Self {
-            gates: standard::gates(wanted),
-            stale_after: TimeDelta::zero(),
-        };
+        let mut gates = Self { gates: standard::gates(wanted), stale_after: TimeDelta::zero() };
         gates.stale_after = stale_after(DEFAULT_POLL_INTERVAL);
         gates
     }
@@ -157,17 +154,11 @@ impl Gates {
     pub fn judge(&self, sample: &Sample<'_>) -> Option<Objection> {
         let first = self.gates.first()?;
         if let Some(why) = self.unusable(sample) {
-            return Some(Objection {
-                gate: first.name().to_owned(),
-                verdict: Verdict::Unknown { why },
-            });
+            return Some(Objection { gate: first.name().to_owned(), verdict: Verdict::Unknown { why } });
         }
         let mut unknown = None;
         for gate in &self.gates {
-            let objection = |verdict| Objection {
-                gate: gate.name().to_owned(),
-                verdict,
-            };
+            let objection = |verdict| Objection { gate: gate.name().to_owned(), verdict };
             match gate.evaluate(sample) {
                 Verdict::Pass => {}
                 verdict @ Verdict::Fail { .. } => return Some(objection(verdict)),

@@ -108,10 +108,7 @@ impl Observation {
     /// Nothing known yet, but these bundles may be given to nodes.
     #[must_use]
     pub fn new(deployable: impl IntoIterator<Item = BundleId>) -> Self {
-        Self {
-            deployable: deployable.into_iter().collect(),
-            nodes: BTreeMap::new(),
-        }
+        Self { deployable: deployable.into_iter().collect(), nodes: BTreeMap::new() }
     }
 
     /// Adds the facts of a node.

@@ -101,11 +101,7 @@ pub fn plan(
         })
         .collect();
     let steps = cut(strategy.as_ref(), request.spec, &targets)?;
-    Ok(Plan {
-        targets,
-        steps,
-        excluded,
-    })
+    Ok(Plan { targets, steps, excluded })
 }
 
 /// Lets the strategy cut, and does not believe it blindly.
@@ -160,9 +156,9 @@ fn select<'a>(
         let node = candidate.node;
         let wanted = match &request.spec.target_selector {
             TargetSelector::All => true,
-            TargetSelector::Labels { labels } => labels
-                .iter()
-                .all(|(key, value)| node.labels.get(key) == Some(value)),
+            TargetSelector::Labels { labels } => {
+                labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+            }
             TargetSelector::NodeIds { .. } | TargetSelector::Groups { .. } => members.contains(&node.id),
         };
         if !wanted {
@@ -170,10 +166,7 @@ fn select<'a>(
         }
         match exclusion(node, request.bundle_id) {
             None => selected.push(*candidate),
-            Some(reason) => excluded.push(Excluded {
-                node_id: node.id,
-                reason,
-            }),
+            Some(reason) => excluded.push(Excluded { node_id: node.id, reason }),
         }
     }
     excluded.sort_by_key(|excluded| excluded.node_id);
@@ -198,11 +191,7 @@ fn named_nodes(request: &PlanRequest<'_>, candidates: &[Candidate<'_>]) -> Resul
         TargetSelector::All | TargetSelector::Labels { .. } => Ok(BTreeSet::new()),
         TargetSelector::NodeIds { node_ids } => {
             let known: BTreeSet<NodeId> = candidates.iter().map(|candidate| candidate.node.id).collect();
-            if node_ids.is_subset(&known) {
-                Ok(node_ids.clone())
-            } else {
-                foreign("nodes")
-            }
+            if node_ids.is_subset(&known) { Ok(node_ids.clone()) } else { foreign("nodes") }
         }
         TargetSelector::Groups { group_ids } => {
             let known: BTreeMap<_, _> = request.groups.iter().map(|group| (group.id, group)).collect();

@@ -50,13 +50,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            nodes: 40,
-            faulty_percent: 15,
-            operators: true,
-            engine_faults: true,
-            strategy: None,
-        }
+        Self { nodes: 40, faulty_percent: 15, operators: true, engine_faults: true, strategy: None }
     }
 }
 

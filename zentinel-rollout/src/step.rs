@@ -73,12 +73,7 @@ pub fn step(
     now: Timestamp,
 ) -> Decision {
     let mut draft = Draft::new(state, now);
-    let tick = Tick {
-        strategy,
-        gates,
-        observation,
-        now,
-    };
+    let tick = Tick { strategy, gates, observation, now };
     let was_open = draft.rollout().state.is_open();
     match draft.rollout().state {
         RolloutState::Pending => draft.wake_at(None),
@@ -283,10 +278,7 @@ impl Tick<'_> {
     fn running(&self, draft: &mut Draft, place: usize, census: &Census) -> Progress {
         let allowed = draft.rollout().spec.max_unavailable;
         let unavailable = u32::try_from(census.unavailable.len()).unwrap_or(u32::MAX);
-        let graced = draft
-            .rollout()
-            .unavailable_grace
-            .is_some_and(|(count, _)| unavailable <= count);
+        let graced = draft.rollout().unavailable_grace.is_some_and(|(count, _)| unavailable <= count);
         if allowed > 0 && unavailable > allowed && !graced {
             let message = format!("{unavailable} nodes are offline, {allowed} may be.");
             let figures = json!({ "unavailable": unavailable, "max_unavailable": allowed });
@@ -323,12 +315,7 @@ impl Tick<'_> {
     }
 
     fn fail(&self, draft: &mut Draft, place: usize, error: RolloutError, rolls_back: bool) -> Progress {
-        let failure = Failure {
-            place,
-            step_error: error.clone(),
-            error,
-            rolls_back,
-        };
+        let failure = Failure { place, step_error: error.clone(), error, rolls_back };
         finish::fail(draft, self.observation, failure);
         Progress::Moved
     }
@@ -342,10 +329,7 @@ impl Tick<'_> {
         let index = draft.step(place).index;
         let offline = census.names(&census.unavailable, self.observation);
         let missing = census.waiting.len();
-        let mut message = format!(
-            "Step {index} was not done within {} s.",
-            census.deadline.num_seconds()
-        );
+        let mut message = format!("Step {index} was not done within {} s.", census.deadline.num_seconds());
         if !offline.is_empty() {
             message.push_str(&format!(" Offline: {}.", offline.join(", ")));
         }

@@ -35,10 +35,7 @@ impl PlannedStep {
     /// A step that brings the bundle to these nodes.
     #[must_use]
     pub fn deploy(nodes: impl Into<Vec<NodeId>>) -> Self {
-        Self {
-            nodes: nodes.into(),
-            ..Self::default()
-        }
+        Self { nodes: nodes.into(), ..Self::default() }
     }
 }
 
@@ -94,12 +91,7 @@ impl<'a> View<'a> {
         step: &'a RolloutStep,
         now: Timestamp,
     ) -> Self {
-        Self {
-            state,
-            observation,
-            step,
-            now,
-        }
+        Self { state, observation, step, now }
     }
 
     /// The rollout.
@@ -192,9 +184,7 @@ impl Strategies {
     /// [`Rolling`] and [`AllAtOnce`].
     #[must_use]
     pub fn standard() -> Self {
-        Self::none()
-            .register(Arc::new(Rolling))
-            .register(Arc::new(AllAtOnce))
+        Self::none().register(Arc::new(Rolling)).register(Arc::new(AllAtOnce))
     }
 
     /// Adds a strategy, or replaces the one with the same name.

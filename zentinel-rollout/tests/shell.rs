@@ -47,22 +47,8 @@ async fn a_rolling_rollout_reaches_every_node() {
     assert_eq!(world.status(first).await, BundleStatus::Superseded);
     assert_eq!(world.status(second).await, BundleStatus::Compiled);
     let actions = world.actions().await;
-    assert_eq!(
-        actions,
-        [
-            "rollout.created",
-            "rollout.completed",
-            "rollout.created",
-            "rollout.completed"
-        ]
-    );
-    assert_eq!(
-        (
-            world.events("rollout.started").await,
-            world.events("rollout.completed").await
-        ),
-        (2, 2)
-    );
+    assert_eq!(actions, ["rollout.created", "rollout.completed", "rollout.created", "rollout.completed"]);
+    assert_eq!((world.events("rollout.started").await, world.events("rollout.completed").await), (2, 2));
 }
 
 #[tokio::test]
@@ -73,11 +59,7 @@ async fn rejection_gives_every_touched_node_its_own_bundle_back() {
     let even: Vec<NodeId> = ids.iter().copied().step_by(2).collect();
     let odd: Vec<NodeId> = ids.iter().copied().skip(1).step_by(2).collect();
     for (bundle, nodes) in [(a, &even), (b, &odd)] {
-        let given = world
-            .engine
-            .assign(&world.scope(), Actor::System, bundle, nodes, false)
-            .await
-            .unwrap();
+        let given = world.engine.assign(&world.scope(), Actor::System, bundle, nodes, false).await.unwrap();
         assert_eq!((given.assigned.len(), given.skipped.len()), (3, 0));
     }
     for _ in 0..3 {
@@ -90,11 +72,7 @@ async fn rejection_gives_every_touched_node_its_own_bundle_back() {
     for node in world.nodes.iter_mut().skip(2) {
         node.rejects.insert(bad);
     }
-    let spec = RolloutSpec {
-        batch_size: 2,
-        auto_rollback: true,
-        ..spec()
-    };
+    let spec = RolloutSpec { batch_size: 2, auto_rollback: true, ..spec() };
     let rollout = world.create(bad, spec).await.unwrap();
     let detail = world.finish(rollout.id).await;
     assert_eq!(detail.rollout.state, RolloutState::Failed);
@@ -111,20 +89,11 @@ async fn rejection_gives_every_touched_node_its_own_bundle_back() {
     let stored = world.stored_nodes().await;
     for node in &world.nodes {
         let stored = &stored[&node.id];
-        assert_eq!(
-            (stored.expected_bundle_id, stored.rollout_id),
-            (node.active, None)
-        );
+        assert_eq!((stored.expected_bundle_id, stored.rollout_id), (node.active, None));
         assert_eq!(world.fleet.offer(node.id).unwrap().target, None);
     }
     let actions = world.actions().await;
-    assert_eq!(
-        (
-            count(&actions, "rollout.failed"),
-            count(&actions, "rollout.rolled_back")
-        ),
-        (1, 1)
-    );
+    assert_eq!((count(&actions, "rollout.failed"), count(&actions, "rollout.rolled_back")), (1, 1));
     assert_eq!(count(&actions, "rollout.created"), 2);
     assert_eq!(world.status(bad).await, BundleStatus::Compiled);
 }
@@ -137,21 +106,11 @@ async fn an_operator_rolls_back_a_completed_rollout() {
     let rollout = world.create(second, spec()).await.unwrap();
     world.finish(rollout.id).await;
     let scope = world.scope();
-    let rolled = world
-        .engine
-        .command(&scope, Actor::System, rollout.id, Command::Rollback)
-        .await
-        .unwrap();
+    let rolled = world.engine.command(&scope, Actor::System, rollout.id, Command::Rollback).await.unwrap();
     world.finish(rolled.rolled_back_by.unwrap()).await;
     assert!(world.nodes.iter().all(|node| node.active == Some(first)));
-    let again = world
-        .engine
-        .command(&scope, Actor::System, rollout.id, Command::Rollback)
-        .await;
-    assert_eq!(
-        again.unwrap_err().message(),
-        "Rollout cannot be rolled back in current state"
-    );
+    let again = world.engine.command(&scope, Actor::System, rollout.id, Command::Rollback).await;
+    assert_eq!(again.unwrap_err().message(), "Rollout cannot be rolled back in current state");
 }
 
 #[tokio::test]
@@ -161,36 +120,16 @@ async fn cancelling_withdraws_what_was_not_activated() {
     let rollout = world.create(bundle, spec()).await.unwrap();
     world.clock.advance(Duration::from_secs(1));
     world.run_jobs().await;
-    assert!(
-        world
-            .stored_nodes()
-            .await
-            .values()
-            .all(|node| node.target.is_some())
-    );
+    assert!(world.stored_nodes().await.values().all(|node| node.target.is_some()));
     let scope = world.scope();
-    let ended = world
-        .engine
-        .command(&scope, Actor::System, rollout.id, Command::Cancel)
-        .await
-        .unwrap();
+    let ended = world.engine.command(&scope, Actor::System, rollout.id, Command::Cancel).await.unwrap();
     assert_eq!(ended.state, RolloutState::Cancelled);
     let nodes = world.stored_nodes().await;
-    assert!(
-        nodes
-            .values()
-            .all(|node| node.target.is_none() && node.rollout_id.is_none())
-    );
+    assert!(nodes.values().all(|node| node.target.is_none() && node.rollout_id.is_none()));
     world.nodes_act().await;
     assert!(world.nodes.iter().all(|node| node.active.is_none()));
-    let again = world
-        .engine
-        .command(&scope, Actor::System, rollout.id, Command::Cancel)
-        .await;
-    assert_eq!(
-        again.unwrap_err().message(),
-        "Rollout cannot be cancelled in current state"
-    );
+    let again = world.engine.command(&scope, Actor::System, rollout.id, Command::Cancel).await;
+    assert_eq!(again.unwrap_err().message(), "Rollout cannot be cancelled in current state");
     assert_eq!(world.actions().await, ["rollout.created", "rollout.cancelled"]);
 }
 
@@ -204,33 +143,19 @@ async fn revoking_a_bundle_stops_its_rollout() {
     let scope = world.scope();
     let revoked = world.engine.revoke(&scope, Actor::System, bundle).await.unwrap();
     assert_eq!(revoked.status, BundleStatus::Revoked);
-    assert!(
-        world
-            .stored_nodes()
-            .await
-            .values()
-            .all(|node| node.target.is_none())
-    );
+    assert!(world.stored_nodes().await.values().all(|node| node.target.is_none()));
     world.run_jobs().await;
     let detail = world.detail(rollout.id).await;
     assert_eq!(detail.rollout.state, RolloutState::Failed);
     assert_eq!(detail.rollout.error.unwrap().reason, "bundle_revoked");
     world.nodes_act().await;
     assert!(world.nodes.iter().all(|node| node.active.is_none()));
-    let again = world
-        .engine
-        .revoke(&scope, Actor::System, bundle)
-        .await
-        .unwrap_err();
+    let again = world.engine.revoke(&scope, Actor::System, bundle).await.unwrap_err();
     assert_eq!(again.message(), "Only compiled bundles can be revoked");
     let refused = world.create(bundle, spec()).await.unwrap_err();
     assert_eq!(refused.message(), "Bundle must be compiled before rollout");
     let ids = [world.nodes[0].id];
-    let refused = world
-        .engine
-        .assign(&scope, Actor::System, bundle, &ids, true)
-        .await
-        .unwrap_err();
+    let refused = world.engine.assign(&scope, Actor::System, bundle, &ids, true).await.unwrap_err();
     assert_eq!(refused.message(), "Bundle has been revoked");
 }
 
@@ -255,10 +180,7 @@ async fn two_engines_on_one_rollout_stay_consistent() {
             break;
         }
     }
-    assert_eq!(
-        world.detail(rollout.id).await.rollout.state,
-        RolloutState::Completed
-    );
+    assert_eq!(world.detail(rollout.id).await.rollout.state, RolloutState::Completed);
     assert_eq!(count(&world.actions().await, "rollout.completed"), 1);
     assert_eq!(world.statements().await, 1);
 }
@@ -272,10 +194,7 @@ async fn a_new_engine_continues_after_a_crash() {
         world.turn().await;
         world.restart().await;
     }
-    assert_eq!(
-        world.finish(rollout.id).await.rollout.state,
-        RolloutState::Completed
-    );
+    assert_eq!(world.finish(rollout.id).await.rollout.state, RolloutState::Completed);
     assert!(world.nodes.iter().all(|node| node.active == Some(bundle)));
     assert_eq!(world.statements().await, 1, "the statement is found again");
 }
@@ -302,21 +221,9 @@ async fn overlapping_rollouts_are_refused_or_superseded() {
     );
     assert_eq!(refused.details().unwrap()["rollout_ids"][0], first.id.to_string());
     world.turn().await;
-    let new = NewRollout {
-        bundle_id: two,
-        spec: spec(),
-        auto_start: true,
-        supersede: true,
-    };
-    let second = world
-        .engine
-        .create(&world.scope(), Actor::System, new)
-        .await
-        .unwrap();
-    assert_eq!(
-        world.detail(first.id).await.rollout.state,
-        RolloutState::Cancelled
-    );
+    let new = NewRollout { bundle_id: two, spec: spec(), auto_start: true, supersede: true };
+    let second = world.engine.create(&world.scope(), Actor::System, new).await.unwrap();
+    assert_eq!(world.detail(first.id).await.rollout.state, RolloutState::Cancelled);
     world.finish(second.id).await;
     assert!(world.nodes.iter().all(|node| node.active == Some(two)));
 }
@@ -326,48 +233,16 @@ async fn creation_is_refused_with_the_contracts_words() {
     let world = World::new(2).await;
     let bundle = world.bundle("1").await;
     let nowhere = Scope::Organisation(OrganisationId::random());
-    let new = |spec| NewRollout {
-        bundle_id: bundle,
-        spec,
-        auto_start: true,
-        supersede: false,
-    };
-    let foreign = world
-        .engine
-        .create(&nowhere, Actor::System, new(spec()))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (foreign.kind(), foreign.message()),
-        (Kind::NotFound, "Bundle not found")
-    );
-    let nobody = TargetSelector::Labels {
-        labels: [("region".to_owned(), "mars".to_owned())].into(),
-    };
-    let none = RolloutSpec {
-        target_selector: nobody,
-        ..spec()
-    };
+    let new = |spec| NewRollout { bundle_id: bundle, spec, auto_start: true, supersede: false };
+    let foreign = world.engine.create(&nowhere, Actor::System, new(spec())).await.unwrap_err();
+    assert_eq!((foreign.kind(), foreign.message()), (Kind::NotFound, "Bundle not found"));
+    let nobody = TargetSelector::Labels { labels: [("region".to_owned(), "mars".to_owned())].into() };
+    let none = RolloutSpec { target_selector: nobody, ..spec() };
     let none = world.create(bundle, none).await.unwrap_err();
-    assert_eq!(
-        (none.kind(), none.message()),
-        (Kind::Invalid, "No target nodes matched the selector")
-    );
-    let strangers = TargetSelector::NodeIds {
-        node_ids: [NodeId::random()].into(),
-    };
-    let strangers = RolloutSpec {
-        target_selector: strangers,
-        ..spec()
-    };
-    assert!(
-        world
-            .create(bundle, strangers)
-            .await
-            .unwrap_err()
-            .fields()
-            .contains_key("target_selector")
-    );
+    assert_eq!((none.kind(), none.message()), (Kind::Invalid, "No target nodes matched the selector"));
+    let strangers = TargetSelector::NodeIds { node_ids: [NodeId::random()].into() };
+    let strangers = RolloutSpec { target_selector: strangers, ..spec() };
+    assert!(world.create(bundle, strangers).await.unwrap_err().fields().contains_key("target_selector"));
     let preview = world.engine.preview(&world.scope(), &new(spec())).await.unwrap();
     assert_eq!((preview.steps.len(), preview.steps[0].len()), (1, 2));
     assert!(world.actions().await.is_empty());
@@ -378,11 +253,7 @@ async fn statements_of_open_targets_are_renewed() {
     let world = World::new(2).await;
     let bundle = world.bundle("1").await;
     let ids = [world.nodes[0].id];
-    world
-        .engine
-        .assign(&world.scope(), Actor::System, bundle, &ids, false)
-        .await
-        .unwrap();
+    world.engine.assign(&world.scope(), Actor::System, bundle, &ids, false).await.unwrap();
     assert_eq!(world.engine.renew_statements().await.unwrap(), 0);
     world.clock.advance(Duration::from_secs(21 * 24 * 3_600));
     let before = world.stored_nodes().await[&ids[0]].target.clone().unwrap();
@@ -411,10 +282,7 @@ async fn commits_of_unknown_outcome_neither_stop_nor_repeat_anything() {
             break;
         }
     }
-    assert_eq!(
-        world.detail(rollout.id).await.rollout.state,
-        RolloutState::Completed
-    );
+    assert_eq!(world.detail(rollout.id).await.rollout.state, RolloutState::Completed);
     assert_eq!(world.actions().await, ["rollout.created", "rollout.completed"]);
     assert_eq!(world.statements().await, 1);
 }
@@ -427,17 +295,10 @@ async fn a_deleted_node_does_not_stop_a_rollout() {
     world.clock.advance(Duration::from_secs(1));
     world.run_jobs().await;
     let gone = world.nodes.remove(0);
-    let node = world
-        .memory
-        .fetch::<Node>(&Scope::Instance, gone.id)
-        .await
-        .unwrap();
+    let node = world.memory.fetch::<Node>(&Scope::Instance, gone.id).await.unwrap();
     world.memory.commit(Changes::new().delete(&node)).await.unwrap();
     world.fleet.forget(gone.id);
-    assert_eq!(
-        world.finish(rollout.id).await.rollout.state,
-        RolloutState::Completed
-    );
+    assert_eq!(world.finish(rollout.id).await.rollout.state, RolloutState::Completed);
     assert!(world.nodes.iter().all(|node| node.active == Some(bundle)));
 }
 
@@ -457,17 +318,8 @@ async fn a_revocation_beats_a_tick_that_is_under_way() {
     other.revoke(&world.scope(), Actor::System, bundle).await.unwrap();
     store.gate.send_replace(gated::Gate::Open);
     tick.await.unwrap().unwrap();
-    assert_eq!(
-        world.detail(rollout.id).await.rollout.error.unwrap().reason,
-        "bundle_revoked"
-    );
-    assert!(
-        world
-            .stored_nodes()
-            .await
-            .values()
-            .all(|node| node.target.is_none())
-    );
+    assert_eq!(world.detail(rollout.id).await.rollout.error.unwrap().reason, "bundle_revoked");
+    assert!(world.stored_nodes().await.values().all(|node| node.target.is_none()));
     world.nodes_act().await;
     assert!(world.nodes.iter().all(|node| node.active.is_none()));
 }

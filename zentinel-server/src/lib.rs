@@ -15,3 +15,9 @@ pub mod cli;
 pub mod compose;
 pub mod demo;
 pub mod settings;
+
+/// The examples of the README are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[derive(Debug)]
+pub struct Readme;

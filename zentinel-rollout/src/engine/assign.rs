@@ -52,10 +52,7 @@ impl Engine {
         let mut found = self.nodes(&scope, ids).await?;
         let mut assignment = Assignment::default();
         for id in ids {
-            match found
-                .get(id)
-                .map_or(Some("not_found"), |node| obstacle(node, bundle.id, force))
-            {
+            match found.get(id).map_or(Some("not_found"), |node| obstacle(node, bundle.id, force)) {
                 Some(reason) => {
                     found.remove(id);
                     assignment.skipped.push((*id, reason.to_owned()));
@@ -87,9 +84,7 @@ impl Engine {
         let nodes: Vec<Stored<Node>> = nodes.collect();
         let reports = self.reports(&scope, nodes.iter().map(|node| node.id)).await?;
         let mut issuer = Issuer::new(self.store.fetch::<Project>(&scope, bundle.project_id).await?);
-        let statement = issuer
-            .issue(self, StatementId::random(), bundle, bundle.activation)
-            .await?;
+        let statement = issuer.issue(self, StatementId::random(), bundle, bundle.activation).await?;
         let mut changes = Changes::new();
         for read in nodes {
             let mut node = read.value.clone();

@@ -47,9 +47,7 @@ impl Engine {
             self.require_capacity(&bundle, &BTreeSet::new()).await?;
             work.give_out(bundle);
         }
-        let loaded = self
-            .carry_out_command(&mut work, actor, rollout, command, json!({}))
-            .await?;
+        let loaded = self.carry_out_command(&mut work, actor, rollout, command, json!({})).await?;
         self.commit(work.finish()?).await?;
         let rollout = loaded.state.rollout().clone();
         self.keep(loaded);
@@ -77,10 +75,7 @@ impl Engine {
         work.record(&mut revisions, &decision)?;
         work.carry_out(&decision.state, &decision.effects).await?;
         work.audit(&decision.state, actor, action(command), metadata);
-        Ok(Loaded {
-            state: decision.state,
-            revisions,
-        })
+        Ok(Loaded { state: decision.state, revisions })
     }
 }
 

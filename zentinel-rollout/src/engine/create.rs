@@ -108,20 +108,13 @@ impl Engine {
     async fn plan(&self, scope: &Scope, new: &NewRollout) -> Result<(Plan, Candidates)> {
         plan::check_spec(&new.spec, &self.strategies)?;
         let candidates = self.candidates(scope, &new.spec.target_selector).await?;
-        let request = PlanRequest {
-            bundle_id: new.bundle_id,
-            spec: &new.spec,
-            groups: &candidates.groups,
-        };
+        let request = PlanRequest { bundle_id: new.bundle_id, spec: &new.spec, groups: &candidates.groups };
         let facts: Vec<Candidate<'_>> = candidates
             .nodes
             .values()
             .map(|node| Candidate {
                 node,
-                active_bundle_id: candidates
-                    .reports
-                    .get(&node.id)
-                    .and_then(|report| report.active_bundle_id),
+                active_bundle_id: candidates.reports.get(&node.id).and_then(|report| report.active_bundle_id),
             })
             .collect();
         let plan = plan::plan(&request, &facts, &self.strategies)?;
@@ -138,13 +131,7 @@ impl Engine {
                 let query = Query::all(RecordKind::NodeGroup).with_ids(group_ids.iter().copied());
                 let groups = self.store.list_all::<NodeGroup>(scope, query).await?;
                 candidates.groups = groups.into_iter().map(|group| group.value).collect();
-                Some(
-                    candidates
-                        .groups
-                        .iter()
-                        .flat_map(|group| group.node_ids.iter().copied())
-                        .collect(),
-                )
+                Some(candidates.groups.iter().flat_map(|group| group.node_ids.iter().copied()).collect())
             }
         };
         match named {
@@ -153,17 +140,12 @@ impl Engine {
                 candidates.reports = self.reports(scope, ids).await?;
             }
             None => {
-                let nodes = self
-                    .store
-                    .list_all::<Node>(scope, Query::all(RecordKind::Node))
-                    .await?;
+                let nodes = self.store.list_all::<Node>(scope, Query::all(RecordKind::Node)).await?;
                 candidates.nodes = nodes.into_iter().map(|node| (node.id, node)).collect();
                 let reports = Query::all(RecordKind::NodeReport);
                 let reports = self.store.list_all::<NodeReport>(scope, reports).await?;
-                candidates.reports = reports
-                    .into_iter()
-                    .map(|report| (report.value.node_id, report.value))
-                    .collect();
+                candidates.reports =
+                    reports.into_iter().map(|report| (report.value.node_id, report.value)).collect();
             }
         }
         Ok(candidates)
@@ -188,8 +170,7 @@ impl Engine {
         for id in in_the_way.keys() {
             let rollout = self.store.fetch::<Rollout>(&state.rollout().scope(), *id).await?;
             let reason = json!({"superseded_by": state.rollout().id});
-            self.carry_out_command(work, actor, rollout, Command::Cancel, reason)
-                .await?;
+            self.carry_out_command(work, actor, rollout, Command::Cancel, reason).await?;
         }
         Ok(in_the_way.into_keys().collect())
     }
@@ -207,11 +188,8 @@ impl Engine {
             return Ok(());
         }
         let details: Value = json!({"rollout_ids": ids, "max_concurrent_rollouts": limit});
-        Err(Error::conflict(format!(
-            "The project already has {} rollouts under way",
-            ids.len()
-        ))
-        .with_details(details)
-        .with_hint("wait for one of them, or raise max_concurrent_rollouts"))
+        Err(Error::conflict(format!("The project already has {} rollouts under way", ids.len()))
+            .with_details(details)
+            .with_hint("wait for one of them, or raise max_concurrent_rollouts"))
     }
 }

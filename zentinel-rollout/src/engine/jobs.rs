@@ -28,9 +28,7 @@ impl Engine {
         let rollouts = self.store.list_all::<Rollout>(&Scope::Instance, open).await?;
         let now = self.clock.now();
         let mut changes = Changes::new();
-        changes
-            .jobs
-            .extend(rollouts.iter().map(|rollout| tick_job(rollout.id, now)));
+        changes.jobs.extend(rollouts.iter().map(|rollout| tick_job(rollout.id, now)));
         if !changes.is_empty() {
             self.store.commit(changes).await?;
         }

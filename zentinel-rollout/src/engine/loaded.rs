@@ -41,11 +41,7 @@ impl Revisions {
         }
         for id in &decision.removed_steps {
             if let Some(expected) = self.steps.remove(id) {
-                changes.writes.push(Write::Delete {
-                    kind: RecordKind::RolloutStep,
-                    id: id.uuid(),
-                    expected,
-                });
+                changes.writes.push(Write::Delete { kind: RecordKind::RolloutStep, id: id.uuid(), expected });
             }
         }
         for step in decision.steps_to_insert() {
@@ -63,10 +59,7 @@ impl Revisions {
 const FIRST: Revision = Revision(1);
 
 fn update<T: Record>(mut changes: Changes, record: &T, revision: &mut Revision) -> Result<Changes> {
-    changes.writes.push(Write::Update {
-        row: record.to_row()?,
-        expected: *revision,
-    });
+    changes.writes.push(Write::Update { row: record.to_row()?, expected: *revision });
     *revision = Revision(revision.0 + 1);
     Ok(changes)
 }
@@ -80,12 +73,8 @@ impl Engine {
             return Ok(loaded);
         }
         let scope = rollout.scope();
-        let steps = Query::all(RecordKind::RolloutStep)
-            .owned_by(id)
-            .ordered(Order::Name);
-        let nodes = Query::all(RecordKind::RolloutNode)
-            .owned_by(id)
-            .ordered(Order::Name);
+        let steps = Query::all(RecordKind::RolloutStep).owned_by(id).ordered(Order::Name);
+        let nodes = Query::all(RecordKind::RolloutNode).owned_by(id).ordered(Order::Name);
         let steps = self.store.list_all::<RolloutStep>(&scope, steps).await?;
         let nodes = self.store.list_all::<RolloutNode>(&scope, nodes).await?;
         // The parts may be from after a commit that the rollout was read before; the revisions
@@ -97,10 +86,7 @@ impl Engine {
         };
         let steps = steps.into_iter().map(|step| step.value).collect();
         let nodes = nodes.into_iter().map(|node| node.value);
-        Ok(Loaded {
-            state: State::new(rollout.value, steps, nodes),
-            revisions,
-        })
+        Ok(Loaded { state: State::new(rollout.value, steps, nodes), revisions })
     }
 
     /// Keeps a rollout for its next tick.
@@ -129,11 +115,9 @@ impl Engine {
         for id in ids {
             let facts = match (nodes.get(id), reports.get(id)) {
                 (Some(node), Some(report)) => NodeFacts::of(node, report),
-                (Some(node), None) => NodeFacts {
-                    exists: true,
-                    name: node.name.clone(),
-                    ..NodeFacts::default()
-                },
+                (Some(node), None) => {
+                    NodeFacts { exists: true, name: node.name.clone(), ..NodeFacts::default() }
+                }
                 (None, _) => NodeFacts::deleted(),
             };
             observation.nodes.insert(*id, facts);

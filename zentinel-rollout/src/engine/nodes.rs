@@ -27,9 +27,7 @@ impl Nodes {
     /// The node, unless it is gone or an open rollout other than `rollout` has claimed it.
     pub(super) fn unclaimed_by_others(&mut self, id: NodeId, rollout: RolloutId) -> Option<&mut Node> {
         let node = self.0.get_mut(&id).map(|(_, node)| node)?;
-        node.rollout_id
-            .is_none_or(|claimed| claimed == rollout)
-            .then_some(node)
+        node.rollout_id.is_none_or(|claimed| claimed == rollout).then_some(node)
     }
 
     /// The node if this rollout has claimed it.

@@ -16,9 +16,7 @@ impl Engine {
     /// # Errors
     /// The first error, after every project was tried.
     pub async fn renew_statements(&self) -> Result<usize> {
-        let projects = self
-            .store
-            .list_all::<Project>(&Scope::Instance, Query::all(RecordKind::Project));
+        let projects = self.store.list_all::<Project>(&Scope::Instance, Query::all(RecordKind::Project));
         let (mut renewed, mut failure): (usize, Option<Error>) = (0, None);
         for project in projects.await? {
             let mut retry = self.retry();
@@ -39,23 +37,14 @@ impl Engine {
     }
 
     async fn try_renew(&self, scope: &Scope) -> Result<usize> {
-        let nodes = self
-            .store
-            .list_all::<Node>(scope, Query::all(RecordKind::Node))
-            .await?;
-        let mut open: Vec<(Stored<Node>, NodeTarget)> = nodes
-            .into_iter()
-            .filter_map(|node| node.target.clone().map(|target| (node, target)))
-            .collect();
+        let nodes = self.store.list_all::<Node>(scope, Query::all(RecordKind::Node)).await?;
+        let mut open: Vec<(Stored<Node>, NodeTarget)> =
+            nodes.into_iter().filter_map(|node| node.target.clone().map(|target| (node, target))).collect();
         let reports = self.reports(scope, open.iter().map(|(node, _)| node.id)).await?;
         open.retain(|(node, target)| {
-            reports
-                .get(&node.id)
-                .is_none_or(|report| report.active_bundle_id != Some(target.bundle_id))
+            reports.get(&node.id).is_none_or(|report| report.active_bundle_id != Some(target.bundle_id))
         });
-        let ending = self
-            .ending(scope, open.iter().map(|(_, target)| target.statement_id))
-            .await?;
+        let ending = self.ending(scope, open.iter().map(|(_, target)| target.statement_id)).await?;
         open.retain(|(_, target)| ending.contains_key(&target.statement_id));
         let Scope::Project(_, project) = *scope else {
             return Ok(0);
@@ -71,9 +60,7 @@ impl Engine {
         let mut issued: BTreeMap<StatementId, Issued> = BTreeMap::new();
         let mut count = 0;
         for (read, target) in open {
-            let Some(bundle) = bundles
-                .get(&target.bundle_id)
-                .filter(|bundle| bundle.status.is_deployable())
+            let Some(bundle) = bundles.get(&target.bundle_id).filter(|bundle| bundle.status.is_deployable())
             else {
                 continue;
             };
@@ -84,9 +71,7 @@ impl Engine {
                     // What activating takes was decided for these nodes when the old one was issued.
                     let stated = ending.get(&old).and_then(|old| old.envelope.open(&keys).ok());
                     let activation = stated.map_or(bundle.activation, |stated| stated.activation);
-                    let statement = issuer
-                        .issue(self, StatementId::random(), bundle, activation)
-                        .await?;
+                    let statement = issuer.issue(self, StatementId::random(), bundle, activation).await?;
                     issued.insert(old, statement);
                     statement
                 }
@@ -121,9 +106,6 @@ impl Engine {
         let statements = self.store.list_all::<BundleStatement>(scope, query).await?;
         let soon = self.clock.now() + self.options.statement_validity / 3;
         let ending = statements.into_iter().map(|statement| statement.value);
-        Ok(ending
-            .filter(|statement| statement.expires_at <= soon)
-            .map(|old| (old.id, old))
-            .collect())
+        Ok(ending.filter(|statement| statement.expires_at <= soon).map(|old| (old.id, old)).collect())
     }
 }

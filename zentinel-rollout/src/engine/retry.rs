@@ -12,10 +12,7 @@ pub(super) struct Retry {
 
 impl Retry {
     pub(super) fn new(retries: u32) -> Self {
-        Self {
-            left: retries,
-            tried: 0,
-        }
+        Self { left: retries, tried: 0 }
     }
 
     /// `None` when the operation lost a race and should be tried again, after a short random

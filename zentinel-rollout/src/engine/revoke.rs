@@ -25,11 +25,7 @@ impl Engine {
         loop {
             let outcome = async {
                 let changes = self.clearing(&revoked, Changes::new()).await?;
-                if changes.is_empty() {
-                    Ok(())
-                } else {
-                    self.commit(changes).await
-                }
+                if changes.is_empty() { Ok(()) } else { self.commit(changes).await }
             };
             if let Some(outcome) = retry.judge(outcome.await).await {
                 outcome?;
@@ -48,9 +44,7 @@ impl Engine {
         bundle.status = BundleStatus::Revoked;
         bundle.updated_at = now;
         let scope = bundle.scope();
-        let mut changes = self
-            .clearing(&bundle, Changes::new().update(&read, &bundle)?)
-            .await?;
+        let mut changes = self.clearing(&bundle, Changes::new().update(&read, &bundle)?).await?;
         let open = Query::all(RecordKind::Rollout).in_states(&["pending", "running", "paused"]);
         for rollout in self.store.list_all::<Rollout>(&scope, open).await? {
             if rollout.bundle_id == id || rollout.rollback_of.is_some() {
@@ -72,11 +66,7 @@ impl Engine {
     async fn clearing(&self, bundle: &Bundle, mut changes: Changes) -> Result<Changes> {
         let all = Query::all(RecordKind::Node);
         for read in self.store.list_all::<Node>(&bundle.scope(), all).await? {
-            if read
-                .target
-                .as_ref()
-                .is_some_and(|target| target.bundle_id == bundle.id)
-            {
+            if read.target.as_ref().is_some_and(|target| target.bundle_id == bundle.id) {
                 let mut node = read.value.clone();
                 node.target = None;
                 changes = changes.update(&read, &node)?;

@@ -17,11 +17,7 @@ pub(super) struct Issuer {
 
 impl Issuer {
     pub(super) fn new(read: Stored<Project>) -> Self {
-        Self {
-            project: read.value.clone(),
-            read,
-            issued: Vec::new(),
-        }
+        Self { project: read.value.clone(), read, issued: Vec::new() }
     }
 
     /// A statement about a compiled bundle; the same one again for the same id.
@@ -99,11 +95,7 @@ pub(super) struct Issued {
 
 impl Issued {
     pub(super) fn of(statement: &BundleStatement) -> Self {
-        Self {
-            statement_id: statement.id,
-            bundle_id: statement.bundle_id,
-            sequence: statement.sequence,
-        }
+        Self { statement_id: statement.id, bundle_id: statement.bundle_id, sequence: statement.sequence }
     }
 
     pub(super) fn target(self, rollout_id: Option<RolloutId>, reason: Option<&str>) -> NodeTarget {

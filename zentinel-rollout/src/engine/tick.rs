@@ -61,10 +61,7 @@ impl Engine {
         }
         let next = decision.next_wake;
         if next.is_some() {
-            self.keep(Loaded {
-                state: decision.state,
-                revisions,
-            });
+            self.keep(Loaded { state: decision.state, revisions });
         }
         Ok(next)
     }
@@ -85,18 +82,10 @@ impl Engine {
             return Ok(());
         }
         let scope = rollout.scope();
-        for report in self
-            .store
-            .list_all::<NodeReport>(&scope, Query::all(RecordKind::NodeReport))
-            .await?
-        {
+        for report in self.store.list_all::<NodeReport>(&scope, Query::all(RecordKind::NodeReport)).await? {
             left.retain(|id| report.active_bundle_id != Some(*id));
         }
-        for node in self
-            .store
-            .list_all::<Node>(&scope, Query::all(RecordKind::Node))
-            .await?
-        {
+        for node in self.store.list_all::<Node>(&scope, Query::all(RecordKind::Node)).await? {
             let told = node.target.as_ref().map(|target| target.bundle_id);
             left.retain(|id| told != Some(*id) && node.pinned_bundle_id != Some(*id));
         }

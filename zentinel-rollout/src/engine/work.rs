@@ -115,11 +115,7 @@ impl<'a> Work<'a> {
                 _ => node.rollout_id = Some(rollout.id),
             }
         }
-        if in_the_way.is_empty() {
-            Ok(())
-        } else {
-            Err(overlap(&in_the_way))
-        }
+        if in_the_way.is_empty() { Ok(()) } else { Err(overlap(&in_the_way)) }
     }
 
     async fn stage(&mut self, state: &State, nodes: &[NodeId]) -> Result<()> {
@@ -150,10 +146,7 @@ impl<'a> Work<'a> {
     fn unstage(&mut self, rollout: RolloutId, nodes: &[NodeId]) {
         for id in nodes {
             if let Some(node) = self.nodes.any(*id)
-                && node
-                    .target
-                    .as_ref()
-                    .is_some_and(|target| target.rollout_id == Some(rollout))
+                && node.target.as_ref().is_some_and(|target| target.rollout_id == Some(rollout))
             {
                 node.target = None;
             }
@@ -187,6 +180,10 @@ impl<'a> Work<'a> {
             let Some(node) = self.nodes.unclaimed_by_others(*node_id, rollout.id) else {
                 continue;
             };
+            if node.target.as_ref().is_some_and(|target| target.rollout_id.is_none()) {
+                // An operator has decided about this node since.
+                continue;
+            }
             let told = node.target.as_ref().is_some_and(|target| {
                 target.bundle_id == *bundle_id && target.reason.as_deref() == Some(ROLLBACK)
             });
@@ -255,9 +252,7 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn tick_at(&mut self, state: &State, at: Option<Timestamp>) {
-        self.changes
-            .jobs
-            .extend(at.map(|at| tick_job(state.rollout().id, at)));
+        self.changes.jobs.extend(at.map(|at| tick_job(state.rollout().id, at)));
     }
 
     /// The rollout's statement about a bundle: one per bundle, issued with the first target, used
@@ -278,11 +273,8 @@ impl<'a> Work<'a> {
         let issued = match issued {
             Some(issued) => issued,
             None => {
-                let activation = if back {
-                    self.activation_back(rollout, &bundle).await?
-                } else {
-                    bundle.activation
-                };
+                let activation =
+                    if back { self.activation_back(rollout, &bundle).await? } else { bundle.activation };
                 let issuer = match &mut self.issuer {
                     Some(issuer) => issuer,
                     none => {

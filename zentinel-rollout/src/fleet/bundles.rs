@@ -32,9 +32,7 @@ impl KnownBundles {
         if let Some(known) = self.recall(scope.1, bundle) {
             return Ok(known);
         }
-        let found = store
-            .get(&Scope::Project(scope.0, scope.1), Bundle::KIND, bundle.uuid())
-            .await?;
+        let found = store.get(&Scope::Project(scope.0, scope.1), Bundle::KIND, bundle.uuid()).await?;
         let mut answers = self.0.write();
         if answers.len() >= CAPACITY {
             answers.clear();

@@ -113,10 +113,7 @@ impl Entry {
         }
         let failure_repeats = std::mem::replace(&mut self.failure_repeats, beat.bundle_error.is_some());
         let report = Arc::make_mut(&mut self.report);
-        let mut merged = Merged {
-            came_online: report.status != NodeStatus::Online,
-            ..Merged::default()
-        };
+        let mut merged = Merged { came_online: report.status != NodeStatus::Online, ..Merged::default() };
         report.status = NodeStatus::Online;
         report.last_seen_at = Some(report.last_seen_at.map_or(now, |seen| seen.max(now)));
         report.heartbeats += 1;
@@ -137,16 +134,9 @@ impl Entry {
         report.health = std::mem::take(&mut beat.health);
         let fallback = |key: &str| beat.raw_health.get(key).and_then(Value::as_f64);
         report.health.cpu_percent = report.health.cpu_percent.or_else(|| fallback("cpu_percent"));
-        report.health.memory_percent = report
-            .health
-            .memory_percent
-            .or_else(|| fallback("memory_percent"));
+        report.health.memory_percent = report.health.memory_percent.or_else(|| fallback("memory_percent"));
         let healthy = report.health.is_healthy();
-        report.healthy_streak = if healthy {
-            report.healthy_streak.saturating_add(1)
-        } else {
-            0
-        };
+        report.healthy_streak = if healthy { report.healthy_streak.saturating_add(1) } else { 0 };
 
         merged.changed = changed || healthy != was_healthy;
         merged.progress = merged.changed || report.healthy_streak == GATE_STREAK;
@@ -170,11 +160,7 @@ impl Entry {
 /// Takes in the bundles that a heartbeat names; says whether that changed anything.
 fn merge_bundles(report: &mut NodeReport, beat: &Heartbeat, known: Resolution, now: Timestamp) -> bool {
     let mut unknown = None;
-    let before = (
-        report.active_bundle_id,
-        report.staged_bundle_id,
-        report.reported_unknown_bundle,
-    );
+    let before = (report.active_bundle_id, report.staged_bundle_id, report.reported_unknown_bundle);
     if let Some(active) = beat.active_bundle_id {
         if known.active_known {
             set_active(report, Some(active), now);
@@ -194,11 +180,8 @@ fn merge_bundles(report: &mut NodeReport, beat: &Heartbeat, known: Resolution, n
     if beat.active_bundle_id.is_some() || unknown.is_some() {
         report.reported_unknown_bundle = unknown;
     }
-    let after: (Option<BundleId>, Option<BundleId>, Option<Uuid>) = (
-        report.active_bundle_id,
-        report.staged_bundle_id,
-        report.reported_unknown_bundle,
-    );
+    let after: (Option<BundleId>, Option<BundleId>, Option<Uuid>) =
+        (report.active_bundle_id, report.staged_bundle_id, report.reported_unknown_bundle);
     before != after
 }
 
@@ -224,9 +207,7 @@ fn fold_raw(health: &Map<String, Value>, metrics: &Map<String, Value>) -> Box<st
     if health.is_empty() && metrics.is_empty() {
         return Box::default();
     }
-    serde_json::to_string(&(health, metrics))
-        .unwrap_or_default()
-        .into_boxed_str()
+    serde_json::to_string(&(health, metrics)).unwrap_or_default().into_boxed_str()
 }
 
 fn fold_map(map: &Map<String, Value>) -> Box<str> {
@@ -244,10 +225,7 @@ mod tests {
     use zentinel_core::entity::{BundleError, Health, NodeTarget, Registration};
     use zentinel_core::id::{OrganisationId, ProjectId, StatementId};
 
-    const KNOWN: Resolution = Resolution {
-        active_known: true,
-        staged_known: true,
-    };
+    const KNOWN: Resolution = Resolution { active_known: true, staged_known: true };
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds)
@@ -267,14 +245,8 @@ mod tests {
     }
 
     fn healthy() -> Heartbeat {
-        let health = Health {
-            status: Some("healthy".to_owned()),
-            ..Health::default()
-        };
-        Heartbeat {
-            health,
-            ..Heartbeat::default()
-        }
+        let health = Health { status: Some("healthy".to_owned()), ..Health::default() };
+        Heartbeat { health, ..Heartbeat::default() }
     }
 
     #[test]
@@ -283,30 +255,18 @@ mod tests {
         let mut full = healthy();
         full.health.error_rate = Some(1.0);
         full.metadata = json!({"rack": 7}).as_object().cloned();
-        full.raw_health = json!({"status": "healthy", "cpu_percent": 12.5})
-            .as_object()
-            .cloned()
-            .unwrap();
+        full.raw_health = json!({"status": "healthy", "cpu_percent": 12.5}).as_object().cloned().unwrap();
         full.raw_metrics = json!({"error_rate": 1.0}).as_object().cloned().unwrap();
         let merged = entry.merge(&mut full, KNOWN, at(10));
         assert!(merged.changed, "the health verdict changed");
         let report = entry.full_report();
         assert_eq!(report.health.cpu_percent, Some(12.5));
-        assert_eq!(
-            (report.raw_metrics["error_rate"].as_f64(), report.heartbeats),
-            (Some(1.0), 1)
-        );
+        assert_eq!((report.raw_metrics["error_rate"].as_f64(), report.heartbeats), (Some(1.0), 1));
 
         let merged = entry.merge(&mut healthy(), KNOWN, at(20));
-        assert!(
-            !merged.changed && merged.progress,
-            "the second healthy heartbeat opens gates"
-        );
+        assert!(!merged.changed && merged.progress, "the second healthy heartbeat opens gates");
         let report = entry.full_report();
-        assert_eq!(
-            (report.version.as_deref(), report.hostname.as_deref()),
-            (Some("1"), Some("host"))
-        );
+        assert_eq!((report.version.as_deref(), report.hostname.as_deref()), (Some("1"), Some("host")));
         assert_eq!(report.metadata["rack"], 7);
         assert_eq!(report.health.error_rate, None, "unknown, not old");
         assert!(report.raw_metrics.is_empty());
@@ -318,11 +278,8 @@ mod tests {
     fn another_bundle_voids_streak_and_failure() {
         let mut entry = entry();
         let (old, new) = (BundleId::random(), BundleId::random());
-        let failure = BundleError {
-            bundle_id: new,
-            reason: "invalid_config".to_owned(),
-            message: "no".to_owned(),
-        };
+        let failure =
+            BundleError { bundle_id: new, reason: "invalid_config".to_owned(), message: "no".to_owned() };
         let beat = |active, failure: Option<&BundleError>| Heartbeat {
             active_bundle_id: Some(active),
             bundle_error: failure.cloned(),
@@ -330,26 +287,14 @@ mod tests {
         };
         assert!(entry.merge(&mut beat(old, None), KNOWN, at(1)).changed);
         assert!(entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(2)).changed);
-        assert!(
-            !entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(3)).changed,
-            "repeated, not new"
-        );
-        assert_eq!(
-            (entry.report.bundle_error_at, entry.report.healthy_streak),
-            (Some(at(2)), 3)
-        );
+        assert!(!entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(3)).changed, "repeated, not new");
+        assert_eq!((entry.report.bundle_error_at, entry.report.healthy_streak), (Some(at(2)), 3));
         entry.merge(&mut beat(old, None), KNOWN, at(4));
         assert_eq!(entry.report.bundle_error.as_ref(), Some(&failure));
-        assert!(
-            entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(5)).changed,
-            "it failed again"
-        );
+        assert!(entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(5)).changed, "it failed again");
         assert_eq!(entry.report.bundle_error_at, Some(at(5)));
         assert!(entry.merge(&mut beat(new, None), KNOWN, at(6)).changed);
-        assert_eq!(
-            (entry.report.bundle_error.as_ref(), entry.report.healthy_streak),
-            (None, 1)
-        );
+        assert_eq!((entry.report.bundle_error.as_ref(), entry.report.healthy_streak), (None, 1));
         assert_eq!(entry.report.active_since, Some(at(6)));
     }
 
@@ -367,24 +312,14 @@ mod tests {
         });
         entry.node = Arc::new(node.clone());
         assert_eq!(entry.offer().etag, 7);
-        let mut beat = Heartbeat {
-            active_bundle_id: Some(bundle),
-            ..healthy()
-        };
+        let mut beat = Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
         assert!(entry.merge(&mut beat, KNOWN, at(1)).offer_changed);
         assert_eq!((entry.offer().etag, entry.offer().target), (0, None));
         node.approved = false;
         entry.node = Arc::new(node);
-        let mut other = Heartbeat {
-            active_bundle_id: Some(BundleId::random()),
-            ..healthy()
-        };
+        let mut other = Heartbeat { active_bundle_id: Some(BundleId::random()), ..healthy() };
         entry.merge(&mut other, KNOWN, at(2));
-        assert_eq!(
-            entry.offer().target,
-            None,
-            "nothing for a node that is not approved"
-        );
+        assert_eq!(entry.offer().target, None, "nothing for a node that is not approved");
     }
 
     #[test]

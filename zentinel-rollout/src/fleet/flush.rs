@@ -117,9 +117,7 @@ impl Fleet {
             ticks.extend(&dirty.ticks);
         }
         let now = self.clock.now();
-        changes
-            .jobs
-            .extend(ticks.into_iter().map(|rollout| tick_job(rollout, now)));
+        changes.jobs.extend(ticks.into_iter().map(|rollout| tick_job(rollout, now)));
         if changes.is_empty() {
             return Ok(());
         }

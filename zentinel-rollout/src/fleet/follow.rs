@@ -37,9 +37,7 @@ impl Fleet {
                 burst = bursts.next() => burst,
             };
             match burst {
-                Some(burst) => burst
-                    .into_iter()
-                    .for_each(|notice| self.note(&mut outdated, notice)),
+                Some(burst) => burst.into_iter().for_each(|notice| self.note(&mut outdated, notice)),
                 None => {
                     tracing::warn!("the store's notices ended; subscribing again");
                     tokio::time::sleep(RETRY).await;

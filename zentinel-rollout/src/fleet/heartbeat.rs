@@ -29,11 +29,7 @@ impl Fleet {
     /// `NotFound` for an unknown node; `Unavailable` when the store is away or too many heartbeats
     /// wait for it: the node should send it again.
     pub async fn heartbeat(&self, id: NodeId, mut beat: Heartbeat) -> Result<Timestamp> {
-        let node = self
-            .nodes
-            .get(&id)
-            .map(|entry| entry.node.clone())
-            .ok_or_else(unknown_node)?;
+        let node = self.nodes.get(&id).map(|entry| entry.node.clone()).ok_or_else(unknown_node)?;
         if self.waiting.load(Ordering::Relaxed) >= self.options.max_waiting {
             return Err(overloaded());
         }
@@ -71,14 +67,9 @@ impl Fleet {
     ) -> Result<Option<oneshot::Receiver<Result<()>>>> {
         let mut entry = self.nodes.get_mut(&id).ok_or_else(unknown_node)?;
         let merged = entry.merge(beat, known, now);
-        let mut dirty = Dirty {
-            history: vec![history_row(&entry.report, beat, now)],
-            ..Dirty::default()
-        };
+        let mut dirty = Dirty { history: vec![history_row(&entry.report, beat, now)], ..Dirty::default() };
         if merged.came_online {
-            dirty
-                .events
-                .push(status_event(&entry.node, NodeStatus::Online, now));
+            dirty.events.push(status_event(&entry.node, NodeStatus::Online, now));
         }
         if merged.progress {
             dirty.ticks.extend(concerned(&entry.node));

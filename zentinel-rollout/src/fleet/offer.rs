@@ -47,11 +47,7 @@ impl Waiters {
 
     fn join(&self, id: NodeId) -> Waiter<'_> {
         let notify = Arc::clone(self.0.entry(id).or_default().value());
-        Waiter {
-            waiters: self,
-            id,
-            notify,
-        }
+        Waiter { waiters: self, id, notify }
     }
 
     #[cfg(test)]
@@ -70,9 +66,7 @@ struct Waiter<'a> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         // The map's reference and ours: nobody else waits. Others join under the same shard lock.
-        self.waiters
-            .0
-            .remove_if(&self.id, |_, notify| Arc::strong_count(notify) <= 2);
+        self.waiters.0.remove_if(&self.id, |_, notify| Arc::strong_count(notify) <= 2);
     }
 }
 
@@ -82,10 +76,7 @@ impl Fleet {
     /// # Errors
     /// `NotFound` for an unknown node.
     pub fn offer(&self, id: NodeId) -> Result<Offer> {
-        self.nodes
-            .get(&id)
-            .map(|entry| entry.offer())
-            .ok_or_else(unknown_node)
+        self.nodes.get(&id).map(|entry| entry.offer()).ok_or_else(unknown_node)
     }
 
     /// As [`Fleet::offer`], but holds the answer back for up to `wait` while it is not news:

@@ -93,14 +93,8 @@ impl Pending {
             let rest: HashSet<NodeId> = self.nodes.keys().take(limit - group.len()).copied().collect();
             group.extend(rest.into_iter().filter_map(|id| self.nodes.remove_entry(&id)));
         }
-        self.committing = group
-            .iter()
-            .filter(|(_, dirty)| dirty.urgent)
-            .map(|(id, _)| *id)
-            .collect();
-        self.history = self
-            .history
-            .saturating_sub(group.iter().map(|(_, dirty)| dirty.history.len()).sum());
+        self.committing = group.iter().filter(|(_, dirty)| dirty.urgent).map(|(id, _)| *id).collect();
+        self.history = self.history.saturating_sub(group.iter().map(|(_, dirty)| dirty.history.len()).sum());
         group
     }
 

@@ -18,10 +18,7 @@ impl Gate for Heartbeat {
         let (health, streak) = (&sample.facts.health, sample.facts.healthy_streak);
         match &health.status {
             None => Verdict::unknown("the node does not report its health"),
-            Some(_) if !health.is_healthy() => Verdict::Fail {
-                value: None,
-                limit: None,
-            },
+            Some(_) if !health.is_healthy() => Verdict::Fail { value: None, limit: None },
             Some(_) if streak < HEALTHY_STREAK => {
                 Verdict::unknown(format!("{streak} of {HEALTHY_STREAK} healthy heartbeats"))
             }
@@ -84,10 +81,7 @@ impl Gate for MetricGate {
                 Verdict::unknown("the node reports a value that is not a measurement")
             }
             Some(value) if value <= self.limit => Verdict::Pass,
-            Some(value) => Verdict::Fail {
-                value: Some(value),
-                limit: Some(self.limit),
-            },
+            Some(value) => Verdict::Fail { value: Some(value), limit: Some(self.limit) },
         }
     }
 }

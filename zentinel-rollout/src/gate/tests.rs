@@ -34,12 +34,7 @@ fn all() -> HealthGates {
 }
 
 fn judge_at(gates: &Gates, facts: &NodeFacts, second: i64) -> Option<Objection> {
-    gates.judge(&Sample {
-        node_id: node(1),
-        bundle_id: bundle(NEW),
-        facts,
-        now: at(second),
-    })
+    gates.judge(&Sample { node_id: node(1), bundle_id: bundle(NEW), facts, now: at(second) })
 }
 
 fn judge(facts: &NodeFacts) -> Option<Objection> {
@@ -66,22 +61,13 @@ fn each_metric_fails_above_its_limit_and_is_unknown_when_missing_or_not_a_number
             *field(&mut facts.health) = value;
             let objection = judge(&facts).unwrap();
             assert_eq!(objection.gate, gate);
-            assert!(
-                matches!(objection.verdict, Verdict::Unknown { .. }),
-                "{gate} {value:?}"
-            );
+            assert!(matches!(objection.verdict, Verdict::Unknown { .. }), "{gate} {value:?}");
         }
         let mut facts = well();
         *field(&mut facts.health) = Some(100.5);
         let objection = judge(&facts).unwrap();
         assert_eq!(objection.gate, gate);
-        assert!(matches!(
-            objection.verdict,
-            Verdict::Fail {
-                value: Some(100.5),
-                limit: Some(_)
-            }
-        ));
+        assert!(matches!(objection.verdict, Verdict::Fail { value: Some(100.5), limit: Some(_) }));
     }
 }
 
@@ -109,15 +95,11 @@ fn nothing_passes_on_what_is_not_known() {
         ("deleted", |facts| facts.exists = false),
         ("offline", |facts| facts.status = NodeStatus::Offline),
         ("never heard from", |facts| facts.status = NodeStatus::Unknown),
-        ("another bundle", |facts| {
-            facts.active_bundle_id = Some(bundle(OLD))
-        }),
+        ("another bundle", |facts| facts.active_bundle_id = Some(bundle(OLD))),
         ("no bundle", |facts| facts.active_bundle_id = None),
         ("no report", |facts| facts.last_seen_at = None),
         ("unknown since when", |facts| facts.active_since = None),
-        ("only the announcing report", |facts| {
-            facts.active_since = facts.last_seen_at
-        }),
+        ("only the announcing report", |facts| facts.active_since = facts.last_seen_at),
     ];
     for (case, spoil) in cases {
         let mut facts = well();
@@ -139,10 +121,7 @@ fn a_report_is_stale_after_three_poll_intervals() {
 
 #[test]
 fn an_absent_gate_is_not_checked() {
-    let none = Gates::of(&HealthGates {
-        heartbeat_healthy: Some(false),
-        ..HealthGates::default()
-    });
+    let none = Gates::of(&HealthGates { heartbeat_healthy: Some(false), ..HealthGates::default() });
     assert_eq!(none.names().count(), 0);
     assert_eq!(judge_at(&none, &NodeFacts::deleted(), 60), None);
 }

@@ -49,24 +49,16 @@ impl NewRollout {
             paused_at: None,
             unavailable_grace: None,
             error: None,
-            waiting: Waiting {
-                summary: "Waiting to be started.".to_owned(),
-                ..Waiting::default()
-            },
+            waiting: Waiting { summary: "Waiting to be started.".to_owned(), ..Waiting::default() },
             next_tick_at: None,
             created_by: self.created_by,
             created_at: now,
             updated_at: now,
         };
-        let steps: Vec<RolloutStep> = (0_u32..)
-            .zip(plan.steps)
-            .map(|(index, step)| new_step(&rollout, index, step, now))
-            .collect();
-        let nodes: Vec<RolloutNode> = plan
-            .targets
-            .iter()
-            .map(|target| new_node(&rollout, target, now))
-            .collect();
+        let steps: Vec<RolloutStep> =
+            (0_u32..).zip(plan.steps).map(|(index, step)| new_step(&rollout, index, step, now)).collect();
+        let nodes: Vec<RolloutNode> =
+            plan.targets.iter().map(|target| new_node(&rollout, target, now)).collect();
         State::new(rollout, steps, nodes)
     }
 }
@@ -103,11 +95,7 @@ impl State {
             spec: rollback.spec.clone(),
             created_by,
         };
-        let plan = Plan {
-            targets,
-            steps,
-            excluded: Vec::new(),
-        };
+        let plan = Plan { targets, steps, excluded: Vec::new() };
         Ok(new.build(plan, now).undoing(original.id))
     }
 }
@@ -117,10 +105,7 @@ fn most_frequent(targets: &[Target]) -> Option<BundleId> {
     for target in targets {
         *counts.entry(target.bundle_id).or_default() += 1;
     }
-    counts
-        .into_iter()
-        .max_by_key(|&(_, count)| count)
-        .map(|(bundle, _)| bundle)
+    counts.into_iter().max_by_key(|&(_, count)| count).map(|(bundle, _)| bundle)
 }
 
 /// The id of the rollout that undoes `rollout`. There is exactly one.

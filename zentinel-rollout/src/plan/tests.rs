@@ -9,22 +9,12 @@ use zentinel_core::id::{GroupId, OrganisationId, ProjectId, TypedId};
 use zentinel_core::{Kind, Percent};
 
 fn scope() -> (OrganisationId, ProjectId) {
-    (
-        OrganisationId::from_uuid(Uuid::from_u128(1)),
-        ProjectId::from_uuid(Uuid::from_u128(2)),
-    )
+    (OrganisationId::from_uuid(Uuid::from_u128(1)), ProjectId::from_uuid(Uuid::from_u128(2)))
 }
 
 fn edge(number: u128, name: &str, zone: Option<&str>) -> Node {
-    let labels = zone
-        .map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned()))
-        .into_iter()
-        .collect();
-    let registration = Registration {
-        name: name.to_owned(),
-        labels,
-        ..Registration::default()
-    };
+    let labels = zone.map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned())).into_iter().collect();
+    let registration = Registration { name: name.to_owned(), labels, ..Registration::default() };
     let key = CredentialHash::of(name);
     let mut node = Node::register(scope(), &registration, true, key, at(0)).unwrap();
     node.id = crate::fixture::node(number);
@@ -32,30 +22,14 @@ fn edge(number: u128, name: &str, zone: Option<&str>) -> Node {
 }
 
 fn plan_of(spec: &RolloutSpec, nodes: &[Node], groups: &[NodeGroup]) -> Result<Plan> {
-    let candidates: Vec<Candidate<'_>> = nodes
-        .iter()
-        .map(|node| Candidate {
-            node,
-            active_bundle_id: Some(bundle(OLD)),
-        })
-        .collect();
-    let request = PlanRequest {
-        bundle_id: bundle(NEW),
-        spec,
-        groups,
-    };
+    let candidates: Vec<Candidate<'_>> =
+        nodes.iter().map(|node| Candidate { node, active_bundle_id: Some(bundle(OLD)) }).collect();
+    let request = PlanRequest { bundle_id: bundle(NEW), spec, groups };
     plan(&request, &candidates, &Strategies::standard())
 }
 
 fn names(plan: &Plan, nodes: &[Node]) -> Vec<String> {
-    let name = |target: &Target| {
-        nodes
-            .iter()
-            .find(|node| node.id == target.node_id)
-            .unwrap()
-            .name
-            .clone()
-    };
+    let name = |target: &Target| nodes.iter().find(|node| node.id == target.node_id).unwrap().name.clone();
     plan.targets.iter().map(name).collect()
 }
 
@@ -83,33 +57,20 @@ fn pinned_and_unapproved_nodes_are_left_out_with_the_reason() {
     let plan = plan_of(&RolloutSpec::default(), &nodes, &[]).unwrap();
     assert_eq!(names(&plan, &nodes), ["c"]);
     let reasons: Vec<_> = plan.excluded.iter().map(|excluded| excluded.reason).collect();
-    assert_eq!(
-        reasons,
-        [ExclusionReason::Pinned, ExclusionReason::PendingApproval]
-    );
+    assert_eq!(reasons, [ExclusionReason::Pinned, ExclusionReason::PendingApproval]);
 }
 
 #[test]
 fn selectors_by_label_id_and_group() {
-    let nodes = [
-        edge(1, "a", Some("x")),
-        edge(2, "b", Some("y")),
-        edge(3, "c", None),
-    ];
+    let nodes = [edge(1, "a", Some("x")), edge(2, "b", Some("y")), edge(3, "c", None)];
     let selected = |selector: TargetSelector, groups: &[NodeGroup]| {
-        let spec = RolloutSpec {
-            target_selector: selector,
-            ..RolloutSpec::default()
-        };
+        let spec = RolloutSpec { target_selector: selector, ..RolloutSpec::default() };
         plan_of(&spec, &nodes, groups).map(|plan| names(&plan, &nodes))
     };
     let labels = BTreeMap::from([(ZONE_LABEL.to_owned(), "y".to_owned())]);
     assert_eq!(selected(TargetSelector::Labels { labels }, &[]).unwrap(), ["b"]);
     let node_ids = BTreeSet::from([nodes[2].id, nodes[0].id]);
-    assert_eq!(
-        selected(TargetSelector::NodeIds { node_ids }, &[]).unwrap(),
-        ["c", "a"]
-    );
+    assert_eq!(selected(TargetSelector::NodeIds { node_ids }, &[]).unwrap(), ["c", "a"]);
     let node_ids = BTreeSet::from([NodeId::random()]);
     let error = selected(TargetSelector::NodeIds { node_ids }, &[]).unwrap_err();
     assert!(error.fields().contains_key("target_selector"));
@@ -121,10 +82,7 @@ fn selectors_by_label_id_and_group() {
     groups[0].node_ids = BTreeSet::from([nodes[0].id, nodes[1].id]);
     groups[1].node_ids = BTreeSet::from([nodes[1].id]);
     let group_ids = groups.iter().map(|group| group.id).collect();
-    assert_eq!(
-        selected(TargetSelector::Groups { group_ids }, &groups).unwrap(),
-        ["a", "b"]
-    );
+    assert_eq!(selected(TargetSelector::Groups { group_ids }, &groups).unwrap(), ["a", "b"]);
     let group_ids = BTreeSet::from([GroupId::random()]);
     assert!(selected(TargetSelector::Groups { group_ids }, &groups).is_err());
 }
@@ -132,24 +90,16 @@ fn selectors_by_label_id_and_group() {
 #[test]
 fn an_empty_selection_is_a_plan_but_not_a_rollout() {
     let labels = BTreeMap::from([("no".to_owned(), "where".to_owned())]);
-    let spec = RolloutSpec {
-        target_selector: TargetSelector::Labels { labels },
-        ..RolloutSpec::default()
-    };
+    let spec = RolloutSpec { target_selector: TargetSelector::Labels { labels }, ..RolloutSpec::default() };
     let plan = plan_of(&spec, &[edge(1, "a", None)], &[]).unwrap();
     assert_eq!(plan, Plan::default());
-    assert_eq!(
-        plan.require_targets().unwrap_err().message(),
-        "No target nodes matched the selector"
-    );
+    assert_eq!(plan.require_targets().unwrap_err().message(), "No target nodes matched the selector");
 }
 
 #[test]
 fn every_field_of_a_specification_is_checked_at_once() {
     let spec = RolloutSpec {
-        target_selector: TargetSelector::NodeIds {
-            node_ids: BTreeSet::new(),
-        },
+        target_selector: TargetSelector::NodeIds { node_ids: BTreeSet::new() },
         strategy: "yolo".to_owned(),
         batch_size: 0,
         batch_percentage: Some(Percent::HALF),
@@ -165,15 +115,9 @@ fn every_field_of_a_specification_is_checked_at_once() {
     assert_eq!(error.kind(), Kind::Invalid);
     let fields = error.fields();
     assert!(fields["target_selector"][0].starts_with("must be {type: all}"));
-    assert_eq!(
-        fields["strategy"],
-        ["is not a known strategy; known: all_at_once, rolling"]
-    );
+    assert_eq!(fields["strategy"], ["is not a known strategy; known: all_at_once, rolling"]);
     assert_eq!(fields["batch_size"], ["must be greater than 0"]);
-    assert_eq!(
-        fields["batch_percentage"],
-        ["cannot set both batch_size and batch_percentage"]
-    );
+    assert_eq!(fields["batch_percentage"], ["cannot set both batch_size and batch_percentage"]);
     assert_eq!(fields["progress_deadline_seconds"], ["must be greater than 0"]);
     assert_eq!(fields["health_gates"].len(), 2);
     check_spec(&RolloutSpec::default(), &Strategies::standard()).unwrap();
@@ -181,10 +125,7 @@ fn every_field_of_a_specification_is_checked_at_once() {
 
 #[test]
 fn selectors_as_sent() {
-    assert_eq!(
-        target_selector(&json!({"type": "all"})).unwrap(),
-        TargetSelector::All
-    );
+    assert_eq!(target_selector(&json!({"type": "all"})).unwrap(), TargetSelector::All);
     assert!(target_selector(&json!({"type": "labels", "labels": {"a": "b"}})).is_ok());
     for bad in [
         json!(null),
@@ -199,38 +140,22 @@ fn selectors_as_sent() {
         json!({"type": "groups"}),
     ] {
         let error = target_selector(&bad).unwrap_err();
-        assert!(
-            error.fields()["target_selector"][0].starts_with("must be {type: all}"),
-            "{bad}"
-        );
+        assert!(error.fields()["target_selector"][0].starts_with("must be {type: all}"), "{bad}");
     }
 }
 
 #[test]
 fn gates_as_sent() {
     let gates = health_gates(&json!({"heartbeat_healthy": true, "max_error_rate": 5})).unwrap();
-    assert_eq!(
-        (gates.heartbeat_healthy, gates.max_error_rate),
-        (Some(true), Some(5.0))
-    );
+    assert_eq!((gates.heartbeat_healthy, gates.max_error_rate), (Some(true), Some(5.0)));
     for (bad, message) in [
         (json!({"b": 1, "a": 2}), "unknown keys: a, b"),
         (json!({"max_error_rate": "5"}), "max_error_rate must be a number"),
-        (
-            json!({"max_cpu_percent": -1}),
-            "max_cpu_percent must be greater than or equal to 0",
-        ),
-        (
-            json!({"heartbeat_healthy": "yes"}),
-            "heartbeat_healthy must be true or false",
-        ),
+        (json!({"max_cpu_percent": -1}), "max_cpu_percent must be greater than or equal to 0"),
+        (json!({"heartbeat_healthy": "yes"}), "heartbeat_healthy must be true or false"),
         (json!([]), "must be an object"),
     ] {
-        assert_eq!(
-            health_gates(&bad).unwrap_err().fields()["health_gates"],
-            [message],
-            "{bad}"
-        );
+        assert_eq!(health_gates(&bad).unwrap_err().fields()["health_gates"], [message], "{bad}");
     }
 }
 

@@ -10,13 +10,8 @@ const SELECTOR: &str = "must be {type: all}, {type: labels, labels: {...}}, {typ
                         or {type: groups, group_ids: [...]}, with at least one entry";
 const POSITIVE: &str = "must be greater than 0";
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
-const GATES: [&str; 5] = [
-    "heartbeat_healthy",
-    "max_error_rate",
-    "max_latency_ms",
-    "max_cpu_percent",
-    "max_memory_percent",
-];
+const GATES: [&str; 5] =
+    ["heartbeat_healthy", "max_error_rate", "max_latency_ms", "max_cpu_percent", "max_memory_percent"];
 
 /// Checks every field of a specification, also by its strategy.
 ///
@@ -37,11 +32,7 @@ pub fn check_spec(spec: &RolloutSpec, strategies: &Strategies) -> Result<()> {
         spec.batch_percentage.is_none() || spec.batch_size == 1,
         "cannot set both batch_size and batch_percentage",
     );
-    checks.that(
-        "progress_deadline_seconds",
-        spec.progress_deadline_seconds > 0,
-        POSITIVE,
-    );
+    checks.that("progress_deadline_seconds", spec.progress_deadline_seconds > 0, POSITIVE);
     let gates = &spec.health_gates;
     for (name, limit) in [
         ("max_error_rate", gates.max_error_rate),
@@ -72,11 +63,7 @@ pub fn target_selector(value: &Value) -> Result<TargetSelector> {
         TargetSelector::NodeIds { node_ids } => (2, node_ids.len()),
         TargetSelector::Groups { group_ids } => (2, group_ids.len()),
     };
-    if fields == wanted && named > 0 {
-        Ok(selector)
-    } else {
-        Err(refused())
-    }
+    if fields == wanted && named > 0 { Ok(selector) } else { Err(refused()) }
 }
 
 /// Reads health gates as they are sent.
@@ -89,11 +76,7 @@ pub fn health_gates(value: &Value) -> Result<HealthGates> {
     let Value::Object(map) = value else {
         return Err(refused("must be an object".to_owned()));
     };
-    let unknown: Vec<&str> = map
-        .keys()
-        .map(String::as_str)
-        .filter(|key| !GATES.contains(key))
-        .collect();
+    let unknown: Vec<&str> = map.keys().map(String::as_str).filter(|key| !GATES.contains(key)).collect();
     if !unknown.is_empty() {
         return Err(refused(format!("unknown keys: {}", unknown.join(", "))));
     }

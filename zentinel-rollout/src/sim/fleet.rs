@@ -195,11 +195,7 @@ impl Fleet {
             _ if facts.health.is_healthy() => {}
             _ => facts.health = healthy(),
         }
-        facts.healthy_streak = if facts.health.is_healthy() {
-            facts.healthy_streak + 1
-        } else {
-            0
-        };
+        facts.healthy_streak = if facts.health.is_healthy() { facts.healthy_streak + 1 } else { 0 };
         let after = (facts.active_bundle_id, facts.status, facts.healthy_streak.min(3));
         (before != after, begins)
     }
@@ -293,9 +289,5 @@ fn healthy() -> Health {
 }
 
 fn degraded() -> Health {
-    Health {
-        status: Some("degraded".to_owned()),
-        error_rate: Some(40.0),
-        ..healthy()
-    }
+    Health { status: Some("degraded".to_owned()), error_rate: Some(40.0), ..healthy() }
 }

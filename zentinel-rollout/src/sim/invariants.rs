@@ -35,27 +35,16 @@ pub const INVARIANTS: [Invariant; 9] = [
     ("state_is_consistent", state_is_consistent),
     ("one_batch_in_flight", one_batch_in_flight),
     ("lagging_within_max_unavailable", lagging_within_max_unavailable),
-    (
-        "only_running_rollouts_tell_nodes",
-        only_running_rollouts_tell_nodes,
-    ),
+    ("only_running_rollouts_tell_nodes", only_running_rollouts_tell_nodes),
     ("terminal_stays_terminal", terminal_stays_terminal),
     ("one_rollback_per_rollout", one_rollback_per_rollout),
-    (
-        "a_rollback_leads_where_the_node_was",
-        a_rollback_leads_where_the_node_was,
-    ),
+    ("a_rollback_leads_where_the_node_was", a_rollback_leads_where_the_node_was),
     ("no_gate_opens_on_the_unknown", no_gate_opens_on_the_unknown),
-    (
-        "running_rollouts_are_looked_at_again",
-        running_rollouts_are_looked_at_again,
-    ),
+    ("running_rollouts_are_looked_at_again", running_rollouts_are_looked_at_again),
 ];
 
 fn state_is_consistent(moment: &Moment<'_>) -> Option<String> {
-    crate::check(&moment.decision.state)
-        .first()
-        .map(ToString::to_string)
+    crate::check(&moment.decision.state).first().map(ToString::to_string)
 }
 
 /// Told and not yet found healthy, lagging nodes apart: only nodes of the active step.
@@ -66,10 +55,8 @@ fn one_batch_in_flight(moment: &Moment<'_>) -> Option<String> {
         .map(|place| state.steps()[place].node_ids.iter().copied().collect())
         .unwrap_or_default();
     let stray = state.nodes().values().find(|node| {
-        let moving = matches!(
-            node.state,
-            NodeProgress::Staging | NodeProgress::Staged | NodeProgress::Activating
-        );
+        let moving =
+            matches!(node.state, NodeProgress::Staging | NodeProgress::Staged | NodeProgress::Activating);
         moving && !node.lagging && !batch.contains(&node.node_id)
     })?;
     Some(format!("{} is in flight outside the active step", stray.node_id))
@@ -77,19 +64,12 @@ fn one_batch_in_flight(moment: &Moment<'_>) -> Option<String> {
 
 fn lagging_within_max_unavailable(moment: &Moment<'_>) -> Option<String> {
     let state = &moment.decision.state;
-    let ended = matches!(
-        state.rollout().state,
-        RolloutState::Failed | RolloutState::Cancelled
-    );
+    let ended = matches!(state.rollout().state, RolloutState::Failed | RolloutState::Cancelled);
     if state.rollout().rollback_of.is_some() || ended {
         return None;
     }
     let allowed = usize::try_from(state.rollout().spec.max_unavailable).unwrap_or(usize::MAX);
-    for step in moment
-        .decision
-        .steps_to_update()
-        .filter(|step| step.state == StepState::Completed)
-    {
+    for step in moment.decision.steps_to_update().filter(|step| step.state == StepState::Completed) {
         let left = |id: &&NodeId| {
             state.nodes().get(id).is_some_and(|node| {
                 let deleted = node.error.as_deref() == Some(crate::transition::NODE_DELETED);
@@ -98,21 +78,14 @@ fn lagging_within_max_unavailable(moment: &Moment<'_>) -> Option<String> {
         };
         let count = step.node_ids.iter().filter(left).count();
         if count > allowed {
-            return Some(format!(
-                "step {} left {count} nodes behind, {allowed} may be",
-                step.index
-            ));
+            return Some(format!("step {} left {count} nodes behind, {allowed} may be", step.index));
         }
     }
     None
 }
 
 fn only_running_rollouts_tell_nodes(moment: &Moment<'_>) -> Option<String> {
-    let tells = moment
-        .decision
-        .effects
-        .iter()
-        .any(|effect| matches!(effect, Effect::Stage { .. }));
+    let tells = moment.decision.effects.iter().any(|effect| matches!(effect, Effect::Stage { .. }));
     (tells && moment.before != RolloutState::Running)
         .then(|| format!("nodes were told while the rollout was {}", moment.before.as_str()))
 }
@@ -124,12 +97,7 @@ fn terminal_stays_terminal(moment: &Moment<'_>) -> Option<String> {
 }
 
 fn one_rollback_per_rollout(moment: &Moment<'_>) -> Option<String> {
-    let now = moment
-        .decision
-        .effects
-        .iter()
-        .filter(|effect| matches!(effect, Effect::RollBack(_)))
-        .count();
+    let now = moment.decision.effects.iter().filter(|effect| matches!(effect, Effect::RollBack(_))).count();
     let of_rollback = now > 0 && moment.decision.state.rollout().rollback_of.is_some();
     (of_rollback || moment.rollbacks + now > 1).then(|| "rolled back again".to_owned())
 }
@@ -205,9 +173,7 @@ pub(super) fn at_the_end(fleet: &Fleet, rollouts: &[State]) -> Option<(&'static 
 fn kept_bundle(fleet: &Fleet, node: &SimNode, rollouts: &[State]) -> Option<String> {
     let first = rollouts.first()?;
     let outcome = first.rollout().error.as_ref()?.details.get(OUTCOME)?;
-    let in_rollback = rollouts
-        .get(1)
-        .is_some_and(|back| back.nodes().contains_key(&node.id));
+    let in_rollback = rollouts.get(1).is_some_and(|back| back.nodes().contains_key(&node.id));
     let restorable = fleet.observation.deployable.contains(&node.original);
     let kept = node.truth == bundle(NEW) && !node.lied && !in_rollback && restorable;
     (outcome == ROLLED_BACK && kept).then(|| "kept the bundle that was rolled back".to_owned())
@@ -227,10 +193,7 @@ fn wrong_bundle(node: &SimNode, rollouts: &[State]) -> Option<String> {
             .then(|| format!("was restored to {} but runs {}", back.bundle_id, node.truth));
     }
     if part.state == NodeProgress::Active && node.truth != bundle(NEW) {
-        return Some(format!(
-            "was found healthy on the new bundle but runs {}",
-            node.truth
-        ));
+        return Some(format!("was found healthy on the new bundle but runs {}", node.truth));
     }
     let untouched = part.staged_at.is_none();
     (untouched && node.truth != node.original).then(|| "was never told but changed".to_owned())

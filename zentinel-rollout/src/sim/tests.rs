@@ -15,17 +15,9 @@ fn simulation() {
     let mut ended = BTreeMap::<String, u64>::new();
     for seed in seeds {
         let sized = setting("ZENTINEL_SIM_NODES").unwrap_or(1 + seed % 50);
-        let options = Options {
-            nodes: usize::try_from(sized).unwrap(),
-            ..Options::default()
-        };
+        let options = Options { nodes: usize::try_from(sized).unwrap(), ..Options::default() };
         let outcome = Simulation::run(seed, &options);
-        assert_eq!(
-            outcome.failure(),
-            None,
-            "{}",
-            outcome.failure().unwrap_or_default()
-        );
+        assert_eq!(outcome.failure(), None, "{}", outcome.failure().unwrap_or_default());
         *ended.entry(format!("{:?}", outcome.rollouts)).or_default() += 1;
     }
     println!("{ended:#?}");
@@ -37,22 +29,14 @@ fn the_same_seed_gives_the_same_run() {
     for seed in 1_000..1_005 {
         assert_eq!(Simulation::run(seed, &options), Simulation::run(seed, &options));
     }
-    assert_ne!(
-        Simulation::run(1, &options).digest,
-        Simulation::run(2, &options).digest
-    );
+    assert_ne!(Simulation::run(1, &options).digest, Simulation::run(2, &options).digest);
 }
 
 #[test]
 fn a_perfect_world_completes() {
     for seed in 0..10 {
-        let options = Options {
-            nodes: 20,
-            faulty_percent: 0,
-            operators: false,
-            engine_faults: false,
-            strategy: None,
-        };
+        let options =
+            Options { nodes: 20, faulty_percent: 0, operators: false, engine_faults: false, strategy: None };
         let outcome = Simulation::run(seed, &options);
         assert_eq!(
             (outcome.failure(), outcome.rollouts.as_slice()),
@@ -80,11 +64,7 @@ fn a_planted_fault_is_found() {
             _spec: &zentinel_core::entity::RolloutSpec,
             targets: &[NodeId],
         ) -> zentinel_core::Result<Vec<PlannedStep>> {
-            Ok(targets
-                .split_last()
-                .map(|(_, rest)| PlannedStep::deploy(rest))
-                .into_iter()
-                .collect())
+            Ok(targets.split_last().map(|(_, rest)| PlannedStep::deploy(rest)).into_iter().collect())
         }
     }
     let strategy: Arc<dyn Strategy> = Arc::new(Forgetful);

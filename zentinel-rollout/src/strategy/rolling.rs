@@ -29,22 +29,13 @@ mod tests {
     fn sizes(spec: &RolloutSpec, nodes: usize) -> Vec<usize> {
         let targets: Vec<_> = (0..nodes).map(|_| NodeId::random()).collect();
         let steps = Rolling.plan(spec, &targets).unwrap();
-        assert_eq!(
-            steps
-                .iter()
-                .flat_map(|step| step.nodes.clone())
-                .collect::<Vec<_>>(),
-            targets
-        );
+        assert_eq!(steps.iter().flat_map(|step| step.nodes.clone()).collect::<Vec<_>>(), targets);
         steps.iter().map(|step| step.nodes.len()).collect()
     }
 
     #[test]
     fn cuts_batches_of_a_size() {
-        let spec = RolloutSpec {
-            batch_size: 3,
-            ..RolloutSpec::default()
-        };
+        let spec = RolloutSpec { batch_size: 3, ..RolloutSpec::default() };
         assert_eq!(sizes(&spec, 10), [3, 3, 3, 1]);
         assert_eq!(sizes(&spec, 2), [2]);
     }

@@ -16,19 +16,11 @@ use zentinel_store::MemoryStore;
 pub(crate) async fn gated(nodes: usize) -> (World, Arc<GatedStore>) {
     let memory = MemoryStore::new();
     let store = Arc::new(GatedStore::new(memory.clone()));
-    (
-        World::over(memory, Arc::clone(&store) as Arc<dyn Store>, nodes).await,
-        store,
-    )
+    (World::over(memory, Arc::clone(&store) as Arc<dyn Store>, nodes).await, store)
 }
 
 async fn stored(world: &World, id: NodeId) -> NodeReport {
-    world
-        .memory
-        .fetch::<NodeReport>(&Scope::Instance, id)
-        .await
-        .unwrap()
-        .value
+    world.memory.fetch::<NodeReport>(&Scope::Instance, id).await.unwrap().value
 }
 
 #[tokio::test]
@@ -36,10 +28,7 @@ async fn a_change_is_acknowledged_after_its_commit() {
     let (world, store) = gated(1).await;
     let (id, bundle) = (world.nodes[0].id, world.bundle("1").await);
     store.gate.send_replace(Gate::Held);
-    let beat = Heartbeat {
-        active_bundle_id: Some(bundle),
-        ..healthy()
-    };
+    let beat = Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
     let (fleet, again) = (Arc::clone(&world.fleet), beat.clone());
     let first = tokio::spawn(async move { fleet.heartbeat(id, again).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -57,10 +46,7 @@ async fn a_change_is_acknowledged_after_its_commit() {
     // "Still alive" does not wait.
     store.gate.send_replace(Gate::Held);
     let alive = world.fleet.heartbeat(id, beat);
-    tokio::time::timeout(Duration::from_millis(50), alive)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_millis(50), alive).await.unwrap().unwrap();
     store.gate.send_replace(Gate::Open);
 }
 
@@ -69,18 +55,11 @@ async fn a_store_that_is_away_loses_nothing() {
     let (world, store) = gated(1).await;
     let (id, bundle) = (world.nodes[0].id, world.bundle("1").await);
     store.gate.send_replace(Gate::Away);
-    let beat = Heartbeat {
-        active_bundle_id: Some(bundle),
-        ..healthy()
-    };
+    let beat = Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
     let refused = world.fleet.heartbeat(id, beat.clone()).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unavailable);
     let refused = world.fleet.heartbeat(id, beat.clone()).await.unwrap_err();
-    assert_eq!(
-        refused.kind(),
-        Kind::Unavailable,
-        "a repeated report is still not durable"
-    );
+    assert_eq!(refused.kind(), Kind::Unavailable, "a repeated report is still not durable");
     store.gate.send_replace(Gate::Open);
     let started = Instant::now();
     while stored(&world, id).await.active_bundle_id != Some(bundle) {
@@ -91,15 +70,7 @@ async fn a_store_that_is_away_loses_nothing() {
     world.fleet.flush().await.unwrap();
     assert_eq!(stored(&world, id).await.heartbeats, 3);
     let query = LogQuery::newest(LogKind::Heartbeat, 10).about(id.uuid());
-    assert_eq!(
-        world
-            .memory
-            .read_log(&Scope::Instance, &query)
-            .await
-            .unwrap()
-            .len(),
-        3
-    );
+    assert_eq!(world.memory.read_log(&Scope::Instance, &query).await.unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -111,34 +82,19 @@ async fn a_long_poll_wakes_when_the_target_changes() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!poll.is_finished());
     let started = Instant::now();
-    world
-        .engine
-        .assign(&world.scope(), Actor::System, bundle, &[id], false)
-        .await
-        .unwrap();
+    world.engine.assign(&world.scope(), Actor::System, bundle, &[id], false).await.unwrap();
     let offer = poll.await.unwrap().unwrap();
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!(offer.target.unwrap().bundle_id, bundle);
     assert!(offer.etag > 0);
     // What was seen is no news; what was not seen is.
-    let same = world
-        .fleet
-        .wait_for_offer(id, Some(offer.etag), Duration::from_millis(30))
-        .await
-        .unwrap();
+    let same = world.fleet.wait_for_offer(id, Some(offer.etag), Duration::from_millis(30)).await.unwrap();
     assert_eq!(same.etag, offer.etag);
     let started = Instant::now();
-    world
-        .fleet
-        .wait_for_offer(id, None, Duration::from_secs(30))
-        .await
-        .unwrap();
+    world.fleet.wait_for_offer(id, None, Duration::from_secs(30)).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(1));
     // Once it runs, there is nothing to do.
-    let beat = Heartbeat {
-        active_bundle_id: Some(bundle),
-        ..healthy()
-    };
+    let beat = Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
     world.fleet.heartbeat(id, beat).await.unwrap();
     assert_eq!(world.fleet.offer(id).unwrap().etag, 0);
 }
@@ -152,15 +108,9 @@ async fn silence_makes_a_node_offline_and_a_heartbeat_brings_it_back() {
     assert_eq!(world.fleet.list_stale(Duration::from_secs(120)).len(), 2);
     assert_eq!(world.fleet.sweep().await.unwrap(), 2);
     assert_eq!(world.fleet.sweep().await.unwrap(), 0);
-    assert_eq!(
-        stored(&world, world.nodes[1].id).await.status,
-        NodeStatus::Offline
-    );
+    assert_eq!(stored(&world, world.nodes[1].id).await.status, NodeStatus::Offline);
     let counts = world.fleet.counts(Some(world.project.id));
-    assert_eq!(
-        (counts[&NodeStatus::Online], counts[&NodeStatus::Offline]),
-        (1, 2)
-    );
+    assert_eq!((counts[&NodeStatus::Online], counts[&NodeStatus::Offline]), (1, 2));
     assert_eq!(world.events("node.offline").await, 2);
     world.fleet.heartbeat(world.nodes[1].id, healthy()).await.unwrap();
     assert_eq!(stored(&world, world.nodes[1].id).await.status, NodeStatus::Online);
@@ -171,22 +121,13 @@ async fn silence_makes_a_node_offline_and_a_heartbeat_brings_it_back() {
 async fn unknown_bundles_are_remembered_as_such() {
     let world = World::new(1).await;
     let (id, known, unknown) = (world.nodes[0].id, world.bundle("1").await, BundleId::random());
-    let beat = |active| Heartbeat {
-        active_bundle_id: Some(active),
-        ..healthy()
-    };
+    let beat = |active| Heartbeat { active_bundle_id: Some(active), ..healthy() };
     world.fleet.heartbeat(id, beat(unknown)).await.unwrap();
     let report = stored(&world, id).await;
-    assert_eq!(
-        (report.active_bundle_id, report.reported_unknown_bundle),
-        (None, Some(unknown.uuid()))
-    );
+    assert_eq!((report.active_bundle_id, report.reported_unknown_bundle), (None, Some(unknown.uuid())));
     world.fleet.heartbeat(id, beat(known)).await.unwrap();
     let report = stored(&world, id).await;
-    assert_eq!(
-        (report.active_bundle_id, report.reported_unknown_bundle),
-        (Some(known), None)
-    );
+    assert_eq!((report.active_bundle_id, report.reported_unknown_bundle), (Some(known), None));
     assert_eq!(report.active_since, report.last_seen_at);
 }
 
@@ -196,27 +137,16 @@ async fn a_fleet_follows_the_store() {
     let id = world.nodes[0].id;
     world.fleet.heartbeat(id, healthy()).await.unwrap();
     let stored = world.memory.fetch::<Node>(&Scope::Instance, id).await.unwrap();
-    let (old, new) = (
-        stored.key_hash.clone(),
-        zentinel_core::credential::CredentialHash::of("new"),
-    );
+    let (old, new) = (stored.key_hash.clone(), zentinel_core::credential::CredentialHash::of("new"));
     let mut node = stored.value.clone();
     node.rotate_key(&old, new.clone(), node.registered_at);
-    world
-        .memory
-        .commit(Changes::new().update(&stored, &node).unwrap())
-        .await
-        .unwrap();
+    world.memory.commit(Changes::new().update(&stored, &node).unwrap()).await.unwrap();
     let started = Instant::now();
     while world.fleet.authenticate(&new).is_none() {
         assert!(started.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(
-        world.fleet.authenticate(&old),
-        Some(id),
-        "the old key works a little longer"
-    );
+    assert_eq!(world.fleet.authenticate(&old), Some(id), "the old key works a little longer");
     world.clock.advance(Duration::from_secs(301));
     assert_eq!(world.fleet.authenticate(&old), None);
 
@@ -230,20 +160,12 @@ async fn a_fleet_follows_the_store() {
         assert!(started.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(
-        world.fleet.heartbeat(id, healthy()).await.unwrap_err().kind(),
-        Kind::NotFound
-    );
+    assert_eq!(world.fleet.heartbeat(id, healthy()).await.unwrap_err().kind(), Kind::NotFound);
 }
 
 async fn history(world: &World, id: NodeId) -> usize {
     let query = LogQuery::newest(LogKind::Heartbeat, 100).about(id.uuid());
-    world
-        .memory
-        .read_log(&Scope::Instance, &query)
-        .await
-        .unwrap()
-        .len()
+    world.memory.read_log(&Scope::Instance, &query).await.unwrap().len()
 }
 
 #[tokio::test]
@@ -251,10 +173,7 @@ async fn a_commit_of_unknown_outcome_is_written_again_once() {
     let (world, store) = gated(1).await;
     let (id, bundle) = (world.nodes[0].id, world.bundle("1").await);
     store.gate.send_replace(Gate::Mute);
-    let beat = Heartbeat {
-        active_bundle_id: Some(bundle),
-        ..healthy()
-    };
+    let beat = Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
     let (fleet, sent) = (Arc::clone(&world.fleet), beat.clone());
     let waiting = tokio::spawn(async move { fleet.heartbeat(id, sent).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -271,10 +190,7 @@ async fn a_refused_history_does_not_hold_up_reports() {
     let bundle = world.bundle("1").await;
     store.gate.send_replace(Gate::Picky);
     for node in &world.nodes {
-        let beat = Heartbeat {
-            active_bundle_id: Some(bundle),
-            ..healthy()
-        };
+        let beat = Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
         world.fleet.heartbeat(node.id, beat).await.unwrap();
         assert_eq!(stored(&world, node.id).await.active_bundle_id, Some(bundle));
         assert_eq!(history(&world, node.id).await, 0);
@@ -286,67 +202,30 @@ async fn two_replicas_share_what_nodes_say() {
     let world = World::new(2).await;
     let (here, there) = (world.nodes[0].id, world.nodes[1].id);
     let (bundle, shutdown) = (world.bundle("1").await, CancellationToken::new());
-    let options = FleetOptions {
-        shared: true,
-        ..FleetOptions::default()
-    };
+    let options = FleetOptions { shared: true, ..FleetOptions::default() };
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
-    let other = Fleet::load(Arc::clone(&world.store), clock, options)
-        .await
-        .unwrap();
+    let other = Fleet::load(Arc::clone(&world.store), clock, options).await.unwrap();
     world.clock.advance(Duration::from_secs(100));
-    world
-        .fleet
-        .heartbeat(
-            here,
-            Heartbeat {
-                active_bundle_id: Some(bundle),
-                ..healthy()
-            },
-        )
-        .await
-        .unwrap();
+    world.fleet.heartbeat(here, Heartbeat { active_bundle_id: Some(bundle), ..healthy() }).await.unwrap();
     world.clock.advance(Duration::from_secs(30));
     // It has not followed the store yet, and yet it does not declare a node offline that talks to
     // the other replica.
     assert_eq!(other.sweep().await.unwrap(), 1);
     assert_eq!(stored(&world, here).await.status, NodeStatus::Online);
     assert_eq!(stored(&world, there).await.status, NodeStatus::Offline);
-    assert_eq!(
-        other.snapshot(here).unwrap().report.active_bundle_id,
-        Some(bundle)
-    );
+    assert_eq!(other.snapshot(here).unwrap().report.active_bundle_id, Some(bundle));
 
     let (running, token) = (Arc::clone(&other), shutdown.clone());
     let running = tokio::spawn(async move { running.run(token).await });
     world.clock.advance(Duration::from_secs(1));
-    world
-        .fleet
-        .heartbeat(
-            there,
-            Heartbeat {
-                active_bundle_id: Some(bundle),
-                ..healthy()
-            },
-        )
-        .await
-        .unwrap();
+    world.fleet.heartbeat(there, Heartbeat { active_bundle_id: Some(bundle), ..healthy() }).await.unwrap();
     let started = Instant::now();
     while other.snapshot(there).unwrap().report.active_bundle_id.is_none() {
         assert!(started.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // What is only in memory is written at the end.
-    other
-        .heartbeat(
-            there,
-            Heartbeat {
-                active_bundle_id: Some(bundle),
-                ..healthy()
-            },
-        )
-        .await
-        .unwrap();
+    other.heartbeat(there, Heartbeat { active_bundle_id: Some(bundle), ..healthy() }).await.unwrap();
     shutdown.cancel();
     running.await.unwrap();
     assert_eq!(stored(&world, there).await.heartbeats, 2);

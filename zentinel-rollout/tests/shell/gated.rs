@@ -30,10 +30,7 @@ pub(crate) struct GatedStore {
 
 impl GatedStore {
     pub(crate) fn new(inner: MemoryStore) -> Self {
-        Self {
-            inner,
-            gate: watch::Sender::new(Gate::Open),
-        }
+        Self { inner, gate: watch::Sender::new(Gate::Open) }
     }
 
     async fn pass(&self) -> Result<()> {
@@ -62,10 +59,7 @@ impl Store for GatedStore {
     async fn commit(&self, changes: Changes) -> Result<Receipt> {
         self.pass().await?;
         let gate = *self.gate.borrow();
-        let logs = changes
-            .writes
-            .iter()
-            .any(|write| matches!(write, Write::Append(_)));
+        let logs = changes.writes.iter().any(|write| matches!(write, Write::Append(_)));
         if gate == Gate::Picky && logs {
             return Err(Error::internal("no log entries, please"));
         }

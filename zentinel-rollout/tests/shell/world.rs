@@ -59,27 +59,14 @@ impl World {
         let clock = Arc::new(ManualClock::new(start));
         let organisation = Organisation::new("Example", start).unwrap();
         let project = Project::new(organisation.id, "Edge", start).unwrap();
-        let changes = Changes::new()
-            .insert(&organisation)
-            .unwrap()
-            .insert(&project)
-            .unwrap();
+        let changes = Changes::new().insert(&organisation).unwrap().insert(&project).unwrap();
         memory.commit(changes).await.unwrap();
         let signer = Arc::new(MemorySigner::generate());
         let shutdown = CancellationToken::new();
         let fleet = start_fleet(&store, &clock, &shutdown).await;
         let engine = new_engine(&store, &signer, &clock);
-        let mut world = Self {
-            memory,
-            store,
-            clock,
-            signer,
-            fleet,
-            engine,
-            project,
-            nodes: Vec::new(),
-            shutdown,
-        };
+        let mut world =
+            Self { memory, store, clock, signer, fleet, engine, project, nodes: Vec::new(), shutdown };
         for number in 0..nodes {
             let id = world.register(&format!("edge-{number:03}")).await;
             world.nodes.push(Simulated {
@@ -106,10 +93,7 @@ impl World {
     }
 
     pub(crate) async fn register(&self, name: &str) -> NodeId {
-        let registration = Registration {
-            name: name.to_owned(),
-            ..Registration::default()
-        };
+        let registration = Registration { name: name.to_owned(), ..Registration::default() };
         let scope = (self.project.organisation_id, self.project.id);
         let key = NewCredential::generate().hash;
         let node = Node::register(scope, &registration, true, key, self.clock.now()).unwrap();
@@ -147,20 +131,12 @@ impl World {
             created_at: now,
             updated_at: now,
         };
-        self.memory
-            .commit(Changes::new().insert(&bundle).unwrap())
-            .await
-            .unwrap();
+        self.memory.commit(Changes::new().insert(&bundle).unwrap()).await.unwrap();
         bundle.id
     }
 
     pub(crate) async fn create(&self, bundle: BundleId, spec: RolloutSpec) -> Result<Rollout> {
-        let new = NewRollout {
-            bundle_id: bundle,
-            spec,
-            auto_start: true,
-            supersede: false,
-        };
+        let new = NewRollout { bundle_id: bundle, spec, auto_start: true, supersede: false };
         self.engine.create(&self.scope(), Actor::System, new).await
     }
 
@@ -173,15 +149,9 @@ impl World {
             let mut beat = healthy();
             if let Some(target) = self.fleet.offer(node.id).unwrap().target {
                 assert!(target.sequence >= node.sequence, "an old target was sent again");
-                let found = self
-                    .memory
-                    .find::<BundleStatement>(&Scope::Instance, target.statement_id)
-                    .await;
+                let found = self.memory.find::<BundleStatement>(&Scope::Instance, target.statement_id).await;
                 let statement = found.unwrap().unwrap().envelope.open(&keys).unwrap();
-                assert_eq!(
-                    (statement.bundle_id, statement.sequence),
-                    (target.bundle_id, target.sequence)
-                );
+                assert_eq!((statement.bundle_id, statement.sequence), (target.bundle_id, target.sequence));
                 if node.rejects.contains(&target.bundle_id) {
                     if node.sequence < target.sequence {
                         beat.bundle_error = Some(BundleError {
@@ -207,19 +177,12 @@ impl World {
         loop {
             let now = self.clock.now();
             let lease = Duration::from_secs(60);
-            let jobs = self
-                .memory
-                .claim(Queue::Rollouts, "worker", 10, lease, now)
-                .await
-                .unwrap();
+            let jobs = self.memory.claim(Queue::Rollouts, "worker", 10, lease, now).await.unwrap();
             if jobs.is_empty() {
                 return;
             }
             for job in jobs {
-                let handler = handlers
-                    .iter()
-                    .find(|handler| handler.kind() == job.job.kind)
-                    .unwrap();
+                let handler = handlers.iter().find(|handler| handler.kind() == job.job.kind).unwrap();
                 assert_eq!(handler.run(&job).await.unwrap(), JobOutcome::Done);
                 self.memory.complete(&job, now).await.unwrap();
             }
@@ -248,72 +211,45 @@ impl World {
                 return detail;
             }
         }
-        panic!(
-            "the rollout never ended: {:?}",
-            self.detail(id).await.rollout.waiting
-        );
+        panic!("the rollout never ended: {:?}", self.detail(id).await.rollout.waiting);
     }
 
     /// Brings a bundle to every node.
     pub(crate) async fn deploy(&mut self, version: &str) -> BundleId {
         let bundle = self.bundle(version).await;
-        let spec = RolloutSpec {
-            strategy: "all_at_once".to_owned(),
-            ..spec()
-        };
+        let spec = RolloutSpec { strategy: "all_at_once".to_owned(), ..spec() };
         let rollout = self.create(bundle, spec).await.unwrap();
-        assert_eq!(
-            self.finish(rollout.id).await.rollout.state,
-            RolloutState::Completed
-        );
+        assert_eq!(self.finish(rollout.id).await.rollout.state, RolloutState::Completed);
         bundle
     }
 
     pub(crate) async fn stored_nodes(&self) -> BTreeMap<NodeId, Node> {
-        let nodes = self
-            .memory
-            .list_all::<Node>(&Scope::Instance, Query::all(RecordKind::Node))
-            .await
-            .unwrap();
+        let nodes =
+            self.memory.list_all::<Node>(&Scope::Instance, Query::all(RecordKind::Node)).await.unwrap();
         nodes.into_iter().map(|node| (node.id, node.value)).collect()
     }
 
     pub(crate) async fn actions(&self) -> Vec<String> {
-        let log = self
-            .memory
-            .read_log(&Scope::Instance, &LogQuery::after(LogKind::Audit, 0, 500))
-            .await
-            .unwrap();
-        let entries = log
-            .into_iter()
-            .map(|entry| serde_json::from_value::<AuditEntry>(entry.row.body).unwrap());
+        let log =
+            self.memory.read_log(&Scope::Instance, &LogQuery::after(LogKind::Audit, 0, 500)).await.unwrap();
+        let entries =
+            log.into_iter().map(|entry| serde_json::from_value::<AuditEntry>(entry.row.body).unwrap());
         entries.map(|entry| entry.action).collect()
     }
 
     pub(crate) async fn events(&self, kind: &str) -> usize {
-        let log = self
-            .memory
-            .read_log(&Scope::Instance, &LogQuery::after(LogKind::Event, 0, 500))
-            .await
-            .unwrap();
+        let log =
+            self.memory.read_log(&Scope::Instance, &LogQuery::after(LogKind::Event, 0, 500)).await.unwrap();
         log.iter().filter(|entry| entry.row.body["type"] == kind).count()
     }
 
     pub(crate) async fn statements(&self) -> usize {
         let all = Query::all(RecordKind::BundleStatement);
-        self.memory
-            .list_all::<BundleStatement>(&Scope::Instance, all)
-            .await
-            .unwrap()
-            .len()
+        self.memory.list_all::<BundleStatement>(&Scope::Instance, all).await.unwrap().len()
     }
 
     pub(crate) async fn status(&self, bundle: BundleId) -> BundleStatus {
-        self.memory
-            .fetch::<Bundle>(&Scope::Instance, bundle)
-            .await
-            .unwrap()
-            .status
+        self.memory.fetch::<Bundle>(&Scope::Instance, bundle).await.unwrap().status
     }
 }
 
@@ -322,13 +258,8 @@ async fn start_fleet(
     clock: &Arc<ManualClock>,
     shutdown: &CancellationToken,
 ) -> Arc<Fleet> {
-    let options = FleetOptions {
-        max_wait: Duration::from_millis(600),
-        ..FleetOptions::default()
-    };
-    let fleet = Fleet::load(Arc::clone(store), Arc::clone(clock) as Arc<dyn Clock>, options)
-        .await
-        .unwrap();
+    let options = FleetOptions { max_wait: Duration::from_millis(600), ..FleetOptions::default() };
+    let fleet = Fleet::load(Arc::clone(store), Arc::clone(clock) as Arc<dyn Clock>, options).await.unwrap();
     let (running, token) = (Arc::clone(&fleet), shutdown.clone());
     tokio::spawn(async move { running.run(token).await });
     fleet
@@ -349,20 +280,10 @@ pub(crate) fn new_engine(
 }
 
 pub(crate) fn spec() -> RolloutSpec {
-    RolloutSpec {
-        batch_size: 3,
-        health_gates: HealthGates::heartbeat(),
-        ..RolloutSpec::default()
-    }
+    RolloutSpec { batch_size: 3, health_gates: HealthGates::heartbeat(), ..RolloutSpec::default() }
 }
 
 pub(crate) fn healthy() -> Heartbeat {
-    let health = Health {
-        status: Some("healthy".to_owned()),
-        ..Health::default()
-    };
-    Heartbeat {
-        health,
-        ..Heartbeat::default()
-    }
+    let health = Health { status: Some("healthy".to_owned()), ..Health::default() };
+    Heartbeat { health, ..Heartbeat::default() }
 }
