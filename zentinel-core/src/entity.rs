@@ -4,6 +4,7 @@ mod audit;
 mod bundle;
 mod identity;
 mod node;
+mod report;
 mod rollout;
 mod tenancy;
 
@@ -14,9 +15,9 @@ pub use bundle::{
 };
 pub use identity::{ApiKey, ApiScope, RegistrationToken, SigningKey, TokenUses};
 pub use node::{
-    AUTH_JWT, AUTH_STATIC_KEY, BundleError, Health, Heartbeat, Node, NodeConfig, NodeGroup, NodeReport,
-    NodeStatus, NodeTarget, Registration, RetiredKey,
+    AUTH_JWT, AUTH_STATIC_KEY, Node, NodeGroup, NodeStatus, NodeTarget, Registration, RetiredKey,
 };
+pub use report::{BundleError, Health, Heartbeat, NodeConfig, NodeReport};
 pub use rollout::{
     Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutNode, RolloutSpec,
     RolloutState, RolloutStep, StepState, TargetSelector, Waiting, WaitingNode,
