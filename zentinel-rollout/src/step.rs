@@ -326,6 +326,9 @@ impl Tick<'_> {
         if elapsed <= census.deadline {
             return Progress::Waits;
         }
+        if draft.rollout().rollback_of.is_some() {
+            return self.leave_behind(draft, place, census);
+        }
         let index = draft.step(place).index;
         let offline = census.names(&census.unavailable, self.observation);
         let missing = census.waiting.len();
@@ -347,6 +350,17 @@ impl Tick<'_> {
             rolls_back: false,
         };
         finish::fail(draft, self.observation, failure);
+        Progress::Moved
+    }
+
+    /// A rollback does not give up on nodes that are away, slow or unwell: they keep their target and converge later.
+    /// Only nodes that nobody looked at hold it up, because they may not have been told yet.
+    fn leave_behind(&self, draft: &mut Draft, place: usize, census: &Census) -> Progress {
+        if census.unobserved > 0 {
+            return Progress::Waits;
+        }
+        let passed = self.evaluate(draft, census).passed;
+        finish::complete_step(draft, place, |id| passed.contains(&id));
         Progress::Moved
     }
 }

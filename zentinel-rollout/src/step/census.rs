@@ -2,7 +2,7 @@
 
 use crate::decision::Effect;
 use crate::observation::{NodeFacts, Observation};
-use crate::step::{BUNDLE_REVOKED, elapsed};
+use crate::step::BUNDLE_REVOKED;
 use crate::transition::{Draft, MOVED_ON, NODE_DELETED, ROLLED_BACK};
 use chrono::TimeDelta;
 use zentinel_core::Timestamp;
@@ -80,19 +80,14 @@ impl Census {
             }
         }
         draft.effect(Effect::Unstage { nodes: revoked });
-        census.set_limits(draft, place, now);
+        census.set_limits(draft);
         census
     }
 
-    fn set_limits(&mut self, draft: &Draft, place: usize, now: Timestamp) {
+    fn set_limits(&mut self, draft: &Draft) {
         let rollout = draft.rollout();
         self.deadline = TimeDelta::seconds(i64::from(rollout.spec.progress_deadline_seconds));
         self.tolerated = usize::try_from(rollout.spec.max_unavailable).unwrap_or(usize::MAX);
-        let overdue = elapsed(draft.step(place), now) > self.deadline;
-        if rollout.rollback_of.is_some() && overdue {
-            // A rollback does not give up on nodes that are away: they converge when they come back.
-            self.tolerated = self.tolerated.max(self.unavailable.len());
-        }
     }
 
     /// How many nodes must run the bundle.

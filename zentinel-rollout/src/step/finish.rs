@@ -55,7 +55,9 @@ pub(super) fn complete_step(draft: &mut Draft, place: usize, verified: impl Fn(N
     }
     draft.move_step(place, StepState::Completed, None);
     draft.effect(Effect::Expect { nodes: done });
-    draft.effect(Effect::Unstage { nodes: given_up });
+    if draft.rollout().rollback_of.is_none() {
+        draft.effect(Effect::Unstage { nodes: given_up });
+    }
 }
 
 fn exists(draft: &Draft, id: NodeId) -> bool {
@@ -210,11 +212,32 @@ fn end(draft: &mut Draft, to: RolloutState, error: Option<RolloutError>, reason:
         let ended = super::error("cancelled", message, json!({}));
         draft.move_step(place, StepState::Failed, Some(ended));
     }
-    let withdrawn = withdraw(draft, reason);
+    // A rollback that fails keeps telling its nodes: what they would stay on is worse. An operator may cancel it.
+    let withdrawn = if draft.rollout().rollback_of.is_some() && to == RolloutState::Failed {
+        leave_lagging(draft);
+        Vec::new()
+    } else {
+        withdraw(draft, reason)
+    };
     draft.move_rollout(to, error);
     draft.effect(Effect::Unstage { nodes: withdrawn });
     release(draft);
     draft.find_stragglers();
+}
+
+/// Nodes that were told and are not done converge later.
+fn leave_lagging(draft: &mut Draft) {
+    let moving = |node: &&RolloutNode| {
+        matches!(node.state, NodeProgress::Staging | NodeProgress::Staged | NodeProgress::Activating)
+    };
+    let moving: Vec<(NodeId, NodeProgress)> =
+        draft.state().nodes().values().filter(moving).map(|node| (node.node_id, node.state)).collect();
+    for (id, progress) in moving {
+        if progress != NodeProgress::Activating {
+            draft.move_node(id, NodeProgress::Pending, None);
+        }
+        draft.edit_node(id, |node| node.lagging = true);
+    }
 }
 
 /// Gives up every node that was told and is not done; returns those that must not go on.

@@ -37,7 +37,9 @@ pub(super) fn look(draft: &mut Draft, gates: &Gates, observation: &Observation, 
         }
     }
     draft.effect(Effect::Expect { nodes: outcome.converged });
-    draft.effect(Effect::Unstage { nodes: outcome.rejected });
+    if draft.rollout().rollback_of.is_none() {
+        draft.effect(Effect::Unstage { nodes: outcome.rejected });
+    }
     draft.effect(Effect::Restore { nodes: outcome.restore });
 }
 

@@ -16,9 +16,9 @@ use zentinel_core::entity::{StepState, Waiting};
 use zentinel_core::id::NodeId;
 
 /// What the gates say of a step.
-struct Evaluation {
+pub(super) struct Evaluation {
     /// The nodes that were asked about and passed.
-    passed: BTreeSet<NodeId>,
+    pub(super) passed: BTreeSet<NodeId>,
     /// The others, with the gate in the way.
     objections: Vec<(NodeId, Objection)>,
     /// How many of those fail, as opposed to unknown.
@@ -54,7 +54,7 @@ impl Tick<'_> {
     }
 
     /// Judges the nodes that run the bundle. Where nodes may be missing, those that are away are left out.
-    fn evaluate(&self, draft: &Draft, census: &Census) -> Evaluation {
+    pub(super) fn evaluate(&self, draft: &Draft, census: &Census) -> Evaluation {
         let mut evaluation = Evaluation { passed: BTreeSet::new(), objections: Vec::new(), failing: 0 };
         for &id in &census.activated {
             let (Some(node), Some(facts)) = (draft.node(id), self.observation.nodes.get(&id)) else {

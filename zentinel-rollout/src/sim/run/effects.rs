@@ -149,6 +149,9 @@ impl Run {
         if !matches!(state.rollout().state, RolloutState::Failed | RolloutState::Cancelled) {
             return;
         }
+        if state.rollout().rollback_of.is_some() && state.rollout().state == RolloutState::Failed {
+            return; // What a rollback leads to stays wanted.
+        }
         let told = self.fleet.nodes.iter().find(|node| {
             let part = state.nodes().get(&node.id);
             let waits = part.is_some_and(|part| part.activated_at.is_none());

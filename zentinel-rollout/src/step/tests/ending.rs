@@ -193,7 +193,78 @@ fn a_rollback_rollout_restores_and_never_rolls_back_again() {
     assert!(back.command(Command::Rollback).is_err());
     back.pass(601);
     let decision = back.tick();
-    assert!(rollback_in(&decision).is_none());
+    // The slow node keeps its target; the other one has not sent a second healthy heartbeat yet.
+    assert_eq!(decision.effects, [release(&[1, 2])]);
+    assert_eq!(state_of(&back), RolloutState::Completed);
+    back.settle();
+    assert_eq!(back.tick().effects, [expect(&[1])]);
+    back.activate(2, OLD);
+    back.settle();
+    assert_eq!(back.tick().effects, [expect(&[2])]);
+    assert_eq!(back.tick().next_wake, None);
+}
+
+/// A rollback of two nodes under way.
+fn rolling_back() -> World {
+    let mut world = half_way(auto());
+    world.rejects(3);
+    world.tick();
+    let mut back = world.rollback();
+    assert_eq!(back.tick().effects, [stage(&[1, 2])]);
+    back
+}
+
+#[test]
+fn a_rollback_of_nodes_that_are_all_away_completes_and_waits_for_them() {
+    let mut back = rolling_back();
+    back.goes_offline(1);
+    back.goes_offline(2);
+    back.pass(601);
+    assert_eq!(back.tick().effects, [release(&[1, 2])]);
+    assert_eq!(state_of(&back), RolloutState::Completed);
+    assert!(back.state.nodes().values().all(|node| node.lagging));
+}
+
+#[test]
+fn a_gate_that_fails_withdraws_nothing_in_a_rollback() {
+    let mut back = rolling_back();
+    for number in [1, 2] {
+        back.activate(number, OLD);
+        back.facts(number).health.status = Some("degraded".to_owned());
+    }
+    back.tick();
+    for _ in 0..12 {
+        back.pass(60);
+        assert!(back.tick().effects.iter().all(|effect| !matches!(effect, Effect::Unstage { .. })));
+    }
+    assert_eq!(state_of(&back), RolloutState::Completed);
+    assert!(back.state.nodes().values().all(|node| node.lagging));
+}
+
+#[test]
+fn a_node_that_rejects_the_rollback_does_not_take_it_from_the_others() {
+    let mut back = rolling_back();
+    let now = back.now;
+    let mut rejects = |back: &mut World, number| {
+        back.rejects(number);
+        back.facts(number).bundle_error_at = Some(now);
+        back.facts(number).bundle_error.as_mut().unwrap().bundle_id = bundle(OLD);
+    };
+    rejects(&mut back, 1);
+    back.pass(601);
+    assert_eq!(back.tick().effects, [release(&[1, 2])]);
+    let nodes = back.state.nodes();
+    assert_eq!((nodes[&node(1)].state, nodes[&node(2)].lagging), (NodeProgress::Failed, true));
+    assert_eq!(state_of(&back), RolloutState::Completed);
+    // The other one rejects it later: nothing is withdrawn either.
+    rejects(&mut back, 2);
+    assert_eq!(back.tick().effects, []);
+
+    // When every node rejects it, it has failed, and still withdraws nothing.
+    let mut back = rolling_back();
+    rejects(&mut back, 1);
+    rejects(&mut back, 2);
+    assert_eq!(back.tick().effects, [release(&[1, 2])]);
     assert_eq!(state_of(&back), RolloutState::Failed);
 }
 
