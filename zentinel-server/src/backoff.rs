@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Exponential backoff with full jitter: a pause is drawn from the upper half of
+/// Exponential backoff with equal jitter: a pause is drawn from the upper half of
 /// `first * 2^failures`, capped, so that many clients that failed together do not return together.
 #[derive(Debug)]
 pub struct Backoff {

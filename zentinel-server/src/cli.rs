@@ -16,9 +16,9 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use zentinel_core::{Error, Result};
 
-/// The Zentinel control plane.
+/// The Zentinel control plane: compiles configuration, rolls it out, serves operators and nodes.
 #[derive(Debug, Parser)]
-#[command(name = "zentinel-server", version, about, propagate_version = true)]
+#[command(name = "zentinel-server", version, propagate_version = true)]
 struct Arguments {
     /// Settings file (TOML).
     #[arg(long, global = true, env = "ZENTINEL_CONFIG", value_name = "FILE")]

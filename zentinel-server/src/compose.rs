@@ -63,6 +63,7 @@ impl App {
         settings.check()?;
         let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
             Error::unavailable(format!("cannot listen on {}: {error}", settings.listen))
+                .with_source(error)
                 .with_hint("choose another address with --listen; port 0 takes a free one")
         })?;
         let address =

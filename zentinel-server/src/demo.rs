@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use zentinel_core::port::SystemClock;
-use zentinel_core::{Error, Kind, Result};
+use zentinel_core::{Error, Result};
 
 /// What a newcomer may choose.
 #[derive(Clone, Debug)]
@@ -58,8 +58,10 @@ pub async fn run(settings: Settings, options: DemoOptions, output: &Output) -> R
     told
 }
 
-async fn start(mut settings: Settings, options: &DemoOptions, data: PathBuf) -> Result<App> {
-    settings.data_dir = data;
+async fn start(given: Settings, options: &DemoOptions, data: PathBuf) -> Result<App> {
+    // Embedded whatever the environment says: a demo must never write into somebody's database.
+    let mut settings =
+        Settings { listen: given.listen, log: given.log, data_dir: data, ..Settings::default() };
     settings.nodes.poll_interval_seconds = 5;
     settings.http.shutdown_seconds = 5;
     for name in ["default", "node", "registration"] {
@@ -69,12 +71,17 @@ async fn start(mut settings: Settings, options: &DemoOptions, data: PathBuf) -> 
         settings.http.rate_limits.insert(scope.as_str().to_owned(), NO_LIMIT);
     }
     match App::start(&settings).await {
-        Err(error) if error.kind() == Kind::Unavailable && options.listen.is_none() => {
+        Err(error) if is_taken(&error) && options.listen.is_none() => {
             settings.listen.set_port(0);
             App::start(&settings).await
         }
         started => started,
     }
+}
+
+fn is_taken(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
 }
 
 async fn tell(app: &App, options: &DemoOptions, data: &std::path::Path, output: &Output) -> Result<ExitCode> {
@@ -107,23 +114,23 @@ async fn tell(app: &App, options: &DemoOptions, data: &std::path::Path, output: 
     let story = story::tell(app, project, &made.api_key, &fleet, output);
     let interrupted = stop_signal();
     tokio::pin!(interrupted);
-    let as_told = tokio::select! {
-        as_told = story => as_told?,
+    let ending = tokio::select! {
+        ending = story => ending?,
         stopped = &mut interrupted => {
             stopped?;
             return Ok(ExitCode::from(130));
         }
     };
-    output.event("over", json!({ "ok": as_told }), || farewell(&url, &made, as_told, options.exit));
+    output.event("over", json!({ "ok": ending.as_told }), || farewell(&url, &made, ending, options.exit));
     if !options.exit {
         interrupted.await?;
     }
     fleet.stop().await;
-    Ok(if as_told { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if ending.as_told { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn farewell(url: &str, made: &Bootstrapped, as_told: bool, exit: bool) -> String {
-    let verdict = if as_told { "The story went as told." } else { "The story did not go as told." };
+fn farewell(url: &str, made: &Bootstrapped, ending: story::Ending, exit: bool) -> String {
+    let verdict = if ending.as_told { "The story went as told." } else { "The story did not go as told." };
     if exit {
         return verdict.to_owned();
     }
@@ -132,14 +139,14 @@ fn farewell(url: &str, made: &Bootstrapped, as_told: bool, exit: bool) -> String
     format!(
         "{verdict} The server stays up until Ctrl-C. To go on:\n\n  \
          export KEY={key}\n  \
-         curl -H \"Authorization: Bearer $KEY\" {base}/nodes?limit=3\n  \
+         curl -H \"Authorization: Bearer $KEY\" '{base}/nodes?limit=3'\n  \
          curl -H \"Authorization: Bearer $KEY\" {base}/rollouts\n  \
          curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n    \
-         -d \"$(jq -n --rawfile kdl examples/configs/edge.kdl '{{version: \"2.0.0\", config_source: $kdl}}')\" \\\n    \
-         {base}/bundles\n  \
+         -d '{{\"bundle_id\": \"{bundle}\", \"batch_size\": 5}}' {base}/rollouts\n  \
          curl {url}/api/openapi.json\n  curl {url}/metrics\n\n\
          admin account: {email} {password}",
         key = made.api_key.expose(),
+        bundle = ending.bundle,
         email = made.email,
         password = made.password.as_ref().map_or("(as before)", zentinel_core::Secret::expose),
     )

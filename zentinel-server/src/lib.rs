@@ -1,7 +1,6 @@
 //! The reference server: it parses settings, picks back ends and composes the libraries.
 //!
-//! * [`settings`]: every setting, from file, environment and flags; table in
-#![doc = include_str!("../docs/settings.md")]
+//! * [`settings`]: every setting, from file, environment and flags.
 //! * [`compose`]: settings in, running server out.
 //! * [`agent`]: the pull loop that makes a proxy a node.
 //! * [`demo`]: the whole story in one process, over real HTTP.

@@ -1,10 +1,13 @@
 //! Every setting of the server: one struct per component, defaults and units beside the field.
 //!
 //! Later sources win: defaults, the TOML file, environment variables, flags. The table in
-//! `docs/settings.md` is tested against [`Settings::table`].
+//! `docs/settings.md`, which follows, is tested against [`Settings::table`].
+//!
+#![doc = include_str!("../docs/settings.md")]
 
 mod load;
 mod table;
+mod text;
 
 pub use load::{Overrides, load};
 pub use table::Entry;
@@ -14,6 +17,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use url::Url;
+use zentinel_core::entity::ApiScope;
 use zentinel_core::error::Checks;
 use zentinel_core::{Result, Secret};
 use zentinel_http::Network;
@@ -99,13 +103,26 @@ impl RedactedUrl {
 impl std::fmt::Display for RedactedUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match Url::parse(&self.0) {
-            Ok(mut url) if url.password().is_some() => match url.set_password(Some("redacted")) {
-                Ok(()) => f.write_str(url.as_str()),
-                Err(()) => f.write_str("redacted"),
-            },
-            _ => f.write_str(&self.0),
+            Ok(url) => f.write_str(redacted(url).as_ref().map_or("redacted", Url::as_str)),
+            Err(_) => f.write_str(&self.0),
         }
     }
+}
+
+/// The URL with every password in it replaced; `None` when that is not possible.
+fn redacted(mut url: Url) -> Option<Url> {
+    if url.password().is_some() {
+        url.set_password(Some("redacted")).ok()?;
+    }
+    if url.query_pairs().any(|(name, _)| name.contains("password")) {
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let shown = |(name, value): (String, String)| {
+            let value = if name.contains("password") { "redacted".to_owned() } else { value };
+            (name, value)
+        };
+        url.query_pairs_mut().clear().extend_pairs(pairs.into_iter().map(shown));
+    }
+    Some(url)
 }
 
 impl std::fmt::Debug for RedactedUrl {
@@ -236,11 +253,13 @@ pub struct Http {
     /// How long a shutdown waits for requests in flight, in seconds.
     pub shutdown_seconds: u32,
     /// Addresses or ranges of proxies whose `X-Forwarded-For` is believed, for example `10.0.0.0/8`.
+    #[serde(deserialize_with = "text::list")]
     pub trusted_proxies: Vec<String>,
     /// Bearer token that `/metrics` demands, when set.
     pub metrics_token: HiddenText,
     /// Requests per minute over the defaults: by scope, for example `{"bundles:write" = 200}`, or for
     /// `default` (every other scope), `node` (each node), `registration` (each address).
+    #[serde(deserialize_with = "text::limits")]
     pub rate_limits: BTreeMap<String, u32>,
 }
 
@@ -370,6 +389,21 @@ impl Settings {
         checks.that("public_url", http, "must be an http or https URL");
         let networks = self.http.trusted_proxies.iter().all(|text| text.parse::<Network>().is_ok());
         checks.that("http.trusted_proxies", networks, "must be addresses or ranges such as 10.0.0.0/8");
+        for name in self.http.rate_limits.keys() {
+            let known = matches!(name.as_str(), "default" | "node" | "registration")
+                || name.parse::<ApiScope>().is_ok();
+            checks.that(
+                &format!("http.rate_limits.{name}"),
+                known,
+                "names neither a scope nor default, node, registration",
+            );
+        }
+        let filter = tracing_subscriber::EnvFilter::try_new(&self.log.filter);
+        checks.that(
+            "log.filter",
+            filter.is_ok(),
+            "is not a tracing filter such as info,zentinel_rollout=debug",
+        );
         // AWS refuses longer ones.
         let presign = self.blobs.presign_seconds;
         checks.that("blobs.presign_seconds", (1..=604_800).contains(&presign), "must be from 1 to 604800");

@@ -32,7 +32,7 @@ impl Strategy for Doubling {
     }
 
     fn plan(&self, spec: &RolloutSpec, mut targets: &[NodeId]) -> Result<Vec<PlannedStep>> {
-        let mut size = spec.batch_size as usize;
+        let mut size = spec.batch_size.max(1) as usize;
         let mut steps = Vec::new();
         while !targets.is_empty() {
             let (step, rest) = targets.split_at(size.min(targets.len()));
@@ -45,10 +45,14 @@ impl Strategy for Doubling {
 
     fn after_gates(&self, view: &View<'_>) -> Proposal {
         let soak = chrono::TimeDelta::seconds(soak_seconds(&view.rollout().spec));
-        if view.step().state == StepState::Validating && view.elapsed() >= soak {
+        let left = match view.step().state {
+            StepState::Validating => soak - view.elapsed(),
+            _ => soak, // the gates have just passed for the first time
+        };
+        if left <= chrono::TimeDelta::zero() {
             return Proposal::Complete;
         }
-        Proposal::Hold { until: view.now() + soak, why: "soaking".to_owned() }
+        Proposal::Hold { until: view.now() + left, why: format!("soaking for {} s", left.num_seconds()) }
     }
 }
 

@@ -15,33 +15,42 @@ use zentinel_http::client::{BundleView, NewBundle, NewRollout, OperatorClient, R
 const GOOD: &str = include_str!("../../../examples/configs/edge.kdl");
 const REJECTED: &str = include_str!("../../../examples/configs/edge-with-assets.kdl");
 
-/// Tells the story; answers whether it went as it should.
+/// How the story ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    /// Whether it went as it should.
+    pub(super) as_told: bool,
+    /// The bundle that the fleet runs.
+    pub(super) bundle: BundleId,
+}
+
+/// Tells the story.
 pub(super) async fn tell(
     app: &App,
     project: &Project,
     api_key: &Secret,
     fleet: &DemoFleet,
     output: &Output,
-) -> Result<bool> {
+) -> Result<Ending> {
     let client = OperatorClient::new(app.public_url.clone(), api_key.clone())?;
     let teller = Teller { client, project: project.slug.to_string(), fleet, output };
     let number = teller.client.bundles(&teller.project, None).await?.total;
     let good = teller.compile(&format!("1.{number}.0"), GOOD).await?;
     let first = teller.roll_out(&good, "rolling out").await?;
     if first.rollout.state != RolloutState::Completed || !teller.all_run(good.id) {
-        return Ok(false);
+        return Ok(Ending { as_told: false, bundle: good.id });
     }
     let rejected = teller.compile(&format!("1.{number}.1"), REJECTED).await?;
     let second = teller.roll_out(&rejected, "rolling out").await?;
     let Some(rollback) = second.rollout.rolled_back_by else {
-        return Ok(false);
+        return Ok(Ending { as_told: false, bundle: good.id });
     };
     let back = teller.watch(rollback, "rolling back").await?;
     let restored = back.rollout.state == RolloutState::Completed && teller.all_run(good.id);
     output.event("rolled_back", json!({ "ok": restored, "bundle_id": good.id }), || {
         format!("rolled back     every node runs {} again: {restored}", good.version)
     });
-    Ok(second.rollout.state == RolloutState::Failed && restored)
+    Ok(Ending { as_told: second.rollout.state == RolloutState::Failed && restored, bundle: good.id })
 }
 
 struct Teller<'a> {

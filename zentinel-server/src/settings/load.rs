@@ -127,6 +127,31 @@ mod tests {
     }
 
     #[test]
+    fn lists_and_maps_come_from_the_environment_and_flags() {
+        let mut overrides = Overrides::default();
+        overrides.set_pair("http.rate_limits=bundles:write=200, node=1000").unwrap();
+        let proxies = [("ZENTINEL__HTTP__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1")];
+        let settings = super::load(None, env(&proxies), &overrides).unwrap();
+        assert_eq!(settings.http.trusted_proxies, ["10.0.0.0/8", "192.0.2.1"]);
+        assert_eq!(settings.http.rate_limits["bundles:write"], 200);
+        let single = [("ZENTINEL__HTTP__RATE_LIMITS__NODE", "7")];
+        assert_eq!(
+            super::load(None, env(&single), &Overrides::default()).unwrap().http.rate_limits["node"],
+            7
+        );
+        for wrong in [
+            "http.rate_limits=bundels=1",
+            "http.rate_limits=node",
+            "http.trusted_proxies=proxy",
+            "log.filter=!!!",
+        ] {
+            let mut overrides = Overrides::default();
+            overrides.set_pair(wrong).unwrap();
+            assert!(super::load(None, env(&[]), &overrides).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let settings = super::load(
             None,
@@ -137,5 +162,8 @@ mod tests {
         let shown = format!("{settings:?}{}", serde_json::to_string(&settings).unwrap());
         assert!(!shown.contains("hunter"), "{shown}");
         assert_eq!(settings.database.url.expose(), "postgres://u:hunter2@db/x");
+        let query = [("DATABASE_URL", "postgres://u@db/x?sslmode=require&password=hunter2")];
+        let shown = super::load(None, env(&query), &Overrides::default()).unwrap().database.url.to_string();
+        assert_eq!(shown, "postgres://u@db/x?sslmode=require&password=redacted");
     }
 }
