@@ -17,7 +17,7 @@ use zentinel_core::credential::CredentialHash;
 use zentinel_core::entity::Node;
 use zentinel_core::id::{NodeId, TypedId};
 use zentinel_core::port::StoreExt;
-use zentinel_core::{Error, Kind, Sha256Digest};
+use zentinel_core::{Error, Kind, Result, Sha256Digest, Timestamp};
 use zentinel_rollout::fleet::NodeSnapshot;
 
 const MISSING: &str =
@@ -30,6 +30,24 @@ pub(super) enum Proof {
     Key(CredentialHash),
     /// A token.
     Token(Arc<Claims>),
+}
+
+impl Proof {
+    /// Demands that a node accepts what was shown.
+    ///
+    /// # Errors
+    /// 401 with the contract's texts.
+    pub(super) fn check(&self, node: &Node, now: Timestamp) -> Result<()> {
+        match self {
+            Self::Key(hash) if node.key_hash == *hash || node.accepts_retired_key(hash, now) => Ok(()),
+            Self::Key(_) => Err(unknown_key()),
+            Self::Token(claims) => token::check_node(claims, node),
+        }
+    }
+}
+
+fn unknown_key() -> Error {
+    Error::unauthenticated("Invalid node key")
 }
 
 /// An authenticated node.
@@ -115,20 +133,19 @@ async fn snapshot(api: &Api, id: NodeId) -> ApiResult<Option<NodeSnapshot>> {
 
 async fn by_key(parts: &Parts, api: &Api) -> ApiResult<(NodeSnapshot, Proof)> {
     let key = parts.headers.get(NODE_KEY_HEADER).ok_or_else(|| Error::unauthenticated(MISSING))?;
-    let unknown = || Error::unauthenticated("Invalid node key");
-    let hash = CredentialHash::of(key.to_str().map_err(|_| unknown())?);
+    let hash = CredentialHash::of(key.to_str().map_err(|_| unknown_key())?);
     let id = match api.fleet.authenticate(&hash) {
         Some(id) => id,
         None => {
             count_guess(parts, api)?;
             // Another replica may have issued it a moment ago.
             let node = api.store.find_by_key::<Node>(hash.as_str()).await?;
-            let id = node.ok_or_else(unknown)?.id;
+            let id = node.ok_or_else(unknown_key)?.id;
             api.fleet.refresh(&[id]).await?;
-            api.fleet.authenticate(&hash).ok_or_else(unknown)?
+            api.fleet.authenticate(&hash).ok_or_else(unknown_key)?
         }
     };
-    let snapshot = api.fleet.snapshot(id).ok_or_else(unknown)?;
+    let snapshot = api.fleet.snapshot(id).ok_or_else(unknown_key)?;
     Ok((snapshot, Proof::Key(hash)))
 }
 

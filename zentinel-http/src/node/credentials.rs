@@ -36,14 +36,18 @@ pub(super) async fn token(State(api): State<Api>, caller: Caller) -> ApiResult<J
             return Err(Error::unauthenticated(text).into());
         }
     };
-    let issued = token::issue(&*api.signer, &caller.node, chain, now, api.options.token_ttl).await?;
-    change(&api, &caller.node, |node, changes| {
-        node.auth_method = AUTH_JWT.to_owned();
-        node.token_issued_at = Some(issued.issued_at);
-        node.token_expires_at = Some(issued.expires_at);
-        changes
-    })
-    .await?;
+    let mut race = 0;
+    let issued = loop {
+        let read = proven(&api, &caller).await?;
+        let issued = token::issue(&*api.signer, &read, chain, api.now(), api.options.token_ttl).await?;
+        let mut changed = read.value.clone();
+        changed.auth_method = AUTH_JWT.to_owned();
+        changed.token_issued_at = Some(issued.issued_at);
+        changed.token_expires_at = Some(issued.expires_at);
+        if commit(&api, Changes::new().update(&read, &changed)?, &mut race).await? {
+            break issued;
+        }
+    };
     Ok(Json(TokenAnswer {
         expires_in: issued.claims.exp - issued.claims.iat,
         token: issued.token,
@@ -66,20 +70,17 @@ pub(super) async fn rotate(State(api): State<Api>, caller: Caller) -> ApiResult<
     let Proof::Key(presented) = &caller.proof else {
         return Err(Error::forbidden("Key rotation needs the node's static key").into());
     };
-    let now = api.now();
-    let new = NewCredential::generate();
-    let entry = AuditEntry::new(
-        &caller.node.scope(),
-        Actor::Node(caller.node.id),
-        "node.key_rotated",
-        caller.node.id,
-        now,
-    );
-    let node = change(&api, &caller.node, |node, changes| {
-        node.rotate_key(presented, new.hash.clone(), now);
-        changes.audit(entry.clone())
-    })
-    .await?;
+    let (now, new) = (api.now(), NewCredential::generate());
+    let mut race = 0;
+    let node = loop {
+        let read = proven(&api, &caller).await?;
+        let mut changed = read.value.clone();
+        changed.rotate_key(presented, new.hash.clone(), now);
+        let entry = AuditEntry::new(&read.scope(), Actor::Node(read.id), "node.key_rotated", read.id, now);
+        if commit(&api, Changes::new().update(&read, &changed)?.audit(entry), &mut race).await? {
+            break changed;
+        }
+    };
     api.fleet.refresh(&[node.id]).await?;
     let retired = node.retired_key.map_or(now, |retired| retired.valid_until);
     Ok(Json(RotatedKey { node_key: new.raw, old_key_valid_until: retired }))
@@ -113,25 +114,30 @@ pub(super) async fn public_keys(signer: &dyn Signer, organisation: OrganisationI
     signer.public_keys(&scope).await
 }
 
-/// Changes a node's record, whoever else writes it meanwhile.
+/// The caller's record as it is now, which still accepts what the caller showed. Memory may not
+/// have heard of a revocation yet, and whoever holds a revoked key must not get a new one for it.
 ///
 /// # Errors
-/// `Unauthenticated` when the node is gone; those of the store.
-async fn change(
-    api: &Api,
-    node: &Node,
-    mut apply: impl FnMut(&mut Node, Changes) -> Changes,
-) -> Result<Node> {
-    let mut race = 0;
-    loop {
-        let read: Option<Stored<Node>> = api.store.find(&node.scope(), node.id).await?;
-        let read = read.ok_or_else(|| Error::unauthenticated("Node not found"))?;
-        let mut changed = read.value.clone();
-        let changes = apply(&mut changed, Changes::new()).update(&read, &changed)?;
-        match api.store.commit(changes).await {
-            Ok(_) => return Ok(changed),
-            Err(error) if error.kind() == Kind::Stale && race < RACES => race += 1,
-            Err(error) => return Err(error),
+/// `Unauthenticated` when the node is gone or refuses the proof; those of the store.
+async fn proven(api: &Api, caller: &Caller) -> Result<Stored<Node>> {
+    let node: Option<Stored<Node>> = api.store.find(&caller.node.scope(), caller.node.id).await?;
+    let node = node.ok_or_else(|| Error::unauthenticated("Node not found"))?;
+    caller.proof.check(&node, api.now())?;
+    Ok(node)
+}
+
+/// Commits a change of a record that was just read; false when somebody else was faster and it is
+/// to be read again.
+///
+/// # Errors
+/// Those of the store; `Stale` after too many lost races.
+async fn commit(api: &Api, changes: Changes, race: &mut usize) -> Result<bool> {
+    match api.store.commit(changes).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Kind::Stale && *race < RACES => {
+            *race += 1;
+            Ok(false)
         }
+        Err(error) => Err(error),
     }
 }

@@ -1,10 +1,11 @@
 //! Tokens, key rotation and public keys.
 
-use crate::world::World;
+use crate::world::{Member, World};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use zentinel_core::Scope;
+use zentinel_core::credential::CredentialHash;
 use zentinel_core::entity::Node;
 
 fn decoded(part: &str) -> Value {
@@ -121,4 +122,42 @@ async fn a_revocation_ends_the_replaced_key_too() {
     world.bearer("POST", &path, &key).await.expect(200);
     world.eventually(|| world.known(member.id).tokens_valid_after.is_some()).await;
     world.node("POST", &member, "/heartbeat", None).await.expect_error(401, "Invalid node key");
+}
+
+/// A replica that has not heard of a revocation yet still knows the caller by the revoked key.
+#[tokio::test]
+async fn a_revoked_credential_gets_no_new_one_where_the_revocation_is_not_known_yet() {
+    let world = World::new().await;
+    let revoke = async |member: &Member| {
+        let now = world.now();
+        let revoked = |node: &mut Node| {
+            node.key_hash = CredentialHash::of(&member.id.to_string());
+            node.tokens_valid_after = Some(now);
+        };
+        world.change::<Node>(member.id, revoked).await;
+        assert_eq!(world.known(member.id).tokens_valid_after, None, "the fleet must not know yet");
+    };
+    for name in ["rotates", "exchanges", "renews"] {
+        let member = world.member(&world.home, name).await;
+        let token = world.jwt(&member).await;
+        world.eventually(|| world.known(member.id).token_issued_at.is_some()).await;
+        world.advance(1);
+        revoke(&member).await;
+        let before = world.read::<Node>(member.id).await;
+        match name {
+            "rotates" => {
+                let reply = world.node("POST", &member, "/key/rotate", None).await;
+                reply.expect_error(401, "Invalid node key");
+            }
+            "exchanges" => {
+                let reply = world.node("POST", &member, "/token", None).await;
+                reply.expect_error(401, "Invalid node key");
+            }
+            _ => {
+                let reply = world.bearer("POST", &member.path("/token"), &token).await;
+                reply.expect_error(401, "Authentication failed");
+            }
+        }
+        assert_eq!(world.read::<Node>(member.id).await, before);
+    }
 }

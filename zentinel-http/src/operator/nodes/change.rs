@@ -155,6 +155,7 @@ pub(super) async fn revoke_key(
     edit(&api, &at, id.0, "node.key_revoked", |node, now| {
         // The digest of a key that nobody has.
         node.key_hash = NewCredential::generate().hash;
+        node.retired_key = None;
         node.tokens_valid_after = Some(now);
         node.token_expires_at = None;
         Ok(json!({"tokens_valid_after": now}))
