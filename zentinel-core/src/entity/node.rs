@@ -76,6 +76,9 @@ pub struct NodeTarget {
     pub rollout_id: Option<RolloutId>,
     /// `rollback` when a rollback is in force.
     pub reason: Option<String>,
+    /// Assigned by hand in spite of the node's pin. Nothing else beats a pin.
+    #[serde(default)]
+    pub forced: bool,
 }
 
 /// How long a replaced static key still works, in seconds.

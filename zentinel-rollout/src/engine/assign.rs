@@ -4,7 +4,7 @@ use super::statements::Issuer;
 use super::{Assignment, Engine};
 use serde_json::json;
 use std::collections::BTreeSet;
-use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Node, Project};
+use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Node, NodeTarget, Project};
 use zentinel_core::id::{BundleId, NodeId, StatementId};
 use zentinel_core::port::StoreExt as _;
 use zentinel_core::{Actor, Changes, Error, Result, Scope, Stored};
@@ -63,7 +63,7 @@ impl Engine {
         if assignment.assigned.is_empty() {
             return Ok(assignment);
         }
-        let changes = self.assigning(&bundle, found.into_values()).await?;
+        let changes = self.assigning(&bundle, found.into_values(), force).await?;
         let entry = AuditEntry::new(&scope, actor, "bundle.assigned", bundle.id, self.clock.now())
             .with_metadata(json!({
                 "version": bundle.version,
@@ -79,6 +79,7 @@ impl Engine {
         &self,
         bundle: &Stored<Bundle>,
         nodes: impl ExactSizeIterator<Item = Stored<Node>>,
+        force: bool,
     ) -> Result<Changes> {
         let scope = bundle.scope();
         let nodes: Vec<Stored<Node>> = nodes.collect();
@@ -93,7 +94,7 @@ impl Engine {
                 node.previous_bundle_id = active;
             }
             node.expected_bundle_id = Some(bundle.id);
-            node.target = Some(statement.target(None, None));
+            node.target = Some(NodeTarget { forced: force, ..statement.target(None, None) });
             changes = changes.update(&read, &node)?;
         }
         issuer.commit_with(changes)

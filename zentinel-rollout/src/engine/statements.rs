@@ -105,6 +105,7 @@ impl Issued {
             sequence: self.sequence,
             rollout_id,
             reason: reason.map(str::to_owned),
+            forced: false,
         }
     }
 }

@@ -309,6 +309,7 @@ mod tests {
             sequence: 7,
             rollout_id: None,
             reason: None,
+            forced: false,
         });
         entry.node = Arc::new(node.clone());
         assert_eq!(entry.offer().etag, 7);

@@ -13,7 +13,8 @@ use zentinel_core::id::{BundleId, NodeId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// What to activate; none when there is nothing to do, because there is no target, the node
-    /// already runs it, or the node is not approved.
+    /// already runs it, the node is not approved, or it is pinned to another bundle and the target is
+    /// not forced.
     pub target: Option<NodeTarget>,
     /// What the node says it runs.
     pub active_bundle_id: Option<BundleId>,
@@ -24,7 +25,13 @@ pub struct Offer {
 
 impl Offer {
     pub(super) fn of(node: &Node, report: &NodeReport) -> Self {
-        let due = |target: &&NodeTarget| node.approved && report.active_bundle_id != Some(target.bundle_id);
+        let pinned_elsewhere =
+            |target: &NodeTarget| node.pinned_bundle_id.is_some_and(|pinned| pinned != target.bundle_id);
+        let due = |target: &&NodeTarget| {
+            node.approved
+                && report.active_bundle_id != Some(target.bundle_id)
+                && (target.forced || !pinned_elsewhere(target))
+        };
         let target = node.target.as_ref().filter(due).cloned();
         Self {
             etag: target.as_ref().map_or(0, |target| target.sequence),

@@ -100,6 +100,38 @@ async fn a_long_poll_wakes_when_the_target_changes() {
 }
 
 #[tokio::test]
+async fn a_pin_takes_an_offer_back_unless_it_was_forced() {
+    let world = World::new(1).await;
+    let (id, bundle, pinned) = (world.nodes[0].id, world.bundle("1").await, world.bundle("2").await);
+    let (scope, ids) = (world.scope(), [id]);
+    world.engine.assign(&scope, Actor::System, bundle, &ids, false).await.unwrap();
+    world.fleet.refresh(&ids).await.unwrap();
+    let offered = world.fleet.offer(id).unwrap();
+    assert_eq!(offered.target.as_ref().map(|target| target.forced), Some(false));
+    let fleet = Arc::clone(&world.fleet);
+    let seen = Some(offered.etag);
+    let poll = tokio::spawn(async move { fleet.wait_for_offer(id, seen, Duration::from_secs(30)).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let stored = world.memory.fetch::<Node>(&Scope::Instance, id).await.unwrap();
+    let mut node = stored.value.clone();
+    node.pinned_bundle_id = Some(pinned);
+    world.memory.commit(Changes::new().update(&stored, &node).unwrap()).await.unwrap();
+    let started = Instant::now();
+    let taken_back = poll.await.unwrap().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!((taken_back.target, taken_back.etag), (None, 0));
+
+    let refused = world.engine.assign(&scope, Actor::System, bundle, &ids, false).await.unwrap();
+    assert_eq!(refused.skipped, [(id, "pinned".to_owned())]);
+    let forced = world.engine.assign(&scope, Actor::System, bundle, &ids, true).await.unwrap();
+    assert_eq!(forced.assigned, ids);
+    world.fleet.refresh(&ids).await.unwrap();
+    let offered = world.fleet.offer(id).unwrap();
+    assert!(offered.etag > 0);
+    assert_eq!(offered.target.map(|target| (target.bundle_id, target.forced)), Some((bundle, true)));
+}
+
+#[tokio::test]
 async fn silence_makes_a_node_offline_and_a_heartbeat_brings_it_back() {
     let world = World::new(3).await;
     world.clock.advance(Duration::from_secs(100));

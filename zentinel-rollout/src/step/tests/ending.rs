@@ -245,7 +245,7 @@ fn a_gate_that_fails_withdraws_nothing_in_a_rollback() {
 fn a_node_that_rejects_the_rollback_does_not_take_it_from_the_others() {
     let mut back = rolling_back();
     let now = back.now;
-    let mut rejects = |back: &mut World, number| {
+    let rejects = |back: &mut World, number| {
         back.rejects(number);
         back.facts(number).bundle_error_at = Some(now);
         back.facts(number).bundle_error.as_mut().unwrap().bundle_id = bundle(OLD);
