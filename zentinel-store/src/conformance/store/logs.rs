@@ -105,6 +105,8 @@ pub async fn logs_read_by_owner_and_scope(backend: &dyn Backend) {
         let read: Vec<LogRow> = entries.into_iter().map(|entry| entry.row).collect();
         let expected: Vec<LogRow> = expected.into_iter().map(|index: usize| rows[index].clone()).collect();
         assert_eq!(read, expected, "{scope:?} {query:?}");
+        let count = store.count_log(&scope, query.kind, query.owner).await.unwrap();
+        assert_eq!(count, expected.len() as u64, "{scope:?} {query:?}");
     }
 }
 
