@@ -98,7 +98,10 @@ async fn read(api: &Api, node: &Node, target: &NodeTarget) -> Result<Option<Offe
         return Ok(None);
     };
     let bundle = bundle.value;
-    let activation = stated_activation(&statement.envelope).unwrap_or(bundle.activation);
+    let Some(activation) = stated_activation(&statement.envelope) else {
+        tracing::error!(bundle = %bundle.id, statement = %statement.id, "a statement cannot be read");
+        return Ok(None);
+    };
     let (Some(checksum), Some(size_bytes), Some(storage_key)) =
         (bundle.checksum, bundle.size_bytes, bundle.storage_key)
     else {

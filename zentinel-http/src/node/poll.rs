@@ -44,34 +44,69 @@ pub(super) async fn latest(
 ) -> ApiResult<Response> {
     let wait = wait(&params, api.options.max_long_poll)?;
     let id = caller.node.id;
-    let offer = api.fleet.offer(id).map_err(gone)?;
     let is_seen = |etag: u64| {
         headers
             .get_all(IF_NONE_MATCH)
             .iter()
             .any(|value| value.to_str().is_ok_and(|value| names(value, etag)))
     };
-    let knows = headers.contains_key(IF_NONE_MATCH);
-    let seen = is_seen(offer.etag);
-    let offer = if wait.is_zero() || knows && !seen {
-        offer
-    } else {
-        let seen = seen.then_some(offer.etag);
-        let news = api.fleet.wait_for_offer(id, seen, wait);
-        let draining = &api.options.draining;
-        draining.run_until_cancelled(news).await.unwrap_or(Ok(offer)).map_err(gone)?
-    };
+    let offer = api.fleet.offer(id).map_err(gone)?;
+    let mut answer = Answer::to(&api, &caller, &offer).await?;
+    let is_news =
+        if headers.contains_key(IF_NONE_MATCH) { !is_seen(answer.etag) } else { answer.etag != NOTHING };
+    if !is_news && !wait.is_zero() {
+        // What the fleet offers may differ from the answer, so its own etag is what must change.
+        let news = api.fleet.wait_for_offer(id, Some(offer.etag), wait);
+        if let Some(news) = api.options.draining.run_until_cancelled(news).await {
+            answer = Answer::to(&api, &caller, &news.map_err(gone)?).await?;
+        }
+    }
     let poll_after = jittered(api.options.poll_interval);
-    let mut response = if is_seen(offer.etag) {
+    let mut response = if is_seen(answer.etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        body(&api, &caller, &offer, poll_after).await?
+        answer.body(&api, poll_after).await?
     };
     let headers = response.headers_mut();
     headers.insert(HeaderName::from_static(POLL_AFTER_HEADER), poll_after.into());
-    let etag = HeaderValue::from_str(&format!("\"{:x}\"", offer.etag));
+    let etag = HeaderValue::from_str(&format!("\"{:x}\"", answer.etag));
     headers.insert(ETAG, etag.unwrap_or(HeaderValue::from_static("\"0\"")));
     Ok(response)
+}
+
+/// The etag of the answer that there is nothing to do.
+const NOTHING: u64 = 0;
+
+/// What a node is told. It is less than the fleet offers where the bundle may not be handed out.
+struct Answer {
+    update: Option<(NodeTarget, Arc<Offered>)>,
+    etag: u64,
+}
+
+impl Answer {
+    async fn to(api: &Api, caller: &Caller, offer: &Offer) -> Result<Self> {
+        // What the fleet knows may be newer than what was read to authenticate.
+        let snapshot = api.fleet.snapshot(caller.node.id);
+        let node = snapshot.map_or_else(|| Arc::clone(&caller.node), |snapshot| snapshot.node);
+        let allowed = |target: &&NodeTarget| {
+            node.approved && node.pinned_bundle_id.is_none_or(|pinned| pinned == target.bundle_id)
+        };
+        if let Some(target) = offer.target.as_ref().filter(allowed)
+            && let Some(offered) = caller.memory.offers.find(api, &node, target).await?
+        {
+            return Ok(Self { update: Some((target.clone(), offered)), etag: offer.etag });
+        }
+        // Not the target's etag: who has seen that must hear of it when it is handed out again.
+        Ok(Self { update: None, etag: NOTHING })
+    }
+
+    async fn body(&self, api: &Api, poll_after_s: u64) -> ApiResult<Response> {
+        if let Some((target, offered)) = &self.update {
+            let update = update(api, target, offered, poll_after_s).await?;
+            return Ok(Json(update).into_response());
+        }
+        Ok(Json(NoUpdate { no_update: true, poll_after_s }).into_response())
+    }
 }
 
 fn wait(params: &Params, most: Duration) -> Result<Duration> {
@@ -100,24 +135,6 @@ fn jittered(interval: Duration) -> u64 {
     let base = interval.as_secs().max(1);
     let spread = base / 10;
     rand::random_range(base - spread..=base + spread)
-}
-
-async fn body(api: &Api, caller: &Caller, offer: &Offer, poll_after_s: u64) -> ApiResult<Response> {
-    // What the fleet knows may be newer than what was read to authenticate.
-    let snapshot = api.fleet.snapshot(caller.node.id);
-    let node = snapshot.map_or_else(|| Arc::clone(&caller.node), |snapshot| snapshot.node);
-    let allowed = |target: &&NodeTarget| {
-        node.approved && node.pinned_bundle_id.is_none_or(|pinned| pinned == target.bundle_id)
-    };
-    if let Some(target) = offer.target.as_ref().filter(allowed) {
-        let offered = caller.memory.offers.find(api, &node, target).await?;
-        if let Some(offered) = offered {
-            let update = update(api, target, &offered, poll_after_s).await?;
-            return Ok(Json(update).into_response());
-        }
-    }
-    let nothing = NoUpdate { no_update: true, poll_after_s };
-    Ok(Json(nothing).into_response())
 }
 
 async fn update(

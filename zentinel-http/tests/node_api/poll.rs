@@ -5,7 +5,7 @@ use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use zentinel_core::Actor;
-use zentinel_core::entity::{Bundle, BundleStatus, Node};
+use zentinel_core::entity::{Activation, Bundle, BundleStatement, BundleStatus, Node};
 use zentinel_core::id::BundleId;
 use zentinel_core::statement::{Envelope, Expectation};
 
@@ -94,10 +94,15 @@ async fn a_revoked_bundle_is_not_handed_out() {
     assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
     // Only the bundle changes, as if the node's record had not been written yet.
     world.change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Revoked).await;
-    let body = poll(&world, &member, "", None).await.expect(200);
-    assert_eq!(body["no_update"], true);
+    let refused = poll(&world, &member, "", None).await;
+    let etag = refused.header("etag").to_owned();
+    assert_eq!(refused.expect(200)["no_update"], true);
+    // Who is told so waits, and hears of the bundle when it is handed out after all.
+    let begun = Instant::now();
+    assert_eq!(poll(&world, &member, "?wait=1", Some(&etag)).await.status.as_u16(), 304);
+    assert!(begun.elapsed() >= Duration::from_secs(1));
     world.change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Superseded).await;
-    assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
+    assert_eq!(poll(&world, &member, "", Some(&etag)).await.expect(200)["bundle_id"], json!(bundle.id));
     world.services.engine.revoke(&world.home.scope(), Actor::System, bundle.id).await.unwrap_err();
     world.change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Compiled).await;
     world.services.engine.revoke(&world.home.scope(), Actor::System, bundle.id).await.unwrap();
@@ -111,10 +116,12 @@ async fn a_node_that_may_not_have_it_gets_nothing() {
     let (member, bundle) = assigned(&world).await;
     world.change::<Node>(member.id, |node| node.pinned_bundle_id = Some(BundleId::random())).await;
     world.eventually(|| world.known(member.id).pinned_bundle_id.is_some()).await;
-    assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);
+    let refused = poll(&world, &member, "", None).await;
+    let etag = refused.header("etag").to_owned();
+    assert_eq!(refused.expect(200)["no_update"], true);
     world.change::<Node>(member.id, |node| node.pinned_bundle_id = Some(bundle.id)).await;
     world.eventually(|| world.known(member.id).pinned_bundle_id == Some(bundle.id)).await;
-    assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
+    assert_eq!(poll(&world, &member, "", Some(&etag)).await.expect(200)["bundle_id"], json!(bundle.id));
     world.change::<Node>(member.id, |node| node.approved = false).await;
     world.eventually(|| !world.known(member.id).approved).await;
     assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);
@@ -242,4 +249,21 @@ async fn an_absent_object_store_is_503_and_passes() {
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, "5"));
     world.blobs.away.store(false, Ordering::SeqCst);
     assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(bundle.id));
+}
+
+#[tokio::test]
+async fn activation_is_what_the_statement_says() {
+    let world = World::new().await;
+    let (member, bundle) = assigned(&world).await;
+    let other = match bundle.activation {
+        Activation::Reload => Activation::Restart,
+        Activation::Restart => Activation::Reload,
+    };
+    world.change::<Bundle>(bundle.id, |bundle| bundle.activation = other).await;
+    let body = poll(&world, &member, "", None).await.expect(200);
+    assert_eq!(body["activation"], json!(bundle.activation));
+    let target = world.known(member.id).target.clone().unwrap();
+    let spoil = |statement: &mut BundleStatement| statement.envelope.payload = "e30=".to_owned();
+    world.change::<BundleStatement>(target.statement_id, spoil).await;
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);
 }
