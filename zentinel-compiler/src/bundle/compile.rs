@@ -132,8 +132,9 @@ impl CompileHandler {
         match self.blobs.put(&key, signed.bytes().clone(), &signed.checksum()).await {
             Ok(()) => Ok(Ok(())),
             Err(error) if error.kind() == Kind::Conflict => {
-                let message = format!("another archive is already stored under {key}: {error}");
-                Ok(Err(problem("archive-conflict", &message)))
+                tracing::error!(bundle = %bundle.id, key, %error, "another archive is in the way");
+                let message = "another archive is already stored for this bundle";
+                Ok(Err(problem("archive-conflict", message)))
             }
             Err(error) => Err(error),
         }
@@ -283,7 +284,13 @@ impl JobHandler for CompileHandler {
         if !is_open(&bundle) {
             return Ok(());
         }
-        let message = format!("the bundle could not be compiled, and trying again did not help: {reason}");
+        // The reason may name internals, such as URLs; the log has it under the job's id.
+        tracing::error!(bundle = %id, job = %job.id, reason, "compiling was given up");
+        let message = format!(
+            "the bundle could not be compiled because of a fault of the control plane, and trying again did \
+             not help; its operator finds the details under job {}",
+            job.id
+        );
         let mut next = bundle.value.clone();
         next.updated_at = self.clock.now();
         self.fail(&bundle, next, vec![problem("compile-gave-up", &message)]).await
