@@ -28,6 +28,8 @@ struct Scripted {
     at_once: AtomicU32,
     most_at_once: AtomicU32,
     given_up: Mutex<Vec<String>>,
+    /// What the next attempts to clean up come to, instead of success.
+    broken_clean_ups: Mutex<Vec<Step>>,
     took: Duration,
 }
 
@@ -46,6 +48,7 @@ impl Scripted {
             at_once: AtomicU32::new(0),
             most_at_once: AtomicU32::new(0),
             given_up: Mutex::default(),
+            broken_clean_ups: Mutex::default(),
             took: Duration::ZERO,
         }
     }
@@ -77,8 +80,15 @@ impl JobHandler for Scripted {
     }
 
     async fn give_up(&self, _job: &NewJob, reason: &str) -> Result<()> {
-        self.given_up.lock().push(reason.to_owned());
-        Ok(())
+        let broken = self.broken_clean_ups.lock().pop();
+        match broken {
+            Some(Step::Panic) => panic!("on purpose"),
+            Some(_) => Err(Error::unavailable("the store is away")),
+            None => {
+                self.given_up.lock().push(reason.to_owned());
+                Ok(())
+            }
+        }
     }
 }
 
@@ -184,6 +194,26 @@ async fn failures_are_retried_and_then_given_up() {
     assert_eq!(bench.handler.runs(), 3);
     assert_eq!(*bench.handler.given_up.lock(), ["not now"]);
     assert_eq!(bench.queue().await.failed, 1);
+    let stats = bench.kind_stats();
+    assert_eq!((stats.runs, stats.failures, stats.given_up, stats.running), (3, 3, 1, 0));
+}
+
+#[tokio::test]
+async fn a_job_is_given_up_again_until_its_handler_has_cleaned_up() {
+    let handler = Scripted {
+        broken_clean_ups: Mutex::new(vec![Step::Panic, Step::Fail]),
+        ..Scripted::new("j", |_| Step::Fail)
+    };
+    let mut bench = bench(handler, |runner| runner);
+    bench.enqueue([bench.job()]).await;
+    bench.moving_until(Duration::from_millis(100), |bench| bench.handler.runs() == 3).await;
+    bench.until(|bench| bench.handler.broken_clean_ups.lock().len() == 1).await;
+    assert_eq!(bench.queue().await.failed, 0, "it is not given up yet");
+    bench.moving_until(Duration::from_secs(1), |bench| !bench.handler.given_up.lock().is_empty()).await;
+    bench.until(|bench| bench.kind_stats().given_up == 1).await;
+    bench.stop().await;
+    assert_eq!(*bench.handler.given_up.lock(), ["its worker went away in the last attempt"]);
+    assert_eq!(bench.queue().await, QueueStats { failed: 1, ..QueueStats::default() });
     let stats = bench.kind_stats();
     assert_eq!((stats.runs, stats.failures, stats.given_up, stats.running), (3, 3, 1, 0));
 }

@@ -119,7 +119,8 @@ impl Worker {
         Some(Verdict::Retry(reason, self.clock.now() + delay))
     }
 
-    /// Lets the handler clean up. Its own failure is logged and ends the job all the same.
+    /// Lets the handler clean up. When that fails nothing is recorded: the lease runs out, the job
+    /// counts as abandoned, and whoever claims it then gives it up once more.
     async fn give_up(
         &self,
         handler: Arc<dyn JobHandler>,
@@ -131,14 +132,17 @@ impl Worker {
             let (job, reason) = (job.job.clone(), reason.clone());
             async move { handler.give_up(&job, &reason).await }
         };
-        match self.watch(job, task).await {
-            End::Returned(Ok(())) => {}
-            End::Returned(Err(error)) => tracing::error!(error = describe(&error), "giving up failed"),
-            End::Broken(failure) => tracing::error!(failure, "giving up failed"),
+        let failure = match self.watch(job, task).await {
+            End::Returned(Ok(())) => {
+                self.stats.given_up(&job.job.kind);
+                return Some(Verdict::GivenUp(reason));
+            }
+            End::Returned(Err(error)) => describe(&error),
+            End::Broken(failure) => failure,
             End::Lost => return None,
-        }
-        self.stats.given_up(&job.job.kind);
-        Some(Verdict::GivenUp(reason))
+        };
+        tracing::error!(failure, "giving up failed; trying again when the lease is over");
+        None
     }
 
     /// Runs a task beside the caller's, so that a panic ends only the task. Prolongs the lease
