@@ -81,7 +81,9 @@ pub enum Effect {
         nodes: Vec<NodeId>,
     },
     /// Withdraw the bundle from these nodes: `node.target` := none where the target is this rollout's. A
-    /// node that has activated it meanwhile keeps what it runs. Key: (rollout, node).
+    /// node that has activated it meanwhile keeps what it runs. Of a node that ran something else already when its
+    /// rollout was rolled back (`moved_on`) and that nobody has decided about since,
+    /// `node.expected_bundle_id` := [`RolloutNode::previous_bundle_id`]. Key: (rollout, node).
     Unstage {
         /// The nodes.
         nodes: Vec<NodeId>,
@@ -103,8 +105,9 @@ pub enum Effect {
     /// approvals. Key: the derived id of the rollback rollout.
     RollBack(Box<Rollback>),
     /// These nodes activated the bundle after it was withdrawn and rolled back: tell each to run what it
-    /// ran before (`node.target` with reason `rollback`, and `node.expected_bundle_id`). Skip nodes that
-    /// another rollout has claimed or an operator has given a target since. Key: (rollout, node, bundle).
+    /// ran before (`node.target` with reason `rollback`, and `node.expected_bundle_id`). Skip nodes that somebody has
+    /// decided about since: another rollout has claimed it or brought it a bundle, its target is not of this rollout or
+    /// its rollback, or it is expected to run the bundle again. Key: (rollout, node, bundle).
     Restore {
         /// The nodes with what each ran before.
         nodes: Vec<Restore>,

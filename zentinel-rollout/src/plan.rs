@@ -7,8 +7,8 @@
 mod build;
 mod validate;
 
-pub(crate) use build::new_step;
 pub use build::{NewRollout, derived_rollback_id};
+pub(crate) use build::{new_step, part_id};
 pub use validate::{check_spec, health_gates, target_selector};
 
 use crate::strategy::{PlannedStep, Strategies, Strategy};

@@ -35,7 +35,7 @@ pub const TICK_INTERVAL: TimeDelta = TimeDelta::seconds(5);
 pub const SUSTAINED_FAILURE: TimeDelta = TimeDelta::seconds(50);
 /// How long a strategy may hold one step.
 pub const MAX_HOLD: TimeDelta = TimeDelta::hours(24);
-/// How long after the end of a rollout its stragglers are watched.
+/// How long after the end of a rollout, or after its rollback, its stragglers are watched.
 pub const STRAGGLER_WATCH: TimeDelta = TimeDelta::hours(24);
 /// How often they are looked at while nothing is reported.
 pub const STRAGGLER_INTERVAL: TimeDelta = TimeDelta::seconds(60);

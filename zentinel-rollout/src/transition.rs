@@ -19,6 +19,9 @@ pub const OUTCOME: &str = "outcome";
 /// [`OUTCOME`] of a rollout whose touched nodes get back what they ran before.
 pub const ROLLED_BACK: &str = "rolled_back";
 
+/// The detail of a rollout's error that says when an operator rolled it back.
+pub(crate) const ROLLED_BACK_AT: &str = "rolled_back_at";
+
 /// Why a node's part ended when, at the rollback of an ended rollout, the node ran something else already. Should it
 /// return to the bundle, it is restored.
 pub const MOVED_ON: &str = "moved_on";

@@ -6,6 +6,8 @@
 mod fleet;
 #[path = "shell/gated.rs"]
 mod gated;
+#[path = "shell/watch.rs"]
+mod watch;
 #[path = "shell/world.rs"]
 mod world;
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use zentinel_core::entity::Rollout;
 use zentinel_core::id::RolloutId;
 use zentinel_core::port::{ClaimedJob, JobHandler, JobOutcome, Query, StoreExt as _};
-use zentinel_core::{Changes, Error, RecordKind, Result, Scope};
+use zentinel_core::{Changes, Error, PageRequest, RecordKind, Result, Scope};
+
+/// How many ended rollouts are searched, newest first, for those with stragglers.
+const MAX_ENDED: u32 = 1_000;
 
 impl Engine {
     /// What runs the engine's jobs: [`TICK`] on demand; [`RESCUE`] and [`RENEW`] periodically.
@@ -19,14 +22,20 @@ impl Engine {
         ]
     }
 
-    /// Gives every rollout that is under way a tick, in case one was lost. Returns how many.
+    /// Gives every rollout that is under way a tick, and those of the last thousand ended ones whose stragglers should
+    /// have been looked at by now, in case one was lost. Returns how many.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn rescue(&self) -> Result<usize> {
         let open = Query::all(RecordKind::Rollout).in_states(&["running", "paused"]);
-        let rollouts = self.store.list_all::<Rollout>(&Scope::Instance, open).await?;
+        let mut rollouts = self.store.list_all::<Rollout>(&Scope::Instance, open).await?;
         let now = self.clock.now();
+        let ended = Query::all(RecordKind::Rollout).in_states(&["completed", "cancelled", "failed"]);
+        let ended = ended.page(PageRequest { limit: MAX_ENDED, cursor: None });
+        let mut ended = self.store.list::<Rollout>(&Scope::Instance, ended).await?.items;
+        ended.retain(|rollout| rollout.next_tick_at.is_some_and(|due| due <= now));
+        rollouts.append(&mut ended);
         let mut changes = Changes::new();
         changes.jobs.extend(rollouts.iter().map(|rollout| tick_job(rollout.id, now)));
         if !changes.is_empty() {

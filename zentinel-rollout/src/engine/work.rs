@@ -1,5 +1,7 @@
 //! Effects become writes: one unit of work, however many rollouts take part in it.
 
+mod restore;
+
 use super::loaded::Revisions;
 use super::nodes::Nodes;
 use super::statements::{Issued, Issuer, statement_id};
@@ -87,7 +89,10 @@ impl<'a> Work<'a> {
             match effect {
                 Effect::Claim { nodes } => self.claim(state.rollout(), nodes)?,
                 Effect::Stage { nodes } => self.stage(state, nodes).await?,
-                Effect::Unstage { nodes } => self.unstage(state.rollout().id, nodes),
+                Effect::Unstage { nodes } => {
+                    self.unstage(state.rollout().id, nodes);
+                    self.expect_previous(state, nodes).await?;
+                }
                 Effect::Expect { nodes } => self.expect(state, nodes),
                 Effect::Release { nodes } => {
                     for id in nodes {
@@ -172,31 +177,6 @@ impl<'a> Work<'a> {
                 node.target = None;
             }
         }
-    }
-
-    async fn restore(&mut self, state: &State, nodes: &[Restore]) -> Result<()> {
-        let rollout = state.rollout();
-        for Restore { node_id, bundle_id } in nodes {
-            let Some(node) = self.nodes.unclaimed_by_others(*node_id, rollout.id) else {
-                continue;
-            };
-            if node.target.as_ref().is_some_and(|target| target.rollout_id.is_none()) {
-                // An operator has decided about this node since.
-                continue;
-            }
-            let told = node.target.as_ref().is_some_and(|target| {
-                target.bundle_id == *bundle_id && target.reason.as_deref() == Some(ROLLBACK)
-            });
-            node.expected_bundle_id = Some(*bundle_id);
-            if told {
-                continue;
-            }
-            let statement = self.statement(rollout, *bundle_id, true).await?;
-            if let Some(node) = self.nodes.any(*node_id) {
-                node.target = Some(statement.target(Some(rollout.id), Some(ROLLBACK)));
-            }
-        }
-        Ok(())
     }
 
     /// Creates and starts the linked rollback in the same unit of work: there is no moment at which

@@ -147,9 +147,14 @@ pub(crate) fn new_step(rollout: &Rollout, index: u32, step: PlannedStep, now: Ti
     }
 }
 
+/// The id of a node's part in a rollout.
+pub(crate) fn part_id(rollout: RolloutId, node: NodeId) -> RolloutNodeId {
+    derived(rollout, "node", node.uuid().as_bytes())
+}
+
 fn new_node(rollout: &Rollout, target: &Target, now: Timestamp) -> RolloutNode {
     let node_id: NodeId = target.node_id;
-    let id: RolloutNodeId = derived(rollout.id, "node", node_id.uuid().as_bytes());
+    let id = part_id(rollout.id, node_id);
     RolloutNode {
         id,
         organisation_id: rollout.organisation_id,

@@ -5,7 +5,7 @@ use super::{NO_TARGET_NODES, error};
 use crate::decision::{Effect, Restore, Rollback, Unrestorable, UnrestorableReason};
 use crate::observation::Observation;
 use crate::plan::derived_rollback_id;
-use crate::transition::{Draft, MOVED_ON, NODE_DELETED, OUTCOME, ROLLED_BACK};
+use crate::transition::{Draft, MOVED_ON, NODE_DELETED, OUTCOME, ROLLED_BACK, ROLLED_BACK_AT};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::entity::{
@@ -119,7 +119,7 @@ pub(crate) fn roll_back_by_operator(draft: &mut Draft, observation: &Observation
         Some(error) if !draft.rollout().state.is_open() => error.clone(),
         _ => error("rolled_back", message, json!({})),
     };
-    outcome.details.insert("rolled_back_at".to_owned(), json!(now));
+    outcome.details.insert(ROLLED_BACK_AT.to_owned(), json!(now));
     note_in(&mut outcome, rollback.as_ref());
     if draft.rollout().state.is_open() {
         end(draft, RolloutState::Cancelled, Some(outcome), "rolled_back");

@@ -6,7 +6,7 @@ use super::{STRAGGLER_INTERVAL, STRAGGLER_WATCH};
 use crate::decision::{Effect, Restore};
 use crate::gate::{Gates, Sample};
 use crate::observation::{NodeFacts, Observation};
-use crate::transition::Draft;
+use crate::transition::{Draft, ROLLED_BACK_AT};
 use zentinel_core::Timestamp;
 use zentinel_core::entity::NodeProgress;
 use zentinel_core::id::NodeId;
@@ -94,10 +94,16 @@ fn late(
     }
 }
 
+/// When an operator rolled a rollout back; that may be long after its end.
+fn rolled_back_at(draft: &Draft) -> Option<Timestamp> {
+    let error = draft.rollout().error.as_ref()?;
+    serde_json::from_value(error.details.get(ROLLED_BACK_AT)?.clone()).ok()
+}
+
 /// A rollout that has ended is looked at again only while there are stragglers, and not for ever.
 pub(crate) fn rearm_ended(draft: &mut Draft, now: Timestamp) {
-    let ended = draft.rollout().completed_at;
-    let recent = ended.is_some_and(|end| now - end < STRAGGLER_WATCH);
+    let since = rolled_back_at(draft).max(draft.rollout().completed_at);
+    let recent = since.is_some_and(|since| now - since < STRAGGLER_WATCH);
     if recent && !draft.state().stragglers().is_empty() {
         draft.wake_in(STRAGGLER_INTERVAL);
     } else {

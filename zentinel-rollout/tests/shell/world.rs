@@ -189,6 +189,15 @@ impl World {
         }
     }
 
+    /// Loses the due rollout jobs.
+    pub(crate) async fn discard_jobs(&self) {
+        let now = self.clock.now();
+        let lease = Duration::from_secs(60);
+        for job in self.memory.claim(Queue::Rollouts, "worker", 100, lease, now).await.unwrap() {
+            self.memory.complete(&job, now).await.unwrap();
+        }
+    }
+
     pub(crate) async fn turn(&mut self) {
         self.clock.advance(Duration::from_secs(5));
         self.run_jobs().await;
