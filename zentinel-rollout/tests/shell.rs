@@ -6,6 +6,8 @@
 mod fleet;
 #[path = "shell/gated.rs"]
 mod gated;
+#[path = "shell/statements.rs"]
+mod statements;
 #[path = "shell/watch.rs"]
 mod watch;
 #[path = "shell/world.rs"]
@@ -261,7 +263,8 @@ async fn statements_of_open_targets_are_renewed() {
     let before = world.stored_nodes().await[&ids[0]].target.clone().unwrap();
     assert_eq!(world.engine.renew_statements().await.unwrap(), 1);
     let after = world.stored_nodes().await[&ids[0]].target.clone().unwrap();
-    assert_eq!((after.bundle_id, after.sequence), (bundle, before.sequence + 1));
+    assert_eq!(after.bundle_id, bundle);
+    assert!(after.sequence > before.sequence);
     assert_eq!(world.engine.renew_statements().await.unwrap(), 0);
     assert!(world.clock.now().timestamp() > 0);
 }

@@ -1,6 +1,6 @@
 //! Giving a bundle to single nodes, without a rollout.
 
-use super::statements::Issuer;
+use super::statements::{Issuer, activation};
 use super::{Assignment, Engine};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -85,7 +85,9 @@ impl Engine {
         let nodes: Vec<Stored<Node>> = nodes.collect();
         let reports = self.reports(&scope, nodes.iter().map(|node| node.id)).await?;
         let mut issuer = Issuer::new(self.store.fetch::<Project>(&scope, bundle.project_id).await?);
-        let statement = issuer.issue(self, StatementId::random(), bundle, bundle.activation).await?;
+        let active = |node: &Stored<Node>| reports.get(&node.id)?.active_bundle_id;
+        let activation = activation(bundle, nodes.iter().map(active));
+        let statement = issuer.issue(self, StatementId::random(), bundle, activation).await?;
         let mut changes = Changes::new();
         for read in nodes {
             let mut node = read.value.clone();

@@ -1,7 +1,7 @@
 //! Statements end; targets that nodes have not reached yet must not end with them.
 
 use super::Engine;
-use super::statements::{Issued, Issuer};
+use super::statements::{Issued, Issuer, activation};
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::entity::{BundleStatement, Node, NodeTarget, Project};
 use zentinel_core::id::{BundleId, StatementId};
@@ -45,7 +45,7 @@ impl Engine {
             reports.get(&node.id).is_none_or(|report| report.active_bundle_id != Some(target.bundle_id))
         });
         let ending = self.ending(scope, open.iter().map(|(_, target)| target.statement_id)).await?;
-        open.retain(|(_, target)| ending.contains_key(&target.statement_id));
+        open.retain(|(_, target)| ending.contains(&target.statement_id));
         let Scope::Project(_, project) = *scope else {
             return Ok(0);
         };
@@ -54,7 +54,11 @@ impl Engine {
         }
         let bundles: BTreeSet<BundleId> = open.iter().map(|(_, target)| target.bundle_id).collect();
         let bundles = self.bundles(scope, &bundles).await?;
-        let keys = self.signer.public_keys(scope).await?;
+        let mut running: BTreeMap<StatementId, Vec<Option<BundleId>>> = BTreeMap::new();
+        for (node, target) in &open {
+            let active = reports.get(&node.id).and_then(|report| report.active_bundle_id);
+            running.entry(target.statement_id).or_default().push(active);
+        }
         let mut issuer = Issuer::new(self.store.fetch::<Project>(scope, project).await?);
         let mut changes = Changes::new();
         let mut issued: BTreeMap<StatementId, Issued> = BTreeMap::new();
@@ -68,9 +72,8 @@ impl Engine {
             let statement = match issued.get(&old) {
                 Some(statement) => *statement,
                 None => {
-                    // What activating takes was decided for these nodes when the old one was issued.
-                    let stated = ending.get(&old).and_then(|old| old.envelope.open(&keys).ok());
-                    let activation = stated.map_or(bundle.activation, |stated| stated.activation);
+                    let active = running.get(&old).into_iter().flatten().copied();
+                    let activation = activation(bundle, active);
                     let statement = issuer.issue(self, StatementId::random(), bundle, activation).await?;
                     issued.insert(old, statement);
                     statement
@@ -97,15 +100,15 @@ impl Engine {
         &self,
         scope: &Scope,
         ids: impl Iterator<Item = StatementId>,
-    ) -> Result<BTreeMap<StatementId, BundleStatement>> {
+    ) -> Result<BTreeSet<StatementId>> {
         let ids: BTreeSet<StatementId> = ids.collect();
         if ids.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(ids);
         }
         let query = Query::all(RecordKind::BundleStatement).with_ids(ids);
         let statements = self.store.list_all::<BundleStatement>(scope, query).await?;
         let soon = self.clock.now() + self.options.statement_validity / 3;
-        let ending = statements.into_iter().map(|statement| statement.value);
-        Ok(ending.filter(|statement| statement.expires_at <= soon).map(|old| (old.id, old)).collect())
+        let ending = statements.iter().filter(|statement| statement.expires_at <= soon);
+        Ok(ending.map(|statement| statement.id).collect())
     }
 }

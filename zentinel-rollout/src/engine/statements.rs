@@ -76,6 +76,15 @@ impl Issuer {
     }
 }
 
+/// What activating a bundle takes on nodes that run these bundles. What compiling found out about the bundle holds for
+/// nodes that run its parent; about the way there from anything else, nothing is known.
+pub(super) fn activation(bundle: &Bundle, active: impl IntoIterator<Item = Option<BundleId>>) -> Activation {
+    let known = |active: Option<BundleId>| {
+        active.is_some() && (active == bundle.parent_bundle_id || active == Some(bundle.id))
+    };
+    if active.into_iter().all(known) { bundle.activation } else { Activation::Restart }
+}
+
 /// The id of the statement about a bundle in a rollout: always the same one, so that a rollout
 /// issues one statement per bundle however many engines work on it.
 pub(super) fn statement_id(rollout: RolloutId, bundle: BundleId) -> StatementId {

@@ -1,10 +1,11 @@
 //! Effects become writes: one unit of work, however many rollouts take part in it.
 
 mod restore;
+mod statement;
 
 use super::loaded::Revisions;
 use super::nodes::Nodes;
-use super::statements::{Issued, Issuer, statement_id};
+use super::statements::{Issued, Issuer};
 use super::{Engine, tick_job};
 use crate::State;
 use crate::command::{Command, apply};
@@ -12,9 +13,7 @@ use crate::decision::{Decision, Effect, Restore, Rollback, RolloutEvent};
 use crate::observation::Observation;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use zentinel_core::entity::{
-    Activation, AuditEntry, Bundle, BundleStatement, BundleStatus, Node, Project, Rollout,
-};
+use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Node, Rollout};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, StatementId};
 use zentinel_core::port::StoreExt as _;
 use zentinel_core::{Actor, Changes, Error, Result, Scope, Stored, Timestamp};
@@ -140,7 +139,7 @@ impl<'a> Work<'a> {
             if told {
                 continue;
             }
-            let statement = self.statement(rollout, part.bundle_id, reason.is_some()).await?;
+            let statement = self.statement(state, part.bundle_id).await?;
             if let Some(node) = self.nodes.claimed_by(*id, rollout.id) {
                 node.target = Some(statement.target(Some(rollout.id), reason));
             }
@@ -233,52 +232,6 @@ impl<'a> Work<'a> {
 
     pub(super) fn tick_at(&mut self, state: &State, at: Option<Timestamp>) {
         self.changes.jobs.extend(at.map(|at| tick_job(state.rollout().id, at)));
-    }
-
-    /// The rollout's statement about a bundle: one per bundle, issued with the first target, used
-    /// again by later ones unless it ends soon.
-    async fn statement(&mut self, rollout: &Rollout, bundle: BundleId, back: bool) -> Result<Issued> {
-        let id = statement_id(rollout.id, bundle);
-        self.given_out.insert(bundle);
-        if let Some(issued) = self.reused.get(&id) {
-            return Ok(*issued);
-        }
-        let bundle = self.bundle(bundle).await?;
-        let soon = self.engine.clock.now() + self.engine.options.statement_validity / 3;
-        let (id, issued) = match self.engine.store.find::<BundleStatement>(&self.scope, id).await? {
-            Some(earlier) if earlier.expires_at > soon => (id, Some(Issued::of(&earlier))),
-            Some(_) => (StatementId::random(), None),
-            None => (id, None),
-        };
-        let issued = match issued {
-            Some(issued) => issued,
-            None => {
-                let activation =
-                    if back { self.activation_back(rollout, &bundle).await? } else { bundle.activation };
-                let issuer = match &mut self.issuer {
-                    Some(issuer) => issuer,
-                    none => {
-                        let project = bundle.project_id;
-                        let project = self.engine.store.fetch::<Project>(&self.scope, project).await?;
-                        none.insert(Issuer::new(project))
-                    }
-                };
-                issuer.issue(self.engine, id, &bundle, activation).await?
-            }
-        };
-        self.reused.insert(statement_id(rollout.id, bundle.id), issued);
-        Ok(issued)
-    }
-
-    /// Going back takes a restart if going forward did.
-    async fn activation_back(&mut self, rollout: &Rollout, to: &Bundle) -> Result<Activation> {
-        let undone = match rollout.rollback_of {
-            Some(original) => self.engine.store.find::<Rollout>(&self.scope, original).await?,
-            None => None,
-        };
-        let from = undone.map_or(rollout.bundle_id, |original| original.bundle_id);
-        let from = self.engine.store.find::<Bundle>(&self.scope, from).await?;
-        Ok(from.map_or(to.activation, |from| from.activation.max(to.activation)))
     }
 
     /// Adds what a decision changed in the rollout's own records, and what follows from it. Goes

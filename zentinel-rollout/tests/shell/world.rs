@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use zentinel_core::credential::NewCredential;
 use zentinel_core::entity::{
     Activation, AuditEntry, Bundle, BundleError, BundleOrigin, BundleStatement, BundleStatus, Health,
-    HealthGates, Heartbeat, Node, NodeReport, Organisation, Project, Registration, RiskLevel, Rollout,
-    RolloutSpec, RolloutState,
+    HealthGates, Heartbeat, Node, NodeReport, NodeTarget, Organisation, Project, Registration, RiskLevel,
+    Rollout, RolloutSpec, RolloutState,
 };
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
 use zentinel_core::log::{LogKind, LogQuery};
@@ -106,6 +106,11 @@ impl World {
     }
 
     pub(crate) async fn bundle(&self, version: &str) -> BundleId {
+        self.bundle_after(version, None).await
+    }
+
+    /// A bundle that is a reload away from its parent.
+    pub(crate) async fn bundle_after(&self, version: &str, parent: Option<BundleId>) -> BundleId {
         let now = self.clock.now();
         let bundle = Bundle {
             id: BundleId::random(),
@@ -118,7 +123,7 @@ impl World {
             declared_risk: RiskLevel::Low,
             risk_level: RiskLevel::Low,
             risk_findings: Vec::new(),
-            parent_bundle_id: None,
+            parent_bundle_id: parent,
             activation: Activation::Reload,
             checksum: Some(Sha256Digest::of(version.as_bytes())),
             size_bytes: Some(1_000),
@@ -255,6 +260,15 @@ impl World {
     pub(crate) async fn statements(&self) -> usize {
         let all = Query::all(RecordKind::BundleStatement);
         self.memory.list_all::<BundleStatement>(&Scope::Instance, all).await.unwrap().len()
+    }
+
+    /// What the node is told, and what activating it takes, as far as it is told anything.
+    pub(crate) async fn told(&self, node: NodeId) -> Option<(NodeTarget, Activation)> {
+        let target = self.stored_nodes().await[&node].target.clone()?;
+        let keys = self.signer.public_keys(&self.scope()).await.unwrap();
+        let found = self.memory.fetch::<BundleStatement>(&Scope::Instance, target.statement_id).await;
+        let statement = found.unwrap().envelope.open(&keys).unwrap();
+        Some((target, statement.activation))
     }
 
     pub(crate) async fn status(&self, bundle: BundleId) -> BundleStatus {

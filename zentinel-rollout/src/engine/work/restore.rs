@@ -51,7 +51,7 @@ impl Work<'_> {
             if told {
                 continue;
             }
-            let statement = self.statement(rollout, *bundle_id, true).await?;
+            let statement = self.statement(state, *bundle_id).await?;
             if let Some(node) = self.nodes.any(*node_id) {
                 node.target = Some(statement.target(Some(rollout.id), Some(ROLLBACK)));
             }

@@ -1,0 +1,72 @@
+//! What statements say: how a bundle is activated, and their order.
+
+use crate::world::{World, spec};
+use std::time::Duration;
+use zentinel_core::Actor;
+use zentinel_core::entity::{Activation, RolloutSpec};
+use zentinel_core::id::{BundleId, NodeId};
+use zentinel_rollout::Command;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+async fn assign(world: &World, bundle: BundleId, node: NodeId) {
+    let given = world.engine.assign(&world.scope(), Actor::System, bundle, &[node], false).await.unwrap();
+    assert_eq!(given.assigned, [node]);
+}
+
+async fn activation(world: &World, node: usize) -> Activation {
+    world.told(world.nodes[node].id).await.unwrap().1
+}
+
+#[tokio::test]
+async fn a_rollout_reloads_only_if_every_node_runs_the_parent() {
+    for same in [true, false] {
+        let mut world = World::new(2).await;
+        let first = world.deploy("1").await;
+        if !same {
+            let other = world.bundle("other").await;
+            assign(&world, other, world.nodes[1].id).await;
+            world.nodes_act().await;
+        }
+        let second = world.bundle_after("2", Some(first)).await;
+        let spec = RolloutSpec { batch_size: 1, ..spec() };
+        let rollout = world.create(second, spec).await.unwrap();
+        world.clock.advance(Duration::from_secs(1));
+        world.run_jobs().await;
+        let wanted = if same { Activation::Reload } else { Activation::Restart };
+        assert_eq!(activation(&world, 0).await, wanted);
+        // Going back is another change than going forward.
+        world.nodes_act().await;
+        world.run_jobs().await;
+        let scope = world.scope();
+        world.engine.command(&scope, Actor::System, rollout.id, Command::Rollback).await.unwrap();
+        world.clock.advance(Duration::from_secs(1));
+        world.run_jobs().await;
+        let (target, activation) = world.told(world.nodes[0].id).await.unwrap();
+        assert_eq!((target.bundle_id, activation), (first, Activation::Restart));
+    }
+}
+
+#[tokio::test]
+async fn an_assignment_and_its_renewal_state_what_it_takes_on_these_nodes() {
+    let mut world = World::new(2).await;
+    let first = world.deploy("1").await;
+    let second = world.bundle_after("2", Some(first)).await;
+    let (one, two) = (world.nodes[0].id, world.nodes[1].id);
+    assign(&world, second, one).await;
+    assert_eq!(activation(&world, 0).await, Activation::Reload);
+    let other = world.bundle("other").await;
+    assign(&world, other, two).await;
+    assert_eq!(activation(&world, 1).await, Activation::Restart, "nothing is known about the way there");
+    world.nodes_act().await;
+    assign(&world, second, two).await;
+    assert_eq!(activation(&world, 1).await, Activation::Restart);
+    // Back on the parent a reload is enough.
+    world.nodes[1].active = Some(first);
+    world.nodes[1].silent = true;
+    let beat = zentinel_core::entity::Heartbeat { active_bundle_id: Some(first), ..crate::world::healthy() };
+    world.fleet.heartbeat(two, beat).await.unwrap();
+    world.clock.advance(21 * DAY);
+    assert_eq!(world.engine.renew_statements().await.unwrap(), 1);
+    assert_eq!(activation(&world, 1).await, Activation::Reload);
+}
