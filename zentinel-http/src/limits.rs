@@ -2,12 +2,12 @@
 
 use crate::error::ApiError;
 use crate::services::Api;
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use http::{Extensions, HeaderMap, HeaderName};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use zentinel_core::{Error, Kind, Timestamp};
 
 /// Length of a window in seconds; windows begin at full minutes of the epoch.
@@ -48,21 +48,44 @@ impl RateDecision {
     }
 }
 
+/// Most buckets of one window.
+const CAPACITY: usize = 250_000;
+
 /// Counts what callers use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Limiter {
     /// Bucket name to (window, used).
     used: DashMap<String, (i64, u32)>,
     swept: AtomicI64,
+    /// Buckets that there may be before something is dropped.
+    capacity: usize,
+    /// About how many there are: asking the map costs a lock per shard.
+    buckets: AtomicUsize,
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self::holding(CAPACITY)
+    }
 }
 
 impl Limiter {
+    fn holding(capacity: usize) -> Self {
+        Self { used: DashMap::new(), swept: AtomicI64::new(0), capacity, buckets: AtomicUsize::new(0) }
+    }
+
     /// Takes `cost` from a bucket, or refuses and takes nothing.
     pub(crate) fn check(&self, bucket: &str, limit: u32, cost: u32, now: Timestamp) -> RateDecision {
         let now = now.timestamp();
         let window = now.div_euclid(WINDOW);
         self.sweep(window);
-        let mut entry = self.used.entry(bucket.to_owned()).or_insert((window, 0));
+        let mut entry = match self.used.entry(bucket.to_owned()) {
+            Entry::Occupied(entry) => entry.into_ref(),
+            Entry::Vacant(entry) => {
+                self.buckets.fetch_add(1, Ordering::Relaxed);
+                entry.insert((window, 0))
+            }
+        };
         if entry.0 != window {
             *entry = (window, 0);
         }
@@ -81,11 +104,24 @@ impl Limiter {
         }
     }
 
-    /// Forgets earlier windows, once per window.
+    /// Forgets earlier windows, once per window and when there are too many buckets. Where that
+    /// does not make room, buckets that were used once go, and in the end all.
     fn sweep(&self, window: i64) {
-        if self.swept.swap(window, Ordering::Relaxed) != window {
-            self.used.retain(|_, (of, _)| *of == window);
+        let full = self.buckets.load(Ordering::Relaxed) >= self.capacity;
+        if self.swept.swap(window, Ordering::Relaxed) == window && !full {
+            return;
         }
+        self.used.retain(|_, (of, _)| *of == window);
+        // Half is free afterwards, so that not every new bucket has to look at all others.
+        let crowded = || full && self.used.len() > self.capacity / 2;
+        if crowded() {
+            tracing::warn!(buckets = self.used.len(), "too many callers to count; forgetting some");
+            self.used.retain(|_, (_, used)| *used > 1);
+        }
+        if crowded() {
+            self.used.clear();
+        }
+        self.buckets.store(self.used.len(), Ordering::Relaxed);
     }
 }
 
@@ -149,6 +185,22 @@ mod tests {
         }
         limiter.check("new", 1, 1, at(60));
         assert_eq!(limiter.used.len(), 1);
+    }
+
+    #[test]
+    fn buckets_do_not_grow_without_end() {
+        let limiter = Limiter::holding(100);
+        let check = |bucket: &str| limiter.check(bucket, 5, 1, at(5)).allowed;
+        assert!((0..5).all(|_| check("busy")));
+        for bucket in 0..1_000 {
+            assert!(check(&bucket.to_string()));
+            assert!(limiter.used.len() <= 100);
+        }
+        assert!(!check("busy"), "a flood of others resets nobody's count");
+        for bucket in 0..1_000 {
+            assert!(check(&format!("twice-{bucket}")) && check(&format!("twice-{bucket}")));
+            assert!(limiter.used.len() <= 100);
+        }
     }
 
     #[test]

@@ -82,7 +82,18 @@ impl ClientIp {
         Self(peer.map(|ConnectInfo(peer)| resolve(peer.ip().to_canonical(), &parts.headers, trusted)))
     }
 
-    /// For keys of limits and logs.
+    /// For keys of limits: an IPv4 address, or the /64 that one IPv6 subscriber is free to use.
+    pub(crate) fn subscriber(self) -> String {
+        match self.0 {
+            Some(IpAddr::V6(address)) => {
+                let network = Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64));
+                format!("{network}/64")
+            }
+            _ => self.text(),
+        }
+    }
+
+    /// For logs.
     pub(crate) fn text(self) -> String {
         self.0.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
     }
@@ -131,6 +142,16 @@ mod tests {
         assert_eq!(client("10.0.0.1", "6.6.6.6, 1.2.3.4, 10.9.9.9"), "1.2.3.4");
         assert_eq!(client("::1", "garbage"), "::1");
         assert_eq!(client("10.0.0.1", ""), "10.0.0.1");
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_is_a_64() {
+        let subscriber = |text: &str| ClientIp(Some(text.parse().unwrap())).subscriber();
+        assert_eq!(subscriber("203.0.113.9"), "203.0.113.9");
+        assert_eq!(subscriber("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+        assert_eq!(subscriber("2001:db8:1:2::"), subscriber("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(subscriber("2001:db8:1:2::"), subscriber("2001:db8:1:3::"));
+        assert_eq!(ClientIp(None).subscriber(), "unknown");
     }
 
     #[test]

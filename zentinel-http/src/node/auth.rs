@@ -92,7 +92,7 @@ fn bucket(node: NodeId) -> String {
 /// A wrong credential costs a query or a signature check: an address may not try without end.
 fn count_guess(parts: &Parts, api: &Api) -> ApiResult<()> {
     let client = ClientIp::of(parts, &api.options.trusted_proxies);
-    let bucket = format!("guess:{}", client.text());
+    let bucket = format!("guess:{}", client.subscriber());
     api.limit(&parts.extensions, &bucket, api.options.rate_limits.default, 1)
 }
 

@@ -46,6 +46,8 @@ access! {
     BundlesWrite = Some(ApiScope::BundlesWrite), 1;
     /// A new bundle is compiled and stored.
     BundlesCreate = Some(ApiScope::BundlesWrite), 5;
+    /// A configuration is parsed and checked while the caller waits.
+    BundlesValidate = Some(ApiScope::BundlesWrite), 10;
     RolloutsRead = Some(ApiScope::RolloutsRead), 1;
     RolloutsWrite = Some(ApiScope::RolloutsWrite), 1;
     /// A new rollout is planned over the fleet.
@@ -203,7 +205,7 @@ pub(crate) async fn authenticate(parts: &Parts, api: &Api) -> ApiResult<Caller> 
         None => {
             // Every guess costs a query; a key is beyond guessing.
             let client = ClientIp::of(parts, &api.options.trusted_proxies);
-            let bucket = format!("guess:{}", client.text());
+            let bucket = format!("guess:{}", client.subscriber());
             api.limit(&parts.extensions, &bucket, api.options.rate_limits.default, 1)?;
             Err(Error::unauthenticated("Invalid or expired API key").into())
         }
