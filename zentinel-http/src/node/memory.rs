@@ -74,8 +74,9 @@ impl Memory {
                 Some(Notice::Events | Notice::Jobs) => {}
                 Some(Notice::Lagged) => self.forget_all(),
                 None => {
-                    self.forget_all();
+                    // First, so that what is read afterwards is not missed when it changes.
                     *notices = api.store.watch();
+                    self.forget_all();
                     break;
                 }
             }

@@ -99,7 +99,7 @@ impl Credentials {
     /// # Errors
     /// Those of the store.
     pub(crate) async fn api_key(&self, api: &Api, hash: &CredentialHash) -> Result<Option<Arc<Credential>>> {
-        self.catch_up();
+        self.catch_up(|| api.store.watch());
         let now = api.now();
         let known = self.keys.get(hash).map(|entry| Arc::clone(entry.value()));
         if let Some(known) = known.filter(|known| now.timestamp() - known.read_at < TTL) {
@@ -114,7 +114,7 @@ impl Credentials {
         let last_used = key.last_used_at.map_or(i64::MIN / 2, |at| at.timestamp());
         let credential =
             Arc::new(Credential { key, read_at: now.timestamp(), touched_at: AtomicI64::new(last_used) });
-        self.catch_up();
+        self.catch_up(|| api.store.watch());
         if self.generation.load(Ordering::Acquire) == generation {
             if self.keys.len() >= CAPACITY {
                 self.keys.clear();
@@ -148,7 +148,7 @@ impl Credentials {
             return Ok(None);
         };
         let project = Arc::new(found.value);
-        self.catch_up();
+        self.catch_up(|| api.store.watch());
         if self.generation.load(Ordering::Acquire) == generation {
             if self.projects.len() >= CAPACITY {
                 self.projects.clear();
@@ -158,10 +158,17 @@ impl Credentials {
         Ok(Some(project))
     }
 
-    /// Forgets what changed since the last call.
-    fn catch_up(&self) {
+    /// Forgets what changed since the last call; everything when nobody tells any more, and then
+    /// listens anew.
+    fn catch_up(&self, watch: impl FnOnce() -> NoticeStream) {
         let mut notices = self.notices.lock();
-        while let Some(Some(notice)) = notices.next().now_or_never() {
+        while let Some(next) = notices.next().now_or_never() {
+            let Some(notice) = next else {
+                // First, so that what is read afterwards is not missed when it changes.
+                *notices = watch();
+                self.forget_all();
+                return;
+            };
             match notice {
                 Notice::Records { kind: RecordKind::ApiKey, ids, .. } => {
                     self.generation.fetch_add(1, Ordering::AcqRel);
@@ -171,13 +178,47 @@ impl Credentials {
                     self.generation.fetch_add(1, Ordering::AcqRel);
                     self.projects.retain(|_, (project, _)| !ids.contains(&project.id.uuid()));
                 }
-                Notice::Lagged => {
-                    self.generation.fetch_add(1, Ordering::AcqRel);
-                    self.keys.clear();
-                    self.projects.clear();
-                }
+                Notice::Lagged => self.forget_all(),
                 Notice::Records { .. } | Notice::Events | Notice::Jobs => {}
             }
         }
+    }
+
+    fn forget_all(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.keys.clear();
+        self.projects.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    fn known() -> (OrganisationId, Slug, Arc<Project>) {
+        let project = Project::new(OrganisationId::random(), "Edge", chrono::DateTime::UNIX_EPOCH).unwrap();
+        (project.organisation_id, project.slug.clone(), Arc::new(project))
+    }
+
+    #[test]
+    fn when_nobody_tells_any_more_everything_is_forgotten_and_listening_begins_anew() {
+        let credentials = Credentials::new(Box::pin(stream::empty()));
+        let (organisation, slug, project) = known();
+        let remember =
+            || credentials.projects.insert((organisation, slug.clone()), (Arc::clone(&project), 0));
+        remember();
+        let change = Notice::Records {
+            kind: RecordKind::Project,
+            project_id: Some(project.id),
+            ids: vec![project.id.uuid()],
+        };
+        credentials.catch_up(|| Box::pin(stream::iter([change]).chain(stream::pending())));
+        assert!(credentials.projects.is_empty());
+        assert_eq!(credentials.generation.load(Ordering::Acquire), 1);
+        remember();
+        credentials.catch_up(|| panic!("the new stream goes on"));
+        assert!(credentials.projects.is_empty());
+        assert_eq!(credentials.generation.load(Ordering::Acquire), 2);
     }
 }
