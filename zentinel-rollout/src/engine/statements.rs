@@ -34,8 +34,10 @@ impl Issuer {
         let (Some(archive_sha256), Some(archive_size)) = (bundle.checksum, bundle.size_bytes) else {
             return Err(Error::conflict("Bundle must be compiled before rollout"));
         };
-        self.project.last_sequence += 1;
         let now = engine.clock.now();
+        // Not only the next one: a store that was restored from a backup has forgotten some that nodes remember.
+        let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
+        self.project.last_sequence = self.project.last_sequence.saturating_add(1).max(seconds);
         let expires_at = now + engine.options.statement_validity;
         let statement = Statement {
             v: 1,

@@ -139,7 +139,8 @@ impl<'a> Work<'a> {
             if told {
                 continue;
             }
-            let statement = self.statement(state, part.bundle_id).await?;
+            let seen = node.target.as_ref().map_or(0, |target| target.sequence);
+            let statement = self.statement(state, part.bundle_id, seen).await?;
             if let Some(node) = self.nodes.claimed_by(*id, rollout.id) {
                 node.target = Some(statement.target(Some(rollout.id), reason));
             }

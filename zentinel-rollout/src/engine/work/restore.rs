@@ -51,7 +51,8 @@ impl Work<'_> {
             if told {
                 continue;
             }
-            let statement = self.statement(state, *bundle_id).await?;
+            let seen = node.target.as_ref().map_or(0, |target| target.sequence);
+            let statement = self.statement(state, *bundle_id, seen).await?;
             if let Some(node) = self.nodes.any(*node_id) {
                 node.target = Some(statement.target(Some(rollout.id), Some(ROLLBACK)));
             }

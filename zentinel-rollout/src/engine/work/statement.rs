@@ -10,19 +10,23 @@ use zentinel_core::port::StoreExt as _;
 
 impl Work<'_> {
     /// The rollout's statement about a bundle: one per bundle, issued with the first target, used
-    /// again by later ones unless it ends soon.
-    pub(super) async fn statement(&mut self, state: &State, bundle: BundleId) -> Result<Issued> {
+    /// again by later ones unless it ends soon, or is older than `seen`, the sequence that a node was last told.
+    pub(super) async fn statement(&mut self, state: &State, bundle: BundleId, seen: u64) -> Result<Issued> {
         let rollout = state.rollout().id;
         let id = statement_id(rollout, bundle);
         self.given_out.insert(bundle);
-        if let Some(issued) = self.reused.get(&id) {
+        if let Some(issued) = self.reused.get(&id).filter(|issued| issued.sequence >= seen) {
             return Ok(*issued);
         }
         let bundle = self.bundle(bundle).await?;
         let soon = self.engine.clock.now() + self.engine.options.statement_validity / 3;
         let issued = match self.engine.store.find::<BundleStatement>(&self.scope, id).await? {
-            Some(earlier) if earlier.expires_at > soon => Issued::of(&earlier),
+            Some(earlier) if earlier.expires_at > soon && earlier.sequence >= seen => Issued::of(&earlier),
             Some(_) => self.issue(state, &bundle, StatementId::random()).await?,
+            // Issued in this unit of work, but too old by now.
+            None if self.reused.contains_key(&id) => {
+                self.issue(state, &bundle, StatementId::random()).await?
+            }
             None => self.issue(state, &bundle, id).await?,
         };
         self.reused.insert(id, issued);
