@@ -8,12 +8,17 @@ use chrono::TimeDelta;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use url::Url;
+use uuid::Uuid;
 use zentinel_core::id::OrganisationId;
-use zentinel_core::port::{BlobStore, Clock, Signer, Store, SystemClock};
+use zentinel_core::log::{LogEntry, LogKind, LogQuery, Retention};
+use zentinel_core::page::Page;
+use zentinel_core::port::{BlobStore, Clock, NoticeStream, Query, Receipt, Signer, Store, SystemClock};
 use zentinel_core::presign::UrlSigner;
-use zentinel_core::{Kind, Scope, Secret, Sha256Digest};
+use zentinel_core::record::{Row, Stored};
+use zentinel_core::{Changes, Kind, RecordKind, Result, Scope, Secret, Sha256Digest};
 use zentinel_store::conformance;
 use zentinel_store::{MasterKey, MemorySigner, MemoryStore, ObjectBlobStore, S3Options, SealedSigner};
 
@@ -143,6 +148,100 @@ async fn keys_sealed_in_the_store() {
         "another master key"
     );
     assert_eq!(open([5; 32]).sign(&Scope::Instance, b"x").await.unwrap_err().kind(), Kind::Forbidden);
+}
+
+/// A replica's store: its first listing waits until the other replica has listed, too.
+#[derive(Debug)]
+struct Replica {
+    store: Arc<dyn Store>,
+    both: Arc<tokio::sync::Barrier>,
+    listed: std::sync::atomic::AtomicUsize,
+    ends: bool,
+}
+
+#[async_trait::async_trait]
+impl Store for Replica {
+    async fn get(&self, scope: &Scope, kind: RecordKind, id: Uuid) -> Result<Option<Stored<Row>>> {
+        self.store.get(scope, kind, id).await
+    }
+    async fn lookup(&self, kind: RecordKind, key: &str) -> Result<Option<Stored<Row>>> {
+        self.store.lookup(kind, key).await
+    }
+    async fn query(&self, scope: &Scope, query: &Query) -> Result<Page<Stored<Row>>> {
+        let page = self.store.query(scope, query).await;
+        // Twice before a replica may make a key, then the listing that decides on its generation.
+        if self.listed.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 3 {
+            self.both.wait().await;
+        }
+        page
+    }
+    async fn count_by_state(&self, scope: &Scope, kind: RecordKind) -> Result<BTreeMap<String, u64>> {
+        self.store.count_by_state(scope, kind).await
+    }
+    async fn commit(&self, changes: Changes) -> Result<Receipt> {
+        self.store.commit(changes).await
+    }
+    async fn read_log(&self, scope: &Scope, query: &LogQuery) -> Result<Vec<LogEntry>> {
+        self.store.read_log(scope, query).await
+    }
+    async fn trim_log(&self, kind: LogKind, retention: Retention) -> Result<u64> {
+        self.store.trim_log(kind, retention).await
+    }
+    fn watch(&self) -> NoticeStream {
+        if self.ends { Box::pin(futures_util::stream::empty()) } else { self.store.watch() }
+    }
+    async fn ping(&self) -> Result<()> {
+        self.store.ping().await
+    }
+}
+
+#[tokio::test]
+async fn two_replicas_agree_on_the_first_key_and_on_the_order_of_the_next() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let both = Arc::new(tokio::sync::Barrier::new(2));
+    let replica = || {
+        let (store, both) = (Arc::clone(&store), Arc::clone(&both));
+        let replica = Replica { store, both, listed: 0.into(), ends: true };
+        SealedSigner::new(Arc::new(replica), Arc::new(SystemClock), MasterKey::from_bytes([5; 32]))
+    };
+    let (a, b) = (replica(), replica());
+    let scope = Scope::Organisation(OrganisationId::random());
+    let (first, second) = tokio::join!(a.sign(&scope, b"x"), b.sign(&scope, b"x"));
+    assert_eq!(first.unwrap(), second.unwrap());
+    assert_eq!(a.public_keys(&scope).await.unwrap().len(), 1);
+    let (first, second) = tokio::join!(a.rotate(&scope), b.rotate(&scope));
+    assert_ne!(first.unwrap(), second.unwrap());
+    assert_eq!(a.public_keys(&scope).await.unwrap(), b.public_keys(&scope).await.unwrap());
+    assert_eq!(
+        a.public_keys(&scope).await.unwrap().len(),
+        3,
+        "each notice stream has ended, nothing is stale"
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_open_is_skipped_and_a_wrong_master_key_is_noticed() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let open = |master| {
+        SealedSigner::new(Arc::clone(&store), Arc::new(SystemClock), MasterKey::from_bytes([master; 32]))
+    };
+    let scope = Scope::Organisation(OrganisationId::random());
+    open(5).check().await.unwrap();
+    let old = open(5).sign(&scope, b"x").await.unwrap();
+    open(5).check().await.unwrap();
+    let error = open(6).check().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert!(error.hint().unwrap().contains("master_key_file"));
+    assert_eq!(open(6).sign(&scope, b"x").await.unwrap_err().kind(), Kind::Internal, "and makes no key");
+
+    // A key that was sealed with another master key does not stop the one that opens.
+    let stray = open(6).rotate(&scope).await.unwrap();
+    let signer = open(5);
+    assert_eq!(signer.sign(&scope, b"x").await.unwrap(), old);
+    let keys = signer.public_keys(&scope).await.unwrap();
+    let names: Vec<_> = keys.iter().map(|key| key.key_id.as_str()).collect();
+    assert_eq!(names, [stray.as_str(), old.key_id.as_str()]);
+    signer.check().await.unwrap();
 }
 
 #[tokio::test]

@@ -285,9 +285,19 @@ pub struct SigningKey {
     pub expires_at: Option<Timestamp>,
     /// When it was created; the newest active key signs.
     pub created_at: Timestamp,
+    /// Place in the organisation's order of keys, from 1; unique, so that two replicas cannot both
+    /// make the next key. 0 for keys that have none.
+    #[serde(default)]
+    pub generation: u32,
 }
 
 impl SigningKey {
+    /// Whether it signs and its signatures are accepted.
+    #[must_use]
+    pub fn is_current(&self, now: Timestamp) -> bool {
+        self.active && self.expires_at.is_none_or(|at| at > now)
+    }
+
     /// The scope that shows this key.
     #[must_use]
     pub fn scope(&self) -> Scope {
@@ -308,6 +318,7 @@ impl Record for SigningKey {
         Keys {
             organisation_id: Some(self.organisation_id),
             owner: self.organisation_id.uuid(),
+            natural_key: (self.generation > 0).then(|| format!("{:010}", self.generation)),
             lookup_key: Some(self.key_id.clone()),
             state: Some(if self.active { "active" } else { "inactive" }.to_owned()),
             ..Keys::default()

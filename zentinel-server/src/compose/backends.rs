@@ -37,7 +37,11 @@ pub(super) async fn open(settings: &Settings, public_url: &Url, clock: Arc<dyn C
     let (store, scheduler, shared) = records(settings).await?;
     let signer: Arc<dyn Signer> = match &settings.signing.key_file {
         Some(path) => Arc::new(PemFileSigner::open(path, "default")?),
-        None => Arc::new(SealedSigner::new(Arc::clone(&store), clock, master.clone())),
+        None => {
+            let sealed = SealedSigner::new(Arc::clone(&store), clock, master.clone());
+            sealed.check().await?;
+            Arc::new(sealed)
+        }
     };
     let url_signer = UrlSigner::new(master.derive("download-urls"));
     let (blobs, url_signer) = archives(settings, public_url, url_signer)?;
