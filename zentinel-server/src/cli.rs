@@ -10,6 +10,7 @@ use crate::demo::{self, DemoOptions};
 use crate::settings::{LogFormat, Overrides, Settings, load};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -150,7 +151,10 @@ fn quiet_filter(settings: &Settings) -> String {
 fn start_logs(settings: &Settings) -> Result<()> {
     let filter = EnvFilter::try_new(&settings.log.filter)
         .map_err(|error| Error::invalid_field("log.filter", error.to_string()))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match settings.log.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

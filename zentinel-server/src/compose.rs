@@ -2,11 +2,11 @@
 
 mod backends;
 mod maintenance;
+mod serve;
 
 use crate::settings::Settings;
 pub use backends::open_store;
 
-use axum::Router;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl App {
             options: http_options(settings, public_url.clone(), draining.clone()),
         });
         let router = zentinel_http::router(Arc::clone(&services));
-        let serving = tokio::spawn(serve(listener, router, draining.clone()));
+        let serving = tokio::spawn(serve::serve(listener, router, draining.clone()));
         let until = ending.clone();
         let working = vec![
             tokio::spawn(runner.run(ending.clone())),
@@ -139,14 +139,6 @@ async fn finish(tasks: Vec<JoinHandle<()>>, patience: Duration, what: &str) {
 
 /// How long a job that was running at a crash waits before it is taken up again.
 const JOB_LEASE: Duration = Duration::from_secs(10);
-
-async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "serving ended");
-    }
-}
 
 fn runner(
     settings: &Settings,

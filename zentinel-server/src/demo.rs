@@ -108,7 +108,12 @@ async fn tell(app: &App, options: &DemoOptions, data: &std::path::Path, output: 
         "admin_password": made.password.as_ref().map(zentinel_core::Secret::expose),
     });
     output.event("ready", ready, || {
-        format!("control plane   {url}\napi key         {}", made.api_key.expose())
+        format!(
+            "control plane   {url}\napi key         {}\nempty project   {}, join token {}",
+            made.api_key.expose(),
+            empty.slug,
+            tokens.1.expose()
+        )
     });
     let fleet = fleet::DemoFleet::start(app, project, &tokens.0, options.nodes, data, output).await?;
     let story = story::tell(app, project, &made.api_key, &fleet, output);

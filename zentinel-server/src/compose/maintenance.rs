@@ -46,6 +46,8 @@ const METRIC_DAYS: i64 = 7;
 const REQUEST_LOG_DAYS: i64 = 1;
 /// Firewall events are kept this many days.
 const WAF_EVENT_DAYS: i64 = 30;
+/// The outbox keeps events this many days; whoever reads it later has missed something.
+const EVENT_DAYS: i64 = 30;
 
 #[async_trait]
 impl JobHandler for RetentionHandler {
@@ -63,6 +65,7 @@ impl JobHandler for RetentionHandler {
             (LogKind::Metric, days(METRIC_DAYS)),
             (LogKind::RequestLog, days(REQUEST_LOG_DAYS)),
             (LogKind::WafEvent, days(WAF_EVENT_DAYS)),
+            (LogKind::Event, days(EVENT_DAYS)),
         ] {
             // One log that can't be trimmed now must not keep the others from being.
             match self.store.trim_log(log, retention).await {
@@ -75,17 +78,62 @@ impl JobHandler for RetentionHandler {
     }
 }
 
-/// When the periodic work runs.
+/// When the periodic work runs. Trimming may take minutes: it is kept out of the maintenance queue,
+/// where renewing statements, the other long job, always leaves a worker for the short ones.
 pub(super) fn schedules() -> Vec<Schedule> {
-    let schedule = |name: &str, cron: &str| Schedule {
-        name: name.to_owned(),
-        queue: Queue::Maintenance,
-        cron: cron.to_owned(),
-    };
+    let schedule =
+        |name: &str, queue, cron: &str| Schedule { name: name.to_owned(), queue, cron: cron.to_owned() };
     vec![
-        schedule("node.staleness", "*/15 * * * * *"),
-        schedule("rollout.rescue", "*/30 * * * * *"),
-        schedule("statement.renew", "0 7 * * * *"),
-        schedule("log.retention", "0 17 * * * *"),
+        schedule("node.staleness", Queue::Maintenance, "*/15 * * * * *"),
+        schedule("rollout.rescue", Queue::Maintenance, "*/30 * * * * *"),
+        schedule("statement.renew", Queue::Maintenance, "0 7 * * * *"),
+        schedule("log.retention", Queue::Default, "0 17 * * * *"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+    use zentinel_core::entity::Event;
+    use zentinel_core::id::{OrganisationId, ProjectId};
+    use zentinel_core::log::LogQuery;
+    use zentinel_core::port::{ManualClock, NewJob};
+    use zentinel_core::{Changes, Scope, Timestamp};
+    use zentinel_store::MemoryStore;
+
+    #[tokio::test]
+    async fn events_are_kept_for_thirty_days() {
+        let store = Arc::new(MemoryStore::new());
+        let scope = Scope::Project(OrganisationId::random(), ProjectId::random());
+        let now = Timestamp::UNIX_EPOCH + TimeDelta::days(100);
+        for age in [31, 29, 0] {
+            let event =
+                Event::new(&scope, "node.registered", json!({"age": age}), now - TimeDelta::days(age));
+            store.commit(Changes::new().event(event)).await.unwrap();
+        }
+        let retention = RetentionHandler {
+            store: store.clone(),
+            scheduler: store.clone(),
+            clock: Arc::new(ManualClock::new(now)),
+            heartbeats_kept: 10,
+            events_kept: 10,
+            jobs_kept_days: 7,
+        };
+        let job = NewJob::new(Queue::Default, retention.kind(), json!(null), now);
+        store.commit(Changes::new().job(job)).await.unwrap();
+        let claimed = store.claim(Queue::Default, "test", 1, Duration::from_secs(60), now).await.unwrap();
+        retention.run(&claimed[0]).await.unwrap();
+        let left = store.read_log(&scope, &LogQuery::after(LogKind::Event, 0, 10)).await.unwrap();
+        let ages: Vec<_> = left.iter().map(|entry| entry.row.body["payload"]["age"].as_i64()).collect();
+        assert_eq!(ages, [Some(29), Some(0)]);
+    }
+
+    #[test]
+    fn trimming_does_not_hold_up_staleness() {
+        let queue = |name: &str| schedules().into_iter().find(|one| one.name == name).unwrap().queue;
+        assert_eq!(queue("node.staleness"), Queue::Maintenance);
+        assert_ne!(queue("log.retention"), queue("node.staleness"));
+    }
 }

@@ -89,6 +89,8 @@ impl Teller<'_> {
             auto_rollback: Some(true),
             rollback_threshold: Some(20),
             progress_deadline_seconds: Some(120),
+            // An earlier run in this directory may have been interrupted.
+            supersede: Some(true),
             ..NewRollout::of(bundle.id)
         };
         let rollout = self.client.create_rollout(&self.project, &request).await?;
