@@ -137,6 +137,7 @@ impl World {
             bundle_id: bundle(NEW),
             reason: "invalid_config".to_owned(),
             message: "no".to_owned(),
+            sequence: None,
         });
     }
 

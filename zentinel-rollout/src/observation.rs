@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{BundleError, Health, Node, NodeReport, NodeStatus, RolloutNode};
-use zentinel_core::id::{BundleId, NodeId};
+use zentinel_core::id::{BundleId, NodeId, RolloutId};
 
 /// The facts about one node. [`NodeFacts::deleted`] is the default.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +26,8 @@ pub struct NodeFacts {
     pub staged_bundle_id: Option<BundleId>,
     /// Healthy heartbeats in a row since the active bundle became active.
     pub healthy_streak: u32,
+    /// The rollout that tells it what to run, and the sequence of the statement; none for a manual assignment.
+    pub told: Option<(RolloutId, u64)>,
     /// The last activation that failed.
     pub bundle_error: Option<BundleError>,
     /// When that was reported.
@@ -53,6 +55,7 @@ impl NodeFacts {
             active_since: report.active_since,
             staged_bundle_id: report.staged_bundle_id,
             healthy_streak: report.healthy_streak,
+            told: node.target.as_ref().and_then(|target| Some((target.rollout_id?, target.sequence))),
             bundle_error: report.bundle_error.clone(),
             bundle_error_at: report.bundle_error_at,
             health: report.health.clone(),
@@ -77,15 +80,17 @@ impl NodeFacts {
         self.last_seen_at.map(|seen| now - seen)
     }
 
-    /// The activation error that belongs to this part of a rollout: for its bundle, and not from
-    /// before the node was told.
+    /// The activation error that belongs to this part of a rollout: for its bundle, and about the
+    /// statement that the rollout told the node with; where the node does not say which statement
+    /// that was, not from before it was told.
     #[must_use]
     pub fn error_for(&self, node: &RolloutNode) -> Option<&BundleError> {
         let error = self.bundle_error.as_ref()?;
-        let current = match (self.bundle_error_at, node.staged_at) {
-            (Some(at), Some(told)) => at >= told,
-            (None, Some(_)) => true,
-            (_, None) => false,
+        let current = match (error.sequence, self.bundle_error_at, node.staged_at) {
+            (_, _, None) => false,
+            (Some(sequence), _, Some(_)) => self.told == Some((node.rollout_id, sequence)),
+            (None, Some(at), Some(told)) => at >= told,
+            (None, None, Some(_)) => true,
         };
         (error.bundle_id == node.bundle_id && current).then_some(error)
     }

@@ -43,6 +43,9 @@ pub struct BundleError {
     pub reason: String,
     /// For a person.
     pub message: String,
+    /// The sequence of the statement that told it to; says which of several tries failed.
+    #[serde(default)]
+    pub sequence: Option<u64>,
 }
 
 /// A heartbeat as a node sends it. Absent fields leave what is known unchanged.

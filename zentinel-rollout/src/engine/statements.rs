@@ -49,6 +49,7 @@ impl Issuer {
             activation,
             issued_at: now.timestamp(),
             expires_at: expires_at.timestamp(),
+            keys: Vec::new(),
         };
         let issued = BundleStatement {
             id,

@@ -278,8 +278,12 @@ mod tests {
     fn another_bundle_voids_streak_and_failure() {
         let mut entry = entry();
         let (old, new) = (BundleId::random(), BundleId::random());
-        let failure =
-            BundleError { bundle_id: new, reason: "invalid_config".to_owned(), message: "no".to_owned() };
+        let mut failure = BundleError {
+            bundle_id: new,
+            reason: "invalid_config".to_owned(),
+            message: "no".to_owned(),
+            sequence: Some(7),
+        };
         let beat = |active, failure: Option<&BundleError>| Heartbeat {
             active_bundle_id: Some(active),
             bundle_error: failure.cloned(),
@@ -293,6 +297,8 @@ mod tests {
         assert_eq!(entry.report.bundle_error.as_ref(), Some(&failure));
         assert!(entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(5)).changed, "it failed again");
         assert_eq!(entry.report.bundle_error_at, Some(at(5)));
+        failure.sequence = Some(8);
+        assert!(entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(5)).changed, "told again, failed again");
         assert!(entry.merge(&mut beat(new, None), KNOWN, at(6)).changed);
         assert_eq!((entry.report.bundle_error.as_ref(), entry.report.healthy_streak), (None, 1));
         assert_eq!(entry.report.active_since, Some(at(6)));

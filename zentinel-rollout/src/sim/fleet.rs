@@ -214,6 +214,7 @@ impl Fleet {
                     bundle_id: target.bundle,
                     reason: "invalid_config".to_owned(),
                     message: "refused".to_owned(),
+                    sequence: None,
                 });
             }
             return None;

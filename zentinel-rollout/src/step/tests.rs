@@ -191,6 +191,27 @@ fn an_error_from_before_the_node_was_told_does_not_count() {
 }
 
 #[test]
+fn an_error_counts_for_the_statement_that_it_names() {
+    let mut world = World::running(2, spec());
+    let rollout = world.state.rollout().id;
+    let fails = |world: &mut World, told, sequence| {
+        world.rejects(1);
+        let facts = world.facts(1);
+        facts.told = told;
+        facts.bundle_error.as_mut().unwrap().sequence = Some(sequence);
+        world.tick();
+        world.state.nodes()[&node(1)].state
+    };
+    world.pass(1);
+    // Heard of only now, but about an earlier statement about the same bundle, or told by somebody else.
+    assert_eq!(fails(&mut world, Some((rollout, 8)), 7), NodeProgress::Staging);
+    assert_eq!(fails(&mut world, None, 8), NodeProgress::Staging);
+    let other = zentinel_core::id::RolloutId::random();
+    assert_eq!(fails(&mut world, Some((other, 8)), 8), NodeProgress::Staging);
+    assert_eq!(fails(&mut world, Some((rollout, 8)), 8), NodeProgress::Failed);
+}
+
+#[test]
 fn the_deadline_is_strict_and_names_the_offline_nodes() {
     let mut world = World::running(2, spec());
     world.activate(1, NEW);

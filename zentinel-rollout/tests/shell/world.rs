@@ -163,6 +163,7 @@ impl World {
                             bundle_id: target.bundle_id,
                             reason: "invalid_config".to_owned(),
                             message: "no".to_owned(),
+                            sequence: Some(target.sequence),
                         });
                     }
                 } else {
