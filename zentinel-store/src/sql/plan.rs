@@ -285,6 +285,7 @@ mod tests {
         })
     }
 
+    #[expect(clippy::unwrap_used, reason = "tests may panic")]
     fn plan(writes: Vec<Write>, group: bool) -> Plan {
         Plan::new::<Lite>(&Changes { writes, ..Changes::new() }, group).unwrap()
     }
