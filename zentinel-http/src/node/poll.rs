@@ -85,14 +85,8 @@ struct Answer {
 
 impl Answer {
     async fn to(api: &Api, caller: &Caller, offer: &Offer) -> Result<Self> {
-        // What the fleet knows may be newer than what was read to authenticate.
-        let snapshot = api.fleet.snapshot(caller.node.id);
-        let node = snapshot.map_or_else(|| Arc::clone(&caller.node), |snapshot| snapshot.node);
-        let allowed = |target: &&NodeTarget| {
-            node.approved && node.pinned_bundle_id.is_none_or(|pinned| pinned == target.bundle_id)
-        };
-        if let Some(target) = offer.target.as_ref().filter(allowed)
-            && let Some(offered) = caller.memory.offers.find(api, &node, target).await?
+        if let Some(target) = &offer.target
+            && let Some(offered) = caller.memory.offers.find(api, &caller.node, target).await?
         {
             return Ok(Self { update: Some((target.clone(), offered)), etag: offer.etag });
         }

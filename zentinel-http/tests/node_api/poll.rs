@@ -122,6 +122,18 @@ async fn a_node_that_may_not_have_it_gets_nothing() {
     world.change::<Node>(member.id, |node| node.pinned_bundle_id = Some(bundle.id)).await;
     world.eventually(|| world.known(member.id).pinned_bundle_id == Some(bundle.id)).await;
     assert_eq!(poll(&world, &member, "", Some(&etag)).await.expect(200)["bundle_id"], json!(bundle.id));
+    // A waiting node hears of its pin.
+    let etag = poll(&world, &member, "", None).await.header("etag").to_owned();
+    let pin = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.change::<Node>(member.id, |node| node.pinned_bundle_id = Some(BundleId::random())).await;
+    };
+    let (told, ()) = tokio::join!(poll(&world, &member, "?wait=30", Some(&etag)), pin);
+    assert_eq!(told.expect(200)["no_update"], true);
+    // Who forces it beats the pin.
+    let forced = world.compiled(&world.home, "1.0.1").await;
+    world.hand(&world.home, forced.id, member.id, true).await;
+    assert_eq!(poll(&world, &member, "", None).await.expect(200)["bundle_id"], json!(forced.id));
     world.change::<Node>(member.id, |node| node.approved = false).await;
     world.eventually(|| !world.known(member.id).approved).await;
     assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);

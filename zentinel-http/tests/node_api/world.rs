@@ -313,8 +313,13 @@ impl World {
 
     /// Hands a bundle to a node and waits until polls know.
     pub async fn assign(&self, tenant: &Tenant, bundle: BundleId, node: NodeId) {
+        self.hand(tenant, bundle, node, false).await;
+    }
+
+    /// As `assign`; forced, it beats a pin.
+    pub async fn hand(&self, tenant: &Tenant, bundle: BundleId, node: NodeId, force: bool) {
         let engine = &self.services.engine;
-        let assigned = engine.assign(&tenant.scope(), Actor::System, bundle, &[node], true).await.unwrap();
+        let assigned = engine.assign(&tenant.scope(), Actor::System, bundle, &[node], force).await.unwrap();
         assert_eq!(assigned.assigned, [node]);
         self.eventually(|| {
             let snapshot = self.services.fleet.snapshot(node);
