@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use zentinel_core::port::{BlobStore, Clock, ConfigValidator, Scheduler, Signer, Store};
@@ -139,6 +140,9 @@ impl Default for RateLimits {
     }
 }
 
+/// How many configurations are validated on request at once.
+const VALIDATIONS: usize = 1;
+
 /// The state of every handler: the services, and what one router keeps in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Api(Arc<Inner>);
@@ -149,12 +153,19 @@ struct Inner {
     limiter: Limiter,
     credentials: Credentials,
     metrics: Metrics,
+    validating: Arc<Semaphore>,
 }
 
 impl Api {
     pub(crate) fn new(services: Arc<Services>) -> Self {
         let credentials = Credentials::new(services.store.watch());
-        Self(Arc::new(Inner { services, limiter: Limiter::default(), credentials, metrics: Metrics::new() }))
+        Self(Arc::new(Inner {
+            services,
+            limiter: Limiter::default(),
+            credentials,
+            metrics: Metrics::new(),
+            validating: Arc::new(Semaphore::new(VALIDATIONS)),
+        }))
     }
 
     /// The current instant.
@@ -170,6 +181,12 @@ impl Api {
     /// Remembers verified credentials.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.0.credentials
+    }
+
+    /// Whoever validates on request takes a permit, so that compile jobs keep their share of the
+    /// processors.
+    pub(crate) fn validating(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.validating)
     }
 
     /// Counts for `/metrics`.

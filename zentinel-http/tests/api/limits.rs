@@ -35,7 +35,7 @@ async fn actions_cost_what_the_contract_says() {
     let cases = [
         ("GET", "/bundles", 500, 1),
         ("POST", "/bundles", 100, 5),
-        ("POST", "/bundles/validate", 100, 1),
+        ("POST", "/bundles/validate", 100, 10),
         ("POST", "/rollouts", 100, 3),
         ("GET", "/rollouts", 500, 1),
         ("GET", "/node-groups", 1_000, 1),

@@ -102,6 +102,8 @@ impl BlobStore for Away<dyn BlobStore> {
 enum Broken {
     Panics,
     NeverAnswers,
+    /// Until the first call is over, and then there is nothing to say.
+    HangsOnce(AtomicBool),
 }
 
 #[async_trait]
@@ -109,7 +111,8 @@ impl ConfigValidator for Broken {
     async fn validate(&self, _: &str, _: bool) -> Result<Vec<Diagnostic>> {
         match self {
             Self::Panics => panic!("a defect that nobody knows of"),
-            Self::NeverAnswers => std::future::pending().await,
+            Self::HangsOnce(done) if done.swap(true, Ordering::SeqCst) => Ok(Vec::new()),
+            Self::NeverAnswers | Self::HangsOnce(_) => std::future::pending().await,
         }
     }
 }
@@ -184,6 +187,26 @@ async fn a_panic_is_a_500_that_says_nothing() {
     assert!(reply.headers.contains_key("x-ratelimit-limit"));
     assert_eq!(reply.expect(500), json!({"errors": {"detail": "Internal Server Error"}}));
     world.get(&world.home.path("/bundles")).await.expect(200);
+}
+
+#[tokio::test]
+async fn configurations_are_validated_one_at_a_time() {
+    let world = World::new().await.rebuilt(|services| {
+        services.validator = Arc::new(Broken::HangsOnce(AtomicBool::new(false)));
+        services.options.request_timeout = Duration::from_secs(6);
+    });
+    let path = world.home.path("/bundles/validate");
+    let validate = || world.post(&path, json!({"config_source": KDL}));
+    // The caller goes away, its work goes on.
+    tokio::time::timeout(Duration::from_millis(100), validate()).await.unwrap_err();
+    let begun = std::time::Instant::now();
+    let reply = validate().await;
+    assert_eq!(reply.headers["retry-after"], "5");
+    reply.expect_error(503, "Other configurations are being validated; try again");
+    assert!(begun.elapsed() >= Duration::from_secs(5));
+    world.get(&world.home.path("/bundles")).await.expect(200);
+    // The time limit ends the turn of the one that hangs.
+    validate().await.expect(200);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::error::{ApiResult, taken_also_on};
 use crate::extract::{Field, Input, PathId, parse_id};
-use crate::operator::auth::{BundlesCreate, BundlesWrite, InProject};
+use crate::operator::auth::{BundlesCreate, BundlesValidate, BundlesWrite, InProject};
 use crate::operator::retrying;
 use crate::services::Api;
 use crate::wire::{BundleBody, BundleOne, ChangeRefusals, Diagnostics, Json};
@@ -11,6 +11,8 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use zentinel_compiler::bundle::{NewBundle, create as new_bundle};
@@ -19,8 +21,8 @@ use zentinel_core::entity::{
 };
 use zentinel_core::error::Checks;
 use zentinel_core::id::{NodeId, TypedId};
-use zentinel_core::port::StoreExt;
-use zentinel_core::{Changes, Error};
+use zentinel_core::port::{Diagnostic, StoreExt};
+use zentinel_core::{Changes, Error, Kind, Result};
 
 /// Most nodes that one assignment may name.
 const MAX_NODES: usize = 10_000;
@@ -143,7 +145,8 @@ pub(super) struct ValidateInput {
 
 /// Validate a configuration
 ///
-/// Says what a bundle of it would be refused or warned for. Stores nothing.
+/// Says what a bundle of it would be refused or warned for. Stores nothing. One is validated at a
+/// time: 503 when the turn has not come after five seconds.
 #[utoipa::path(
     post, path = "/api/v1/projects/{project_slug}/bundles/validate", tag = "Bundles",
     params(("project_slug" = String, Path)), request_body = ValidateInput,
@@ -151,7 +154,7 @@ pub(super) struct ValidateInput {
 )]
 pub(super) async fn validate(
     State(api): State<Api>,
-    _at: InProject<BundlesWrite>,
+    _at: InProject<BundlesValidate>,
     Input(input): Input<ValidateInput>,
 ) -> ApiResult<Json<Diagnostics>> {
     let mut checks = Checks::new();
@@ -160,8 +163,29 @@ pub(super) async fn validate(
     let most = zentinel_compiler::source::SourceLimits::default().config_bytes;
     checks.that("config_source", text.len() <= most, format!("should be at most {most} byte(s)"));
     checks.finish()?;
-    let found = api.validator.validate(&text, false).await?;
+    let found = in_turn(&api, text).await?;
     Ok(Json(Diagnostics::new(&found)))
+}
+
+/// How long a caller waits for its turn to validate.
+const VALIDATE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Validates when it is the caller's turn. A caller that goes away does not end what it began: the
+/// turn is over when the work is.
+async fn in_turn(api: &Api, text: String) -> Result<Vec<Diagnostic>> {
+    let busy = || Error::unavailable("Other configurations are being validated; try again");
+    let turn = tokio::time::timeout(VALIDATE_PATIENCE, api.validating().acquire_owned()).await;
+    let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
+    let (validator, limit) = (Arc::clone(&api.validator), api.options.request_timeout);
+    let work = tokio::spawn(async move {
+        let _turn = turn;
+        tokio::time::timeout(limit, validator.validate(&text, false)).await
+    });
+    match work.await {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) => Err(Error::new(Kind::Timeout, "The request took too long")),
+        Err(defect) => Err(Error::internal("a validation ended unexpectedly").with_source(defect)),
+    }
 }
 
 /// Delete a bundle
