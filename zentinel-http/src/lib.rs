@@ -18,6 +18,9 @@
 //! * `/api/v1/nodes/…`: nodes, with their key or token.
 //! * `/blobs/…`: signed downloads, where the blob store cannot presign itself.
 //! * `/health`, `/ready`, `/metrics`, `/api/openapi.json`.
+//!
+//! The OpenAPI document describes all of them but itself and `/blobs/…`: those URLs are handed out
+//! ready to use, and a client never makes one.
 
 mod blob;
 pub mod client;

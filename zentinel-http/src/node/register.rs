@@ -4,7 +4,7 @@ use super::batch::{object, object_holds_nul};
 use super::credentials::public_keys;
 use super::enrol::{Permit, permit};
 use super::memory::Shared;
-use super::wire::{RegisterRequest, Registered};
+use super::wire::Registered;
 use crate::error::{ApiResult, taken_also_on};
 use crate::extract::{ClientIp, Field, path_param};
 use crate::services::Api;
@@ -14,6 +14,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use utoipa::ToSchema;
 use zentinel_core::credential::NewCredential;
 use zentinel_core::entity::{AuditEntry, Event, Node, NodeReport, Registration, RegistrationToken};
 use zentinel_core::error::Checks;
@@ -26,17 +27,40 @@ const MAX_BYTES: usize = 256 * 1024;
 /// How often a lost race for a token is run again; registrations of this replica do not race.
 const RACES: usize = 16;
 
-/// A registration as it arrives.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Incoming {
+/// What a node says when it registers.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+struct RegisterInput {
+    /// Unique in the project: alphanumeric first, then also `_`, `.`, `-`.
+    #[schema(value_type = String, min_length = 1, max_length = 100, example = "edge-1", required = true)]
+    #[serde(default)]
     name: Field<String>,
+    /// For selectors; at most 64. Labels of the registration token win.
+    #[schema(value_type = Option<BTreeMap<String, String>>, example = json!({"region": "eu"}))]
+    #[serde(default)]
     labels: Field<BTreeMap<String, String>>,
+    /// What the node can do; at most 64.
+    #[schema(value_type = Option<Vec<String>>)]
+    #[serde(default)]
     capabilities: Field<BTreeSet<String>>,
+    /// Version of the proxy.
+    #[schema(value_type = Option<String>, max_length = 255)]
+    #[serde(default)]
     version: Field<String>,
+    /// The node's address; the caller's when absent.
+    #[schema(value_type = Option<String>, max_length = 255)]
+    #[serde(default)]
     ip: Field<String>,
+    /// The node's host name.
+    #[schema(value_type = Option<String>, max_length = 255)]
+    #[serde(default)]
     hostname: Field<String>,
+    /// Anything else.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default)]
     metadata: Field<Map<String, Value>>,
+    /// What lets the node in, unless a header carries it.
+    #[schema(value_type = Option<String>)]
+    #[serde(default)]
     registration_token: Field<String>,
 }
 
@@ -48,7 +72,7 @@ struct Incoming {
 #[utoipa::path(
     post, path = "/api/v1/projects/{project_slug}/nodes/register", tag = "Node API",
     params(("project_slug" = String, Path), ("X-Zentinel-Join-Token" = Option<String>, Header)),
-    request_body = RegisterRequest,
+    request_body = RegisterInput,
     responses((status = 201, body = Registered), ChangeRefusals),
     security((), ("api_key" = ["nodes:write"])),
 )]
@@ -59,10 +83,10 @@ pub(super) async fn register(
 ) -> ApiResult<(StatusCode, Json<Registered>)> {
     let (mut parts, body) = request.into_parts();
     let client = ClientIp::of(&parts, &api.options.trusted_proxies);
-    let bucket = format!("register:{}", client.text());
+    let bucket = format!("register:{}", client.subscriber());
     api.limit(&parts.extensions, &bucket, api.options.rate_limits.registration, 1)?;
     let slug = path_param(&mut parts, &api, "project_slug").await?;
-    let (incoming, check_nul) = object::<Incoming>(body, MAX_BYTES).await?;
+    let (incoming, check_nul) = object::<RegisterInput>(body, MAX_BYTES).await?;
     let (registration, token) = incoming.check(check_nul, client);
     let permit = permit(&api, &parts, &slug, token.as_deref()).await?;
     let registration = registration?;
@@ -95,7 +119,7 @@ pub(super) async fn register(
     Ok((StatusCode::CREATED, Json(registered)))
 }
 
-impl Incoming {
+impl RegisterInput {
     /// The registration, or what is wrong with it; and the token, which is looked at first.
     fn check(self, check_nul: bool, client: ClientIp) -> (Result<Registration>, Option<String>) {
         let mut checks = Checks::new();

@@ -20,7 +20,7 @@ pub const JOIN_TOKEN_HEADER: &str = "x-zentinel-join-token";
 pub const NODE_KEY_HEADER: &str = "x-zentinel-node-key";
 
 /// What a node says when it registers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RegisterRequest {
     /// Unique in the project: 1 to 100 characters, alphanumeric first, then also `_`, `.`, `-`.
@@ -39,7 +39,6 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Anything else.
-    #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
 }
 

@@ -99,6 +99,18 @@ async fn the_document_is_complete() {
     }
 }
 
+#[tokio::test]
+async fn a_registration_may_carry_its_token() {
+    let world = World::new().await;
+    let document = document(&world).await;
+    let register = &document["paths"]["/api/v1/projects/{project_slug}/nodes/register"]["post"];
+    let body = &register["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+    let name = body.as_str().unwrap().rsplit('/').next().unwrap();
+    let schema = &document["components"]["schemas"][name];
+    assert!(schema["properties"]["registration_token"].is_object(), "{schema}");
+    assert_eq!(schema["required"], serde_json::json!(["name"]));
+}
+
 fn collect(value: &Value, references: &mut Vec<String>) {
     match value {
         Value::Object(object) => {
