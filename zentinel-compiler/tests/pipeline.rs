@@ -78,6 +78,7 @@ async fn computed(name: &str) -> Expected {
         activation: signed.assembled().activation(),
         issued_at: 1_800_000_000,
         expires_at: 1_802_592_000,
+        keys: signer.public_keys(&scope()).await.unwrap(),
     };
     let envelope = statement.sign(&signer, &scope()).await.unwrap();
     let payload = STANDARD.decode(&envelope.payload).unwrap();

@@ -7,6 +7,10 @@
 //! The payload is the compact JSON of [`Statement`], fields in the order of the struct. A node
 //! that checks it refuses another project's bundle, an older sequence and a stale statement:
 //! what [TUF](https://theupdateframework.io/) calls mix-and-match, rollback and freeze attacks.
+//!
+//! Keys rotate without stranding a node. Every active key signs, so a node that knows only an old
+//! key still finds its signature; and the payload lists the active keys, so the old key vouches
+//! for the new ones, which the node trusts from then on in place of those it knew.
 
 use crate::entity::Activation;
 use crate::error::{Error, Result};
@@ -42,6 +46,10 @@ pub struct Statement {
     pub issued_at: i64,
     /// Unix seconds; a node refuses to start activating afterwards.
     pub expires_at: i64,
+    /// The active public keys when it was issued, newest first: what a node that accepts the
+    /// statement trusts from now on. [`Statement::sign`] fills it in.
+    #[serde(default)]
+    pub keys: Vec<PublicKey>,
 }
 
 /// One signature of an envelope.
@@ -61,7 +69,7 @@ pub struct Envelope {
     pub payload_type: String,
     /// Standard base64 of the payload bytes.
     pub payload: String,
-    /// At least one signature.
+    /// At least one signature; one for each key that was active.
     pub signatures: Vec<EnvelopeSignature>,
 }
 
@@ -87,26 +95,39 @@ pub fn pre_authentication_encoding(payload: &[u8]) -> Vec<u8> {
 }
 
 impl Statement {
-    /// Signs the statement with the key that `signer` uses for `scope`.
+    /// Signs the statement, with the active keys filled in, with each of the keys that `signer`
+    /// has for `scope`.
     ///
     /// # Errors
     /// Those of the signer.
     pub async fn sign(&self, signer: &dyn Signer, scope: &Scope) -> Result<Envelope> {
-        let payload = serde_json::to_vec(self)?;
-        let signature = signer.sign(scope, &pre_authentication_encoding(&payload)).await?;
+        let keys = signer.public_keys(scope).await?;
+        let payload = serde_json::to_vec(&Self { keys, ..self.clone() })?;
+        let signatures = signer.sign_all(scope, &pre_authentication_encoding(&payload)).await?;
+        let signatures = signatures.into_iter().map(|signature| EnvelopeSignature {
+            keyid: signature.key_id,
+            sig: STANDARD.encode(signature.bytes),
+        });
         Ok(Envelope {
             payload_type: PAYLOAD_TYPE.to_owned(),
             payload: STANDARD.encode(payload),
-            signatures: vec![EnvelopeSignature {
-                keyid: signature.key_id,
-                sig: STANDARD.encode(signature.bytes),
-            }],
+            signatures: signatures.collect(),
         })
+    }
+
+    /// What a node trusts after accepting this statement: the well-formed keys it lists, or
+    /// `None` when it lists none and the node keeps what it has.
+    #[must_use]
+    pub fn vouched_keys(&self) -> Option<Vec<PublicKey>> {
+        let usable = self.keys.iter().filter(|key| key.active && key.raw().is_some());
+        let keys: Vec<_> = usable.cloned().collect();
+        (!keys.is_empty()).then_some(keys)
     }
 }
 
 impl Envelope {
-    /// Checks the signature against pinned keys and returns the statement, unchecked otherwise.
+    /// Checks the signatures against pinned keys and returns the statement, unchecked otherwise.
+    /// One good signature of one pinned key is enough; those of other keys are passed over.
     ///
     /// # Errors
     /// [`Kind::Forbidden`](crate::Kind::Forbidden) when no pinned key signed it,
@@ -130,7 +151,8 @@ impl Envelope {
         serde_json::from_slice(&payload).map_err(|_| Error::malformed("statement payload is not a statement"))
     }
 
-    /// Opens the envelope and checks everything a node must check before it downloads.
+    /// Opens the envelope and checks everything a node must check before it downloads. The node
+    /// then pins [`Statement::vouched_keys`] in place of `pinned`.
     ///
     /// # Errors
     /// As [`Envelope::open`]; [`Kind::Forbidden`](crate::Kind::Forbidden) for another project, an

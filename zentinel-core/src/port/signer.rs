@@ -64,8 +64,9 @@ impl PublicKey {
 ///
 /// # Contract
 /// `sign` uses the newest active key of the scope's organisation and makes one when there is
-/// none. Keys rotate: `public_keys` lists every key whose signatures are still accepted. Private
-/// keys never leave the implementation.
+/// none. Keys rotate: `public_keys` lists every key whose signatures are still accepted, and
+/// `sign_all` signs with each of them, so that whoever knows one of them can check. Private keys
+/// never leave the implementation.
 ///
 /// # Errors
 /// `Unavailable` when the keys cannot be reached, `Forbidden` for a scope without a tenant where
@@ -77,6 +78,11 @@ impl PublicKey {
 pub trait Signer: Debug + Send + Sync + 'static {
     /// Signs `message`.
     async fn sign(&self, scope: &Scope, message: &[u8]) -> Result<Signature>;
+    /// Signs `message` with every active key, newest first; never empty. The default signs with
+    /// the newest one alone, which is right where there is one key.
+    async fn sign_all(&self, scope: &Scope, message: &[u8]) -> Result<Vec<Signature>> {
+        Ok(vec![self.sign(scope, message).await?])
+    }
     /// The public key with an id, inactive ones included; `None` when unknown.
     async fn public_key(&self, scope: &Scope, key_id: &str) -> Result<Option<PublicKey>>;
     /// Every active public key of the scope's organisation, newest first.

@@ -19,6 +19,8 @@ pub async fn suite(signer: Arc<dyn Signer>, scope: Scope, rotates: bool) {
     assert!(signer.public_keys(&scope).await.expect("list").contains(&public));
     let again = signer.sign(&scope, b"message").await.expect("sign");
     assert_eq!(again, first, "Ed25519 is deterministic and the key has not changed");
+    let all = signer.sign_all(&scope, b"message").await.expect("sign");
+    assert_eq!(all, [first.clone()], "one key, one signature");
     if rotates {
         let key_id = signer.rotate(&scope).await.expect("rotate");
         assert_ne!(key_id, first.key_id);
@@ -27,5 +29,7 @@ pub async fn suite(signer: Arc<dyn Signer>, scope: Scope, rotates: bool) {
         let keys = signer.public_keys(&scope).await.expect("list");
         assert_eq!(keys.first().map(|key| key.key_id.as_str()), Some(key_id.as_str()), "newest first");
         assert!(keys.iter().any(|key| key.verify(b"message", &first.bytes)), "older signatures stay valid");
+        let all = signer.sign_all(&scope, b"message").await.expect("sign");
+        assert_eq!(all, [fresh, first], "every active key signs, newest first");
     }
 }

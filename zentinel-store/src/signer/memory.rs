@@ -31,12 +31,23 @@ impl MemorySigner {
     }
 }
 
+impl MemorySigner {
+    /// Makes a known key the signing one; older ones stay accepted.
+    pub fn import(&self, key_id: impl Into<String>, seed: [u8; 32]) {
+        self.keys.write().push(KeyPair { key_id: key_id.into(), key: SigningKey::from_bytes(&seed) });
+    }
+}
+
 #[async_trait]
 impl Signer for MemorySigner {
     async fn sign(&self, _scope: &Scope, message: &[u8]) -> Result<Signature> {
         let keys = self.keys.read();
         let newest = keys.last().ok_or_else(|| zentinel_core::Error::internal("the signer has no key"))?;
         Ok(newest.sign(message))
+    }
+
+    async fn sign_all(&self, _scope: &Scope, message: &[u8]) -> Result<Vec<Signature>> {
+        Ok(self.keys.read().iter().rev().map(|pair| pair.sign(message)).collect())
     }
 
     async fn public_key(&self, _scope: &Scope, key_id: &str) -> Result<Option<PublicKey>> {

@@ -260,6 +260,10 @@ impl Signer for SealedSigner {
         newest.ok_or_else(|| Error::internal("the organisation has no signing key"))
     }
 
+    async fn sign_all(&self, scope: &Scope, message: &[u8]) -> Result<Vec<Signature>> {
+        self.signatures(scope, message, usize::MAX).await
+    }
+
     async fn public_key(&self, scope: &Scope, key_id: &str) -> Result<Option<PublicKey>> {
         let keys = self.keys(tenant(scope)?).await?;
         Ok(keys.iter().find(|key| key.record.key_id == key_id).map(Key::public))
