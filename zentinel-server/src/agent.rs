@@ -7,16 +7,31 @@
 //!                                            └── refused or failed: what served before keeps serving
 //! ```
 //!
-//! The node trusts the keys it pinned when it registered. It refuses a statement for another
+//! The node trusts the keys it pinned when it registered; a statement that one of them signed
+//! names the keys to trust from then on, so keys rotate without a visit. It refuses a statement for another
 //! project, one that is older than what it accepted before, and one that has expired. When the
 //! control plane is away, what serves keeps serving; the loops back off with jitter.
+//!
+//! A bundle is refused for good only when the bundle is at fault: verified bytes that are no
+//! archive, or a configuration that this node cannot run. Every other failure (the transfer, the
+//! disk, a checker that is away) is tried again with a fresh offer, and reported as an error once
+//! it has lasted for five tries.
+//!
+//! What the state file says is written before an activation begins and after it ends. After a
+//! start the [`Activator`] is asked what serves, and the file follows. An unpacked bundle is on
+//! disk before it is used, and checked against its manifest before it is used again; the bundle
+//! that serves and the two before it are kept.
 
 mod activator;
 mod download;
+mod release;
 mod state;
+#[cfg(test)]
+mod tests;
+mod update;
 
 pub use activator::{Activator, DirectoryActivator, Rejection, Release};
-pub use state::{NodeState, Refused};
+pub use state::{Activating, NodeState, Refused};
 
 use crate::backoff::Backoff;
 use serde_json::{Map, Value};
@@ -32,12 +47,11 @@ use url::Url;
 use zentinel_core::entity::BundleError;
 use zentinel_core::id::{BundleId, NodeId};
 use zentinel_core::port::Clock;
-use zentinel_core::statement::{Expectation, Statement};
-use zentinel_core::{Kind, Result, Secret};
-use zentinel_http::client::{BundleOffer, HeartbeatRequest, NodeClient, Poll, RegisterRequest};
+use zentinel_core::{Result, Secret};
+use zentinel_http::client::{HeartbeatRequest, NodeClient, RegisterRequest};
 
-/// How far a node's clock may be off when it checks a statement, in seconds.
-const CLOCK_SKEW_SECONDS: i64 = 900;
+/// After how many tries a fault that may pass is reported.
+const REPORTED_TRIES: u32 = 5;
 
 /// Where the health of a heartbeat comes from.
 pub trait HealthSource: Debug + Send + Sync + 'static {
@@ -77,29 +91,61 @@ pub struct Agent {
     health: Arc<dyn HealthSource>,
     client: NodeClient,
     file: StateFile,
-    state: Mutex<NodeState>,
+    live: Mutex<Live>,
     changed: Notify,
+}
+
+/// What the node knows at the moment.
+#[derive(Debug)]
+struct Live {
+    state: NodeState,
+    /// Whether the state differs from its file.
+    unsaved: bool,
+    fault: Option<Fault>,
+}
+
+/// A failure that may pass.
+#[derive(Debug)]
+struct Fault {
+    about: Refused,
+    tries: u32,
+}
+
+impl Live {
+    /// What to report as failed.
+    fn refused(&self) -> Option<&Refused> {
+        let lasting = self.fault.as_ref().filter(|fault| fault.tries >= REPORTED_TRIES);
+        lasting.map(|fault| &fault.about).or(self.state.refused.as_ref())
+    }
 }
 
 impl Agent {
     /// Takes up the node's identity from its state file, or registers and writes one.
     ///
     /// # Errors
-    /// Those of the control plane; [`Kind::Unavailable`] when the directory can't be used.
+    /// Those of the control plane; [`Kind::Unavailable`](zentinel_core::Kind::Unavailable) when the
+    /// directory can't be used.
     pub async fn enrol(
         options: AgentOptions,
         clock: Arc<dyn Clock>,
         activator: Arc<dyn Activator>,
         health: Arc<dyn HealthSource>,
     ) -> Result<Self> {
-        std::fs::create_dir_all(options.directory.join("bundles")).map_err(|error| {
+        std::fs::create_dir_all(options.directory.join(release::BUNDLES)).map_err(|error| {
             zentinel_core::Error::unavailable(format!("{}: {error}", options.directory.display()))
                 .with_source(error)
         })?;
         let file = StateFile::in_directory(&options.directory);
         let client = NodeClient::new(options.server.clone())?;
         let state = match file.load()? {
-            Some(state) => state,
+            Some(mut state) => {
+                let written = state.clone();
+                state.reconcile(activator.active());
+                if state != written {
+                    file.save(&state)?;
+                }
+                state
+            }
             None => {
                 let state = register(&client, &options).await?;
                 file.save(&state)?;
@@ -114,7 +160,7 @@ impl Agent {
             health,
             client,
             file,
-            state: Mutex::new(state),
+            live: Mutex::new(Live { state, unsaved: false, fault: None }),
             changed: Notify::new(),
         })
     }
@@ -122,23 +168,23 @@ impl Agent {
     /// The node's id.
     #[must_use]
     pub fn node_id(&self) -> NodeId {
-        self.state().node_id
+        self.live().state.node_id
     }
 
     /// The bundle that serves traffic.
     #[must_use]
     pub fn active_bundle_id(&self) -> Option<BundleId> {
-        self.state().active_bundle_id
+        self.live().state.active_bundle_id
     }
 
     /// Why the last offered bundle does not serve, if so.
     #[must_use]
     pub fn refused(&self) -> Option<Refused> {
-        self.state().refused.clone()
+        self.live().refused().cloned()
     }
 
-    fn state(&self) -> MutexGuard<'_, NodeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Heartbeats and polls until cancelled.
@@ -167,39 +213,6 @@ impl Agent {
         }
     }
 
-    async fn poll_loop(&self) {
-        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
-        let mut etag = None;
-        loop {
-            let asked = tokio::time::Instant::now();
-            let pause = match self.client.poll(Some(self.options.long_poll), etag.as_deref()).await {
-                Ok(answer) => {
-                    backoff.reset();
-                    etag = answer.etag().map(str::to_owned).or(etag);
-                    let hint = answer.poll_after();
-                    let news = !matches!(answer, Poll::NotModified { .. });
-                    // A server that does not hold the request asks for patience instead.
-                    let held = asked.elapsed() >= self.options.long_poll / 2;
-                    match self.take(answer).await {
-                        Ok(()) if news || held => Duration::ZERO,
-                        Ok(()) => hint,
-                        Err(error) => {
-                            tracing::warn!(node = %self.options.name, %error, "bundle not fetched");
-                            // The same offer must be looked at again.
-                            etag = None;
-                            backoff.pause()
-                        }
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(node = %self.options.name, %error, "poll failed");
-                    backoff.pause()
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    }
-
     /// Sends one heartbeat with what is true now.
     ///
     /// # Errors
@@ -207,8 +220,8 @@ impl Agent {
     pub async fn heartbeat(&self) -> Result<()> {
         let (health, metrics) = self.health.sample();
         let (active_bundle_id, refused) = {
-            let state = self.state();
-            (state.active_bundle_id, state.refused.clone())
+            let live = self.live();
+            (live.state.active_bundle_id, live.refused().cloned())
         };
         let request = HeartbeatRequest {
             health: health.into(),
@@ -223,96 +236,6 @@ impl Agent {
             ..HeartbeatRequest::default()
         };
         self.client.heartbeat(&request).await.map(drop)
-    }
-
-    /// Acts on a poll answer. An error is worth another try; a refusal is remembered instead.
-    async fn take(&self, answer: Poll) -> Result<()> {
-        let Poll::Update(offer) = answer else {
-            return Ok(());
-        };
-        let statement = match self.verify(&offer) {
-            Ok(statement) => statement,
-            Err(error) => {
-                // Nothing about an untrusted statement is believed, not even its sequence.
-                tracing::error!(node = %self.options.name, %error, "statement refused");
-                return self.refuse(0, offer.bundle_id, Rejection::new("bad_statement", error.to_string()));
-            }
-        };
-        let (active, refused) = {
-            let state = self.state();
-            (state.active_bundle_id, state.refused.clone())
-        };
-        if active == Some(statement.bundle_id) {
-            return self.settle(&statement);
-        }
-        if refused.is_some_and(|refused| refused.sequence == statement.sequence) {
-            return Ok(());
-        }
-        let directory =
-            match download::fetch(&self.client, &self.options.directory, &statement, &offer.download_url)
-                .await
-            {
-                Ok(directory) => directory,
-                Err(error) if error.kind().is_transient() => return Err(error),
-                Err(error) => {
-                    return self.refuse(
-                        statement.sequence,
-                        statement.bundle_id,
-                        Rejection::new("bad_archive", error.to_string()),
-                    );
-                }
-            };
-        let release = Release { bundle_id: statement.bundle_id, directory, activation: statement.activation };
-        match self.activator.activate(&release).await {
-            Ok(()) => self.settle(&statement),
-            Err(rejection) => self.refuse(statement.sequence, statement.bundle_id, rejection),
-        }
-    }
-
-    fn verify(&self, offer: &BundleOffer) -> Result<Statement> {
-        let state = self.state();
-        let expectation = Expectation {
-            project_id: state.project_id,
-            last_sequence: state.last_sequence,
-            now: self.clock.now(),
-            clock_skew_seconds: CLOCK_SKEW_SECONDS,
-        };
-        let envelope = offer.statement.as_ref().ok_or_else(|| {
-            zentinel_core::Error::new(Kind::Forbidden, "the answer carries no signed statement")
-        })?;
-        let statement = envelope.verify(&state.pinned_keys, &expectation)?;
-        if statement.bundle_id != offer.bundle_id {
-            return Err(zentinel_core::Error::new(Kind::Forbidden, "the statement is about another bundle"));
-        }
-        Ok(statement)
-    }
-
-    /// The statement's bundle serves: remembers and reports it.
-    fn settle(&self, statement: &Statement) -> Result<()> {
-        self.update(|state| {
-            state.active_bundle_id = Some(statement.bundle_id);
-            state.last_sequence = statement.sequence;
-            state.refused = None;
-        })
-    }
-
-    fn refuse(&self, sequence: u64, bundle_id: BundleId, rejection: Rejection) -> Result<()> {
-        self.update(|state| {
-            state.last_sequence = state.last_sequence.max(sequence);
-            state.refused =
-                Some(Refused { sequence, bundle_id, reason: rejection.reason, message: rejection.message });
-        })
-    }
-
-    fn update(&self, change: impl FnOnce(&mut NodeState)) -> Result<()> {
-        let mut state = self.state();
-        let mut next = state.clone();
-        change(&mut next);
-        self.file.save(&next)?;
-        *state = next;
-        drop(state);
-        self.changed.notify_one();
-        Ok(())
     }
 }
 
@@ -329,8 +252,11 @@ async fn register(client: &NodeClient, options: &AgentOptions) -> Result<NodeSta
         node_key: registered.node_key.expose().to_owned(),
         project_id: registered.project_id,
         pinned_keys: registered.signing_keys,
+        pinned_at: 0,
         last_sequence: 0,
         active_bundle_id: None,
         refused: None,
+        activating: None,
+        previous: Vec::new(),
     })
 }

@@ -26,13 +26,22 @@ pub struct Rejection {
     pub reason: String,
     /// For a person.
     pub message: String,
+    /// Whether the same bundle may serve at another try: a fault of the node or its surroundings,
+    /// not of the bundle. It is tried again, and reported once it has lasted.
+    pub retryable: bool,
 }
 
 impl Rejection {
-    /// A rejection.
+    /// The bundle is at fault; it is not tried again.
     #[must_use]
     pub fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into() }
+        Self { reason: reason.to_owned(), message: message.into(), retryable: false }
+    }
+
+    /// Something else is at fault and may pass.
+    #[must_use]
+    pub fn fault(reason: &str, message: impl Into<String>) -> Self {
+        Self { retryable: true, ..Self::new(reason, message) }
     }
 }
 
@@ -40,12 +49,19 @@ impl Rejection {
 ///
 /// # Contract
 /// `Ok` means that the bundle serves traffic now. After an `Err` what served before serves again.
-/// The agent calls it for one release at a time and may repeat a call after a crash.
+/// The agent calls it for one release at a time and may repeat a call after a crash or a
+/// retryable rejection. `active` is the truth about what serves, also after a crash.
 #[async_trait]
 pub trait Activator: Debug + Send + Sync + 'static {
     /// Activates a release.
     async fn activate(&self, release: &Release) -> Result<(), Rejection>;
+
+    /// The bundle that serves, if one does. Asked when the agent starts.
+    fn active(&self) -> Option<BundleId>;
 }
+
+/// The symbolic link to the release that serves.
+const CURRENT: &str = "current";
 
 /// Checks a release with the proxy's own parser and with what only the node can check, then
 /// switches the symbolic link `current` to it with one rename. It drives no process: whoever
@@ -92,8 +108,13 @@ impl DirectoryActivator {
         }
         let target = release.directory.strip_prefix(&self.directory).unwrap_or(&release.directory);
         std::os::unix::fs::symlink(target, &draft)?;
-        std::fs::rename(&draft, self.directory.join("current"))?;
-        std::fs::File::open(&self.directory)?.sync_all()
+        std::fs::rename(&draft, self.directory.join(CURRENT))?;
+        // The switch has happened. Whether it outlives a power failure is looked up at the start.
+        let synced = std::fs::File::open(&self.directory).and_then(|directory| directory.sync_all());
+        if let Err(error) = synced {
+            tracing::warn!(directory = %self.directory.display(), %error, "the switch is not on disk yet");
+        }
+        Ok(())
     }
 }
 
@@ -105,16 +126,30 @@ impl Activator for DirectoryActivator {
             .validator
             .validate(&kdl, false)
             .await
-            .map_err(|error| Rejection::new("validation_unavailable", error.to_string()))?;
+            .map_err(|error| Rejection::fault("validation_unavailable", error.to_string()))?;
         if let Some(error) = diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error) {
             return Err(Rejection::new("invalid_config", error.message.clone()));
         }
         self.check_static_roots(&kdl)?;
-        self.switch(release).map_err(|error| Rejection::new("activation_failed", error.to_string()))
+        self.switch(release).map_err(|error| Rejection::fault("activation_failed", error.to_string()))
+    }
+
+    fn active(&self) -> Option<BundleId> {
+        let link = self.directory.join(CURRENT);
+        let target = std::fs::read_link(&link).ok()?;
+        // A link that leads nowhere serves nothing.
+        let serves = link.join("zentinel.kdl").is_file();
+        let name = target.file_name()?.to_str()?;
+        name.parse().ok().filter(|_| serves)
     }
 }
 
 fn read_config(directory: &Path) -> Result<String, Rejection> {
-    std::fs::read_to_string(directory.join("zentinel.kdl"))
-        .map_err(|error| Rejection::new("activation_failed", format!("zentinel.kdl: {error}")))
+    std::fs::read_to_string(directory.join("zentinel.kdl")).map_err(|error| {
+        let message = format!("zentinel.kdl: {error}");
+        match error.kind() {
+            std::io::ErrorKind::InvalidData => Rejection::new("invalid_config", message),
+            _ => Rejection::fault("activation_failed", message),
+        }
+    })
 }

@@ -1,34 +1,49 @@
-//! Fetching an archive: with resume, verified, unpacked with limits into its own directory.
+//! Fetching an archive: resumed where the last transfer broke off, and checked against its
+//! statement.
 
-use std::io::ErrorKind;
+use super::activator::Rejection;
+use super::release;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use tokio::io::AsyncWriteExt as _;
 use url::Url;
-use zentinel_compiler::unpack::{UnpackLimits, unpack};
 use zentinel_core::statement::Statement;
-use zentinel_core::{Error, Result, Sha256Digest};
+use zentinel_core::{Error, Kind, Result, Sha256Digest};
 use zentinel_http::client::NodeClient;
+
+/// The folder of unfinished transfers.
+pub(super) const DOWNLOADS: &str = "downloads";
 
 /// Brings the statement's bundle to `<directory>/bundles/<id>` and answers that path. Repeating
 /// it after a crash at any point goes on where it stopped.
+///
+/// # Errors
+/// A final rejection for bytes that have the stated digest but are no archive; everything else is
+/// a fault that may pass.
 pub(super) async fn fetch(
     client: &NodeClient,
     directory: &Path,
     statement: &Statement,
     url: &Url,
-) -> Result<PathBuf> {
-    let home = directory.join("bundles").join(statement.bundle_id.to_string());
-    if home.is_dir() {
+) -> Result<PathBuf, Rejection> {
+    let home = directory.join(release::BUNDLES).join(statement.bundle_id.to_string());
+    let found = home.clone();
+    if blocking(move || Ok(release::is_intact(&found))).await? {
         return Ok(home);
     }
-    let archive = download(client, directory, statement, url).await?;
-    let draft = home.with_extension("new");
-    let (target, bytes) = (draft.clone(), archive);
-    tokio::task::spawn_blocking(move || write_files(&target, &bytes))
+    let archive = download(client, directory, statement, url)
         .await
-        .map_err(|error| Error::internal("unpacking stopped").with_source(error))??;
-    std::fs::rename(&draft, &home).map_err(|error| failed(&home, error))?;
+        .map_err(|error| Rejection::fault("download_failed", error.to_string()))?;
+    let target = home.clone();
+    blocking(move || release::install(&target, &archive)).await?;
     Ok(home)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
+) -> Result<T, Rejection> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Rejection::fault("activation_failed", error.to_string()))?
 }
 
 async fn download(
@@ -37,50 +52,43 @@ async fn download(
     statement: &Statement,
     url: &Url,
 ) -> Result<Vec<u8>> {
-    let downloads = directory.join("downloads");
+    let downloads = directory.join(DOWNLOADS);
     std::fs::create_dir_all(&downloads).map_err(|error| failed(&downloads, error))?;
     let part = downloads.join(format!("{}.part", statement.archive_sha256));
-    let present = match tokio::fs::metadata(&part).await {
-        Ok(metadata) if metadata.len() <= statement.archive_size => metadata.len(),
-        Ok(_) => 0,
-        Err(error) if error.kind() == ErrorKind::NotFound => 0,
-        Err(error) => return Err(failed(&part, error)),
-    };
-    let mut options = tokio::fs::OpenOptions::new();
-    options.create(true);
-    if present == 0 {
-        options.write(true).truncate(true)
-    } else {
-        options.append(true)
-    };
-    let mut file = options.open(&part).await.map_err(|error| failed(&part, error))?;
+    let (mut file, present) = open(&part, statement.archive_size).map_err(|error| failed(&part, error))?;
     if present < statement.archive_size {
-        let rest = client.download(url, present, statement.archive_size).await?;
-        file.write_all(&rest).await.map_err(|error| failed(&part, error))?;
-        file.sync_all().await.map_err(|error| failed(&part, error))?;
+        let sink = |chunk: bytes::Bytes| file.write_all(&chunk).map_err(|error| failed(&part, error));
+        let transfer = client.download_to(url, present, statement.archive_size, sink).await;
+        if transfer.as_ref().is_err_and(|error| error.kind() == Kind::TooLarge) {
+            // What is there does not fit what the server has: the next try starts over.
+            remove(&part)?;
+        }
+        transfer?;
     }
     let bytes = tokio::fs::read(&part).await.map_err(|error| failed(&part, error))?;
     let genuine =
         bytes.len() as u64 == statement.archive_size && Sha256Digest::of(&bytes) == statement.archive_sha256;
-    // Whole or spoilt, the partial file is of no further use.
-    tokio::fs::remove_file(&part).await.map_err(|error| failed(&part, error))?;
+    // A transfer that broke off is an error above. Whole or spoilt, the partial file is of no further use.
+    remove(&part)?;
     if genuine { Ok(bytes) } else { Err(Error::unavailable("the download does not have the stated digest")) }
 }
 
-fn write_files(home: &Path, archive: &[u8]) -> Result<()> {
-    let unpacked = unpack(archive, &UnpackLimits::default())?;
-    match std::fs::remove_dir_all(home) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(home, error)),
-        _ => {}
+/// The partial file, and how much of it to keep.
+fn open(part: &Path, most: u64) -> std::io::Result<(File, u64)> {
+    let file = OpenOptions::new().create(true).append(true).open(part)?;
+    let present = file.metadata()?.len();
+    if present <= most {
+        return Ok((file, present));
     }
-    for (path, bytes) in &unpacked.files {
-        let path = home.join(path);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
-        }
-        std::fs::write(&path, bytes).map_err(|error| failed(&path, error))?;
+    file.set_len(0)?;
+    Ok((file, 0))
+}
+
+fn remove(part: &Path) -> Result<()> {
+    match std::fs::remove_file(part) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(part, error)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn failed(path: &Path, error: std::io::Error) -> Error {

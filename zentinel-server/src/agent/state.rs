@@ -7,10 +7,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use zentinel_core::id::{BundleId, NodeId, ProjectId};
 use zentinel_core::port::PublicKey;
+use zentinel_core::statement::Statement;
 use zentinel_core::{Error, Result};
 
 /// Who the node is, which keys it trusts, and what it runs.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeState {
     /// Its id.
     pub node_id: NodeId,
@@ -18,20 +19,85 @@ pub struct NodeState {
     pub node_key: String,
     /// Its project; statements for another one are refused.
     pub project_id: ProjectId,
-    /// The keys that were current when it registered; only they are trusted.
+    /// The keys that are trusted: those that were active when it registered, and later those that
+    /// a statement signed by one of them listed.
     pub pinned_keys: Vec<PublicKey>,
+    /// The sequence of the statement that listed them; 0 for those of the registration.
+    #[serde(default)]
+    pub pinned_at: u64,
     /// The highest sequence it accepted; lower ones are refused.
     pub last_sequence: u64,
     /// The bundle that serves traffic.
     pub active_bundle_id: Option<BundleId>,
     /// A statement whose bundle it refused, and why; not tried again.
     pub refused: Option<Refused>,
+    /// The activation that has begun and whose end is not written down yet.
+    #[serde(default)]
+    pub activating: Option<Activating>,
+    /// The bundles that served before, the last one first; their files are kept.
+    #[serde(default)]
+    pub previous: Vec<BundleId>,
+}
+
+/// How many bundles that served before keep their files.
+const KEPT: usize = 2;
+
+impl NodeState {
+    /// Trusts the keys that an accepted statement lists in place of those that vouched for them.
+    /// A statement from before the present pins does not bring old keys back.
+    pub(super) fn pin(&mut self, statement: &Statement) {
+        if statement.sequence < self.pinned_at {
+            return;
+        }
+        if let Some(keys) = statement.vouched_keys() {
+            self.pinned_keys = keys;
+            self.pinned_at = statement.sequence;
+        }
+    }
+
+    /// A statement's bundle serves.
+    pub(super) fn settle(&mut self, sequence: u64, bundle_id: BundleId) {
+        self.serve(Some(bundle_id));
+        self.last_sequence = self.last_sequence.max(sequence);
+        self.refused = None;
+        self.activating = None;
+    }
+
+    /// Takes over what serves in truth, after a start: the last run may have ended between a
+    /// switch and writing it down, and somebody else may have switched.
+    pub(super) fn reconcile(&mut self, serves: Option<BundleId>) {
+        match (self.activating.take(), serves) {
+            (Some(begun), Some(bundle_id)) if begun.bundle_id == bundle_id => {
+                self.settle(begun.sequence, bundle_id);
+            }
+            _ => self.serve(serves),
+        }
+    }
+
+    fn serve(&mut self, bundle_id: Option<BundleId>) {
+        if self.active_bundle_id == bundle_id {
+            return;
+        }
+        let before = std::mem::replace(&mut self.active_bundle_id, bundle_id);
+        self.previous.retain(|kept| Some(*kept) != bundle_id && Some(*kept) != before);
+        self.previous.splice(0..0, before);
+        self.previous.truncate(KEPT);
+    }
+}
+
+/// An activation that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activating {
+    /// The sequence of the statement.
+    pub sequence: u64,
+    /// The bundle.
+    pub bundle_id: BundleId,
 }
 
 /// A bundle that could not be activated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// The sequence of the statement.
+    /// The sequence of the statement; 0 for one that is not trusted.
     pub sequence: u64,
     /// The bundle.
     pub bundle_id: BundleId,
@@ -49,6 +115,7 @@ impl std::fmt::Debug for NodeState {
             .field("last_sequence", &self.last_sequence)
             .field("active_bundle_id", &self.active_bundle_id)
             .field("refused", &self.refused)
+            .field("activating", &self.activating)
             .finish_non_exhaustive()
     }
 }
@@ -112,9 +179,12 @@ mod tests {
             node_key: "secret".to_owned(),
             project_id: ProjectId::random(),
             pinned_keys: Vec::new(),
+            pinned_at: 0,
             last_sequence: 7,
             active_bundle_id: None,
             refused: None,
+            activating: None,
+            previous: Vec::new(),
         };
         file.save(&state).unwrap();
         assert_eq!(file.load().unwrap().unwrap().last_sequence, 7);
