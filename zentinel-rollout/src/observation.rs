@@ -22,6 +22,8 @@ pub struct NodeFacts {
     pub active_bundle_id: Option<BundleId>,
     /// When the control plane first heard that this bundle is active.
     pub active_since: Option<Timestamp>,
+    /// The bundle it was last brought to: verified by a rollout, or assigned by hand.
+    pub expected_bundle_id: Option<BundleId>,
     /// The bundle it has downloaded but not activated.
     pub staged_bundle_id: Option<BundleId>,
     /// Healthy heartbeats in a row since the active bundle became active.
@@ -53,6 +55,7 @@ impl NodeFacts {
             last_seen_at: report.last_seen_at,
             active_bundle_id: report.active_bundle_id,
             active_since: report.active_since,
+            expected_bundle_id: node.expected_bundle_id,
             staged_bundle_id: report.staged_bundle_id,
             healthy_streak: report.healthy_streak,
             told: node.target.as_ref().and_then(|target| Some((target.rollout_id?, target.sequence))),

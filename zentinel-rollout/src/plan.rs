@@ -47,8 +47,21 @@ pub struct Target {
     pub node_id: NodeId,
     /// What it shall run.
     pub bundle_id: BundleId,
-    /// What it runs now; where a rollback leads.
+    /// What it was brought to before, or else runs now; where a rollback leads.
     pub previous_bundle_id: Option<BundleId>,
+}
+
+/// Where a rollback of `bundle` leads on a node: to the last bundle that it was brought to, or else to the one it runs.
+/// A node that runs `bundle` already does not change, so there is nowhere to go back to.
+pub(crate) fn previous_bundle(
+    bundle: BundleId,
+    expected: Option<BundleId>,
+    active: Option<BundleId>,
+) -> Option<BundleId> {
+    if active == Some(bundle) {
+        return active;
+    }
+    expected.filter(|expected| *expected != bundle).or(active)
 }
 
 /// A plan: who, in which steps, and who not.
@@ -97,7 +110,11 @@ pub fn plan(
         .map(|candidate| Target {
             node_id: candidate.node.id,
             bundle_id: request.bundle_id,
-            previous_bundle_id: candidate.active_bundle_id.or(candidate.node.expected_bundle_id),
+            previous_bundle_id: previous_bundle(
+                request.bundle_id,
+                candidate.node.expected_bundle_id,
+                candidate.active_bundle_id,
+            ),
         })
         .collect();
     let steps = cut(strategy.as_ref(), request.spec, &targets)?;

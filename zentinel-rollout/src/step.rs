@@ -16,7 +16,8 @@ pub(crate) use stragglers::rearm_ended;
 
 use crate::decision::{Decision, Effect};
 use crate::gate::Gates;
-use crate::observation::Observation;
+use crate::observation::{NodeFacts, Observation};
+use crate::plan::previous_bundle;
 use crate::strategy::Strategy;
 use crate::transition::{Draft, State};
 use census::Census;
@@ -24,7 +25,9 @@ use chrono::TimeDelta;
 use finish::Failure;
 use serde_json::{Map, Value, json};
 use zentinel_core::Timestamp;
-use zentinel_core::entity::{NodeProgress, RolloutError, RolloutState, RolloutStep, StepState, Waiting};
+use zentinel_core::entity::{
+    NodeProgress, RolloutError, RolloutNode, RolloutState, RolloutStep, StepState, Waiting,
+};
 use zentinel_core::id::NodeId;
 
 /// When a rollout is first looked at after it started or resumed.
@@ -215,9 +218,7 @@ impl Tick<'_> {
         let mut nodes = Vec::new();
         for at in 0..draft.step(place).node_ids.len() {
             let id = draft.step(place).node_ids[at];
-            let waits = |node: &zentinel_core::entity::RolloutNode| {
-                node.state == NodeProgress::Pending && !node.lagging
-            };
+            let waits = |node: &RolloutNode| node.state == NodeProgress::Pending && !node.lagging;
             if !draft.node(id).is_some_and(waits) {
                 continue;
             }
@@ -226,22 +227,23 @@ impl Tick<'_> {
                 draft.node_is_gone(id);
                 continue;
             }
-            let runs = facts.and_then(|facts| facts.active_bundle_id);
-            self.remember_previous(draft, id, runs);
+            self.remember_previous(draft, id, facts);
             draft.move_node(id, NodeProgress::Staging, None);
             nodes.push(id);
         }
         draft.effect(Effect::Stage { nodes });
     }
 
-    /// What a node runs now is newer than what it ran when the rollout was planned. In a rollback the
+    /// What is known of a node now is newer than what was when the rollout was planned. In a rollback the
     /// previous bundle is the one that is undone.
-    fn remember_previous(&self, draft: &mut Draft, id: NodeId, runs: Option<zentinel_core::id::BundleId>) {
-        let differs = |node: &zentinel_core::entity::RolloutNode| {
-            node.staged_at.is_none() && runs.is_some() && node.previous_bundle_id != runs
+    fn remember_previous(&self, draft: &mut Draft, id: NodeId, facts: Option<&NodeFacts>) {
+        let previous = |node: &RolloutNode| {
+            let facts = facts.filter(|_| node.staged_at.is_none())?;
+            previous_bundle(node.bundle_id, facts.expected_bundle_id, facts.active_bundle_id)
+                .filter(|previous| node.previous_bundle_id != Some(*previous))
         };
-        if draft.node(id).is_some_and(differs) {
-            draft.edit_node(id, |node| node.previous_bundle_id = runs);
+        if let Some(previous) = draft.node(id).and_then(previous) {
+            draft.edit_node(id, |node| node.previous_bundle_id = Some(previous));
         }
     }
 

@@ -423,7 +423,7 @@ pub struct RolloutNode {
     pub node_id: NodeId,
     /// What it shall run; the rollout's bundle except in a rollback.
     pub bundle_id: BundleId,
-    /// What it ran before; where a rollback leads.
+    /// What it was last brought to before, or else what it ran; where a rollback leads.
     pub previous_bundle_id: Option<BundleId>,
     /// How far it is.
     pub state: NodeProgress,

@@ -298,7 +298,10 @@ mod tests {
         assert!(entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(5)).changed, "it failed again");
         assert_eq!(entry.report.bundle_error_at, Some(at(5)));
         failure.sequence = Some(8);
-        assert!(entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(5)).changed, "told again, failed again");
+        assert!(
+            entry.merge(&mut beat(old, Some(&failure)), KNOWN, at(5)).changed,
+            "told again, failed again"
+        );
         assert!(entry.merge(&mut beat(new, None), KNOWN, at(6)).changed);
         assert_eq!((entry.report.bundle_error.as_ref(), entry.report.healthy_streak), (None, 1));
         assert_eq!(entry.report.active_since, Some(at(6)));

@@ -323,9 +323,25 @@ fn a_completed_rollout_can_be_rolled_back_for_a_day() {
 }
 
 #[test]
+fn a_rollback_leads_to_the_last_bundle_that_a_node_was_brought_to() {
+    let mut world = World::new(2, spec());
+    world.observation.deployable.insert(bundle(0xC));
+    world.facts(1).expected_bundle_id = Some(bundle(0xC)); // it fell back to the old one
+    world.facts(2).expected_bundle_id = Some(bundle(NEW)); // and this one from the new one
+    world.command(Command::Start).unwrap();
+    world.tick();
+    world.activate(1, NEW);
+    world.activate(2, NEW);
+    world.tick();
+    let decision = world.command(Command::Rollback).unwrap();
+    assert_eq!(rollback_in(&decision).unwrap().nodes, [restore(1, 0xC), restore(2, OLD)]);
+}
+
+#[test]
 fn a_node_that_ran_the_bundle_before_is_left_alone() {
     let mut world = World::new(2, spec());
     world.activate(1, NEW);
+    world.facts(1).expected_bundle_id = Some(bundle(OLD));
     world.command(Command::Start).unwrap();
     world.tick();
     world.activate(2, NEW);
