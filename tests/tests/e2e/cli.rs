@@ -52,7 +52,10 @@ fn completions_are_a_script() {
 #[test]
 fn the_demo_tells_its_story_in_json() {
     let arguments = ["demo", "--json", "--exit", "--nodes", "5", "--listen", "127.0.0.1:0"];
-    let mut child = binary::command(&arguments, &[]).stdout(Stdio::piped()).spawn().unwrap();
+    // A demo is embedded whatever the environment says: it must never write into a database of others.
+    let environment =
+        [pair("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"), pair("ZENTINEL__BLOBS__KIND", "memory")];
+    let mut child = binary::command(&arguments, &environment).stdout(Stdio::piped()).spawn().unwrap();
     let events: Vec<Value> = BufReader::new(child.stdout.take().unwrap())
         .lines()
         .map(|line| serde_json::from_str(&line.unwrap()).expect("stdout carries JSON only"))

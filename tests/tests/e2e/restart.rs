@@ -2,8 +2,9 @@
 
 use crate::story::{compile, ended, rolling};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 use zentinel_core::entity::{BundleStatus, RolloutState, StepState};
-use zentinel_tests::plane::{Plane, example};
+use zentinel_tests::plane::{Plane, TestNode, example};
 use zentinel_tests::wait_for;
 
 async fn survives_kills(mut plane: Plane) {
@@ -42,6 +43,20 @@ async fn survives_kills(mut plane: Plane) {
     assert_eq!(compiled.status, BundleStatus::Compiled);
     assert_eq!(compiled.checksum, bundle.checksum, "the same source makes the same bytes");
     plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_waits_for_nobody_without_a_request() {
+    let plane = Plane::embedded().await;
+    let node = TestNode::start(&plane, "polls").await;
+    let address = plane.url.socket_addrs(|| None).expect("an address")[0];
+    let mut half_open = tokio::net::TcpStream::connect(address).await.expect("connects");
+    half_open.write_all(b"POST / HTT").await.expect("sends half a head");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = std::time::Instant::now();
+    assert!(plane.stop().await, "it stops in order");
+    assert!(begun.elapsed() < Duration::from_secs(10), "neither a long poll nor half a request holds it up");
+    drop(node);
 }
 
 #[tokio::test(flavor = "multi_thread")]
