@@ -218,24 +218,29 @@ impl Agent {
     /// # Errors
     /// Those of the control plane.
     pub async fn heartbeat(&self) -> Result<()> {
+        self.client.heartbeat(&self.report()).await.map(drop)
+    }
+
+    fn report(&self) -> HeartbeatRequest {
         let (health, metrics) = self.health.sample();
         let (active_bundle_id, refused) = {
             let live = self.live();
             (live.state.active_bundle_id, live.refused().cloned())
         };
-        let request = HeartbeatRequest {
+        HeartbeatRequest {
             health: health.into(),
             metrics: metrics.into(),
             active_bundle_id,
             bundle_error: refused.map(|refused| BundleError {
                 bundle_id: refused.bundle_id,
+                // A statement that is not trusted has none that could be told.
+                sequence: (refused.sequence > 0).then_some(refused.sequence),
                 reason: refused.reason,
                 message: refused.message,
             }),
             version: Some(self.options.version.clone()),
             ..HeartbeatRequest::default()
-        };
-        self.client.heartbeat(&request).await.map(drop)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zentinel_compiler::diagnostic::Code;
 use zentinel_core::entity::Activation;
 use zentinel_core::id::BundleId;
 use zentinel_core::port::{ConfigValidator, Severity};
@@ -128,7 +129,11 @@ impl Activator for DirectoryActivator {
             .await
             .map_err(|error| Rejection::fault("validation_unavailable", error.to_string()))?;
         if let Some(error) = diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error) {
-            return Err(Rejection::new("invalid_config", error.message.clone()));
+            // A busy node is no reason to give a bundle up that was checked before.
+            let late = error.code == Code::ValidationTimeout.as_str();
+            let rejection = if late { Rejection::fault } else { Rejection::new };
+            let reason = if late { "validation_unavailable" } else { "invalid_config" };
+            return Err(rejection(reason, error.message.clone()));
         }
         self.check_static_roots(&kdl)?;
         self.switch(release).map_err(|error| Rejection::fault("activation_failed", error.to_string()))

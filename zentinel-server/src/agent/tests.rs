@@ -7,10 +7,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use zentinel_compiler::pipeline::Compiler;
 use zentinel_compiler::source::Source;
-use zentinel_compiler::validate::InProcessValidator;
+use zentinel_compiler::validate::{InProcessValidator, ValidateOptions};
 use zentinel_core::entity::Activation;
 use zentinel_core::id::{OrganisationId, ProjectId};
-use zentinel_core::port::{Signer, SystemClock};
+use zentinel_core::port::{ConfigValidator, Signer, SystemClock};
 use zentinel_core::statement::Statement;
 use zentinel_core::{Scope, Sha256Digest};
 use zentinel_http::client::{BundleOffer, Poll};
@@ -89,7 +89,7 @@ impl HealthSource for Silent {
 struct Away;
 
 #[async_trait::async_trait]
-impl zentinel_core::port::ConfigValidator for Away {
+impl ConfigValidator for Away {
     async fn validate(&self, _: &str, _: bool) -> Result<Vec<zentinel_core::port::Diagnostic>> {
         Err(zentinel_core::Error::unavailable("no child process"))
     }
@@ -237,6 +237,7 @@ async fn a_failed_download_is_tried_again_and_reported_when_it_lasts() {
     assert!(node.take(site.offer(7, bundle).await).await.is_err());
     let refused = node.refused().expect("it has lasted");
     assert_eq!((refused.sequence, refused.reason.as_str()), (7, "download_failed"));
+    assert_eq!(node.report().bundle_error.unwrap().sequence, Some(7));
     assert!(node.take(site.offer(7, bundle).await).await.is_err(), "still tried again");
     site.answer(Answer::Whole);
     node.take(site.offer(7, bundle).await).await.unwrap();
@@ -273,15 +274,27 @@ async fn genuine_bytes_that_are_no_archive_are_refused_for_good() {
 async fn what_the_node_lacks_refuses_and_a_checker_that_is_away_does_not() {
     let site = Site::new().await;
     site.archive(CONFIG).await;
-    let away = DirectoryActivator::new(site.path().into(), site.path().into(), Arc::new(Away));
-    let (node, bundle) = (site.node_with(away).await, BundleId::random());
-    assert!(node.take(site.offer(1, bundle).await).await.is_err());
-    assert_eq!(node.refused(), None);
-    assert_eq!(node.live().fault.as_ref().unwrap().about.reason, "validation_unavailable");
-    drop(node);
+    let bundle = BundleId::random();
+    let late = ValidateOptions { time_limit: Duration::ZERO, ..ValidateOptions::default() };
+    let validators: [Arc<dyn ConfigValidator>; 2] = [Arc::new(Away), Arc::new(InProcessValidator::new(late))];
+    for validator in validators {
+        let activator = DirectoryActivator::new(site.path().into(), site.path().into(), validator);
+        let node = site.node_with(activator).await;
+        assert!(node.take(site.offer(1, bundle).await).await.is_err());
+        assert_eq!(node.refused(), None);
+        assert_eq!(node.live().fault.as_ref().unwrap().about.reason, "validation_unavailable");
+    }
     let node = site.node().await;
     node.take(site.offer(1, bundle).await).await.unwrap();
     assert_eq!(node.active_bundle_id(), Some(bundle));
+
+    let needs_files =
+        CONFIG.replace("upstream \"api\"\n    }\n}", "static-files {\n root \"/srv/absent\"\n }\n    }\n}");
+    assert_ne!(needs_files, CONFIG);
+    site.archive(&needs_files).await;
+    node.take(site.offer(2, BundleId::random()).await).await.unwrap();
+    assert_eq!(node.refused().unwrap().reason, "missing_static_root");
+    assert_eq!(node.active_bundle_id(), Some(bundle), "what served before keeps serving");
 }
 
 #[tokio::test]
@@ -388,6 +401,7 @@ async fn pins_follow_a_rotation_that_an_old_key_vouches_for() {
     let error = node.take(site.offer_by(&stranger, 9, BundleId::random()).await).await.unwrap_err();
     assert_eq!(error.kind(), zentinel_core::Kind::Forbidden);
     assert_eq!(node.refused().unwrap().reason, "bad_statement");
+    assert_eq!(node.report().bundle_error.unwrap().sequence, None, "an untrusted sequence is not repeated");
     assert_eq!((pins().len(), node.active_bundle_id()), (2, Some(bundle)));
     assert_eq!(site.file().load().unwrap().unwrap().last_sequence, 2);
 }
