@@ -11,7 +11,7 @@ impl Engine {
     /// Withdraws a bundle: no node is told to run it any more, rollouts of it stop.
     ///
     /// # Errors
-    /// `NotFound`, or `Conflict` when it is not compiled.
+    /// `NotFound`, or `Conflict` when it is neither compiled nor superseded.
     pub async fn revoke(&self, scope: &Scope, actor: Actor, bundle: BundleId) -> Result<Bundle> {
         let mut retry = self.retry();
         let revoked = loop {
@@ -36,7 +36,7 @@ impl Engine {
 
     async fn try_revoke(&self, scope: &Scope, actor: Actor, id: BundleId) -> Result<Bundle> {
         let read = self.store.fetch::<Bundle>(scope, id).await?;
-        if read.status != BundleStatus::Compiled {
+        if !read.status.is_deployable() {
             return Err(Error::conflict("Only compiled bundles can be revoked"));
         }
         let now = self.clock.now();

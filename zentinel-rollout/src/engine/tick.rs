@@ -67,14 +67,19 @@ impl Engine {
     }
 
     /// A completed rollout covered every node that ran an older bundle: that one is superseded. A
-    /// superseded bundle that was rolled out again is not any more.
+    /// superseded bundle that was rolled out again, or restored by a rollback, is not any more. What a
+    /// rollback undoes is not superseded: it may be rolled out again.
     async fn settle_bundles(&self, work: &mut Work<'_>, state: &State) -> Result<()> {
         let rollout = state.rollout();
+        let mut delivered: BTreeSet<BundleId> = state.nodes().values().map(|node| node.bundle_id).collect();
+        delivered.insert(rollout.bundle_id);
+        for id in delivered {
+            if work.status_of(id) == Some(BundleStatus::Superseded) {
+                work.set_status(id, BundleStatus::Compiled)?;
+            }
+        }
         if rollout.rollback_of.is_some() {
             return Ok(());
-        }
-        if work.status_of(rollout.bundle_id) == Some(BundleStatus::Superseded) {
-            work.set_status(rollout.bundle_id, BundleStatus::Compiled)?;
         }
         let previous = state.nodes().values().filter_map(|node| node.previous_bundle_id);
         let mut left: BTreeSet<BundleId> = previous.filter(|id| *id != rollout.bundle_id).collect();

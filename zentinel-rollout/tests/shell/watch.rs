@@ -3,7 +3,7 @@
 use crate::world::{World, spec};
 use std::time::Duration;
 use zentinel_core::Actor;
-use zentinel_core::entity::{RolloutSpec, RolloutState};
+use zentinel_core::entity::{BundleStatus, RolloutSpec, RolloutState};
 use zentinel_core::id::{BundleId, RolloutId};
 use zentinel_rollout::Command;
 
@@ -87,4 +87,37 @@ async fn the_watch_lasts_from_the_rollback_and_survives_a_lost_tick() {
     assert_eq!(world.nodes[0].active, Some(first));
     assert!(world.detail(rollout.id).await.rollout.next_tick_at.is_none(), "nobody is left to watch");
     assert_eq!(world.engine.rescue().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_restored_bundle_is_in_use_again_and_may_be_revoked() {
+    let mut world = World::new(2).await;
+    let first = world.deploy("1").await;
+    let second = world.bundle("2").await;
+    let rollout = world.create(second, spec()).await.unwrap();
+    world.finish(rollout.id).await;
+    assert_eq!(world.status(first).await, BundleStatus::Superseded);
+    let scope = world.scope();
+    let ended = world.engine.command(&scope, Actor::System, rollout.id, Command::Rollback).await.unwrap();
+    world.finish(ended.rolled_back_by.unwrap()).await;
+    assert_eq!(world.status(first).await, BundleStatus::Compiled);
+    assert_eq!(
+        world.engine.revoke(&scope, Actor::System, first).await.unwrap().status,
+        BundleStatus::Revoked
+    );
+}
+
+#[tokio::test]
+async fn a_superseded_bundle_may_be_revoked() {
+    let mut world = World::new(2).await;
+    let first = world.deploy("1").await;
+    world.deploy("2").await;
+    assert_eq!(world.status(first).await, BundleStatus::Superseded);
+    let scope = world.scope();
+    assert_eq!(
+        world.engine.revoke(&scope, Actor::System, first).await.unwrap().status,
+        BundleStatus::Revoked
+    );
+    let again = world.engine.revoke(&scope, Actor::System, first).await.unwrap_err();
+    assert_eq!(again.message(), "Only compiled bundles can be revoked");
 }
