@@ -6,8 +6,8 @@
 use super::memory::{Memory, Shared};
 use super::wire::NODE_KEY_HEADER;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{ClientIp, parse_id, path_param};
-use crate::operator::auth::bearer;
+use crate::extract::{parse_id, path_param};
+use crate::operator::auth::{bearer, count_guess};
 use crate::services::Api;
 use crate::token::{self, Claims};
 use axum::extract::FromRequestParts;
@@ -87,13 +87,6 @@ fn bucket(node: NodeId) -> String {
     name.push_str("node:");
     name.push_str(node.uuid().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
     name
-}
-
-/// A wrong credential costs a query or a signature check: an address may not try without end.
-fn count_guess(parts: &Parts, api: &Api) -> ApiResult<()> {
-    let client = ClientIp::of(parts, &api.options.trusted_proxies);
-    let bucket = format!("guess:{}", client.subscriber());
-    api.limit(&parts.extensions, &bucket, api.options.rate_limits.default, 1)
 }
 
 async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiResult<(NodeSnapshot, Proof)> {

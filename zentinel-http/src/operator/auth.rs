@@ -189,6 +189,16 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
+/// A wrong credential costs a query or a signature check: an address may not try without end.
+///
+/// # Errors
+/// 429 for an address that keeps guessing.
+pub(crate) fn count_guess(parts: &Parts, api: &Api) -> ApiResult<()> {
+    let client = ClientIp::of(parts, &api.options.trusted_proxies);
+    let bucket = format!("guess:{}", client.subscriber());
+    api.limit(&parts.extensions, &bucket, api.options.rate_limits.default, 1)
+}
+
 /// Finds out who calls.
 ///
 /// # Errors
@@ -203,10 +213,7 @@ pub(crate) async fn authenticate(parts: &Parts, api: &Api) -> ApiResult<Caller> 
             Ok(Caller { key })
         }
         None => {
-            // Every guess costs a query; a key is beyond guessing.
-            let client = ClientIp::of(parts, &api.options.trusted_proxies);
-            let bucket = format!("guess:{}", client.subscriber());
-            api.limit(&parts.extensions, &bucket, api.options.rate_limits.default, 1)?;
+            count_guess(parts, api)?;
             Err(Error::unauthenticated("Invalid or expired API key").into())
         }
     }

@@ -68,13 +68,17 @@ impl FromRequestParts<Api> for Reader {
         let node_key = node_key.and_then(|value| value.to_str().ok());
         let node = match (bearer, node_key) {
             // API keys hold no dots.
-            (Some(token), _) if token.contains('.') => node_of_token(api, &token).await?,
-            (None, Some(key)) => node_of_key(api, key)?,
+            (Some(token), _) if token.contains('.') => node_of_token(api, &token).await,
+            (None, Some(key)) => node_of_key(api, key),
             _ => {
                 let at = InProject::<AnyKey>::from_request_parts(parts, api).await?;
                 return Ok(Self(Scope::Organisation(at.project.organisation_id)));
             }
         };
+        if node.as_ref().is_err_and(token::is_guess) {
+            auth::count_guess(parts, api)?;
+        }
+        let node = node?;
         let bucket = format!("node:{}", node.id);
         api.limit(&parts.extensions, &bucket, api.options.rate_limits.node, 1)?;
         let slug = path_param(parts, api, "project_slug").await?;

@@ -104,5 +104,20 @@ async fn guessing_keys_is_limited_by_address() {
     }
     assert_eq!(guess("203.0.113.1").await, 429);
     assert_eq!(guess("203.0.113.2").await, 401);
+    // Where nodes may ask as well, their credentials are no easier to guess.
+    let guess = async |name: &str, value: &str, from: &str| {
+        let request = request("GET", &world.home.path("/signing-key"))
+            .header(name, value)
+            .header("x-forwarded-for", from);
+        world.send(request.body(Body::empty()).unwrap()).await.status.as_u16()
+    };
+    for (name, value, from) in
+        [("authorization", "Bearer a.b.c", "203.0.113.3"), ("x-zentinel-node-key", "guess", "203.0.113.4")]
+    {
+        for _ in 0..3 {
+            assert_eq!(guess(name, value, from).await, 401);
+        }
+        assert_eq!(guess(name, value, from).await, 429);
+    }
     world.get(&world.home.path("/nodes")).await.expect(200);
 }
