@@ -4,7 +4,9 @@ use crate::transition::State;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::Timestamp;
-use zentinel_core::entity::{Event, Rollout, RolloutNode, RolloutSpec, RolloutState, RolloutStep, Waiting};
+use zentinel_core::entity::{
+    Event, Rollout, RolloutNode, RolloutSpec, RolloutState, RolloutStep, StepState, Waiting,
+};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, StepId};
 
 /// A node and the bundle it gets back.
@@ -173,6 +175,9 @@ pub struct Decision {
     pub changed_steps: BTreeSet<usize>,
     /// Steps that did not exist before, by place.
     pub added_steps: BTreeSet<usize>,
+    /// The steps that began (`running`), were done or failed on the way, in order, by place. Not those that failed
+    /// without having begun.
+    pub step_transitions: Vec<(usize, StepState)>,
     /// Steps that exist no more.
     pub removed_steps: BTreeSet<StepId>,
     /// Nodes whose part differs.

@@ -212,6 +212,7 @@ impl Draft {
             rollout_changed: false,
             changed_steps: BTreeSet::new(),
             added_steps: BTreeSet::new(),
+            step_transitions: Vec::new(),
             removed_steps: BTreeSet::new(),
             changed_nodes: BTreeSet::new(),
         };
@@ -321,6 +322,10 @@ impl Draft {
                 StepState::Pending | StepState::Verifying => {}
             }
         });
+        let over = matches!(to, StepState::Completed | StepState::Failed) && from.is_active();
+        if over || to == StepState::Running {
+            self.decision.step_transitions.push((place, to));
+        }
         self.decision.state.find_cursor_from_here();
     }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use world::{World, new_engine, spec};
 use zentinel_core::entity::{BundleStatus, Node, NodeProgress, RolloutSpec, RolloutState, TargetSelector};
-use zentinel_core::id::{BundleId, NodeId, OrganisationId};
+use zentinel_core::id::{BundleId, NodeId, OrganisationId, RolloutId};
 use zentinel_core::port::{Clock, Store as _, StoreExt as _};
 use zentinel_core::{Actor, Changes, Kind, Scope};
 use zentinel_rollout::Command;
@@ -26,6 +26,19 @@ use zentinel_rollout::engine::NewRollout;
 
 fn count(actions: &[String], wanted: &str) -> usize {
     actions.iter().filter(|action| *action == wanted).count()
+}
+
+/// What the audit log says about a rollout's steps: action, index, number of nodes.
+async fn steps_of(world: &World, rollout: RolloutId) -> Vec<(String, u64, u64)> {
+    let entries = world.audit().await.into_iter().filter(|entry| {
+        entry.resource_id == Some(rollout.to_string()) && entry.action.starts_with("rollout.step_")
+    });
+    let entries = entries.map(|entry| {
+        assert_eq!(entry.actor, Actor::System);
+        let figure = |name: &str| entry.metadata[name].as_u64().unwrap();
+        (entry.action.clone(), figure("step_index"), figure("nodes"))
+    });
+    entries.collect()
 }
 
 #[tokio::test]
@@ -52,6 +65,12 @@ async fn a_rolling_rollout_reaches_every_node() {
     assert_eq!(world.status(second).await, BundleStatus::Compiled);
     let actions = world.actions().await;
     assert_eq!(actions, ["rollout.created", "rollout.completed", "rollout.created", "rollout.completed"]);
+    let steps = steps_of(&world, rollout.id).await;
+    let nodes = [3, 3, 3, 1];
+    let wanted = (0..).zip(nodes).flat_map(|(index, nodes)| {
+        ["rollout.step_started", "rollout.step_completed"].map(|action| (action.to_owned(), index, nodes))
+    });
+    assert_eq!(steps, wanted.collect::<Vec<_>>());
     assert_eq!((world.events("rollout.started").await, world.events("rollout.completed").await), (2, 2));
 }
 
@@ -99,6 +118,12 @@ async fn rejection_gives_every_touched_node_its_own_bundle_back() {
     let actions = world.actions().await;
     assert_eq!((count(&actions, "rollout.failed"), count(&actions, "rollout.rolled_back")), (1, 1));
     assert_eq!(count(&actions, "rollout.created"), 2);
+    let steps = steps_of(&world, rollout.id).await;
+    assert_eq!(
+        steps.last(),
+        Some(&("rollout.step_failed".to_owned(), 1, 2)),
+        "not the step that never began"
+    );
     assert_eq!(world.status(bad).await, BundleStatus::Compiled);
 }
 
@@ -265,6 +290,12 @@ async fn statements_of_open_targets_are_renewed() {
     let after = world.stored_nodes().await[&ids[0]].target.clone().unwrap();
     assert_eq!(after.bundle_id, bundle);
     assert!(after.sequence > before.sequence);
+    let entry = world.audit().await.pop().unwrap();
+    assert_eq!(
+        (entry.action.as_str(), entry.resource_id),
+        ("bundle.statement_renewed", Some(bundle.to_string()))
+    );
+    assert_eq!((&entry.metadata["sequence"], &entry.metadata["nodes"]), (&after.sequence.into(), &1.into()));
     assert_eq!(world.engine.renew_statements().await.unwrap(), 0);
     assert!(world.clock.now().timestamp() > 0);
 }

@@ -2,11 +2,12 @@
 
 use super::Engine;
 use super::statements::{Issued, Issuer, activation};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use zentinel_core::entity::{BundleStatement, Node, NodeTarget, Project};
+use zentinel_core::entity::{AuditEntry, BundleStatement, Node, NodeTarget, Project};
 use zentinel_core::id::{BundleId, StatementId};
 use zentinel_core::port::{Query, StoreExt as _};
-use zentinel_core::{Changes, Error, RecordKind, Result, Scope, Stored};
+use zentinel_core::{Actor, Changes, Error, RecordKind, Result, Scope, Stored};
 
 impl Engine {
     /// Issues new statements for targets that are not reached yet and whose statement ends within
@@ -75,6 +76,18 @@ impl Engine {
                     let active = running.get(&old).into_iter().flatten().copied();
                     let activation = activation(bundle, active);
                     let statement = issuer.issue(self, StatementId::random(), bundle, activation).await?;
+                    let entry = AuditEntry::new(
+                        scope,
+                        Actor::System,
+                        "bundle.statement_renewed",
+                        bundle.id,
+                        self.clock.now(),
+                    );
+                    changes = changes.audit(entry.with_metadata(json!({
+                        "statement_id": statement.statement_id,
+                        "sequence": statement.sequence,
+                        "nodes": running.get(&old).map_or(0, Vec::len),
+                    })));
                     issued.insert(old, statement);
                     statement
                 }

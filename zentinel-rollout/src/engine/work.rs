@@ -13,7 +13,7 @@ use crate::decision::{Decision, Effect, Restore, Rollback, RolloutEvent};
 use crate::observation::Observation;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Node, Rollout};
+use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Node, Rollout, StepState};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, StatementId};
 use zentinel_core::port::StoreExt as _;
 use zentinel_core::{Actor, Changes, Error, Result, Scope, Stored, Timestamp};
@@ -242,6 +242,21 @@ impl<'a> Work<'a> {
         self.changes = revisions.write(decision, std::mem::take(&mut self.changes))?;
         self.publish(&decision.state, &decision.events);
         self.tick_at(&decision.state, decision.next_wake);
+        for (place, to) in &decision.step_transitions {
+            let Some(step) = decision.state.steps().get(*place) else { continue };
+            let action = match to {
+                StepState::Completed => "rollout.step_completed",
+                StepState::Failed => "rollout.step_failed",
+                StepState::Pending | StepState::Running | StepState::Verifying | StepState::Validating => {
+                    "rollout.step_started"
+                }
+            };
+            let mut metadata = json!({"step_index": step.index, "nodes": step.node_ids.len()});
+            if let Some(error) = &step.error {
+                metadata["reason"] = json!(error.reason);
+            }
+            self.audit(&decision.state, Actor::System, action, metadata);
+        }
         Ok(())
     }
 

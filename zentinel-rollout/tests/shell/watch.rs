@@ -34,6 +34,10 @@ async fn a_straggler_that_activates_late_is_restored() {
     world.nodes_act().await;
     assert_eq!(world.nodes[0].active, Some(first));
     assert_eq!(world.stored_nodes().await[&world.nodes[0].id].expected_bundle_id, Some(first));
+    let restored = world.audit().await.into_iter().filter(|entry| entry.action == "rollout.node_restored");
+    let restored: Vec<_> = restored.map(|entry| (entry.resource_id, entry.metadata)).collect();
+    let metadata = serde_json::json!({"node_id": world.nodes[0].id, "bundle_id": first});
+    assert_eq!(restored, [(Some(rollout.to_string()), metadata)]);
 }
 
 #[tokio::test]

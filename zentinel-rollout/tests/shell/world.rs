@@ -244,12 +244,17 @@ impl World {
         nodes.into_iter().map(|node| (node.id, node.value)).collect()
     }
 
-    pub(crate) async fn actions(&self) -> Vec<String> {
+    /// The audit log.
+    pub(crate) async fn audit(&self) -> Vec<AuditEntry> {
         let log =
             self.memory.read_log(&Scope::Instance, &LogQuery::after(LogKind::Audit, 0, 500)).await.unwrap();
-        let entries =
-            log.into_iter().map(|entry| serde_json::from_value::<AuditEntry>(entry.row.body).unwrap());
-        entries.map(|entry| entry.action).collect()
+        log.into_iter().map(|entry| serde_json::from_value(entry.row.body).unwrap()).collect()
+    }
+
+    /// What the audit log says was done, single steps apart.
+    pub(crate) async fn actions(&self) -> Vec<String> {
+        let actions = self.audit().await.into_iter().map(|entry| entry.action);
+        actions.filter(|action| !action.starts_with("rollout.step_")).collect()
     }
 
     pub(crate) async fn events(&self, kind: &str) -> usize {

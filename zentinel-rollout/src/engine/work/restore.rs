@@ -5,11 +5,12 @@ use crate::State;
 use crate::decision::Restore;
 use crate::plan::part_id;
 use crate::transition::MOVED_ON;
+use serde_json::json;
 use std::collections::BTreeSet;
 use zentinel_core::entity::{Node, Rollout, RolloutNode};
 use zentinel_core::id::{NodeId, RolloutId, RolloutNodeId};
 use zentinel_core::port::{Query, StoreExt as _};
-use zentinel_core::{RecordKind, Result};
+use zentinel_core::{Actor, RecordKind, Result};
 
 impl Work<'_> {
     /// Nodes that ran something else already when their rollout was rolled back: unless somebody has decided about them
@@ -56,6 +57,8 @@ impl Work<'_> {
             if let Some(node) = self.nodes.any(*node_id) {
                 node.target = Some(statement.target(Some(rollout.id), Some(ROLLBACK)));
             }
+            let metadata = json!({"node_id": node_id, "bundle_id": bundle_id});
+            self.audit(state, Actor::System, "rollout.node_restored", metadata);
         }
         Ok(())
     }
