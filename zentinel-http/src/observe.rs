@@ -107,7 +107,6 @@ async fn jobs_move(api: &Api) -> Result<()> {
     responses(
         (status = 200, content_type = "text/plain; version=0.0.4", body = String),
         (status = 401, description = "A token is needed", body = crate::wire::Failure),
-        (status = 503, description = "The database is away", body = crate::wire::Failure),
     )
 )]
 async fn metrics(State(api): State<Api>, headers: HeaderMap) -> ApiResult<Response> {

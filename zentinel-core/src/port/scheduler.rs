@@ -218,10 +218,10 @@ pub trait JobHandler: Debug + Send + Sync + 'static {
     /// # Errors
     /// Any error makes the job be retried with a growing delay, up to its number of attempts.
     async fn run(&self, job: &ClaimedJob) -> Result<JobOutcome>;
-    /// Called once when a job is given up, so that nothing stays half done.
+    /// Called when a job is given up, so that nothing stays half done. Must be idempotent.
     ///
     /// # Errors
-    /// Logged only.
+    /// Any error makes it be called again, after the job's lease has run out.
     async fn give_up(&self, _job: &NewJob, _reason: &str) -> Result<()> {
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The metrics themselves.
 
+use super::PATIENCE;
 use crate::services::Api;
 use http::Method;
 use parking_lot::Mutex;
@@ -55,6 +56,7 @@ pub(crate) struct Metrics {
     rollouts_active: Gauge,
     bundles: Family<Status, Gauge>,
     jobs: Family<Jobs, Gauge>,
+    database_up: Gauge,
     counted_at: Mutex<Option<Timestamp>>,
 }
 
@@ -68,7 +70,7 @@ impl Metrics {
         let requests = Family::<Answer, Counter>::default();
         let durations = Family::<Route, Histogram>::new_with_constructor(histogram as fn() -> Histogram);
         let (nodes, bundles) = (Family::default(), Family::default());
-        let (rollouts_active, jobs) = (Gauge::default(), Family::default());
+        let (rollouts_active, jobs, database_up) = (Gauge::default(), Family::default(), Gauge::default());
         registry.register("zentinel_cp_http_requests", "Requests served", requests.clone());
         registry.register(
             "zentinel_cp_http_request_duration_seconds",
@@ -79,6 +81,8 @@ impl Metrics {
         registry.register("zentinel_cp_rollouts_active", "Running rollouts", rollouts_active.clone());
         registry.register("zentinel_cp_bundles_total", "Bundles by status", bundles.clone());
         registry.register("zentinel_cp_jobs", "Background jobs by queue and state", jobs.clone());
+        let help = "Whether the database answered when it was last asked; if not, its counts are old";
+        registry.register("zentinel_cp_database_up", help, database_up.clone());
         Self {
             registry,
             requests,
@@ -87,6 +91,7 @@ impl Metrics {
             rollouts_active,
             bundles,
             jobs,
+            database_up,
             counted_at: Mutex::new(None),
         }
     }
@@ -110,16 +115,26 @@ impl Metrics {
         self.durations.get_or_create(&Route { method, path }).observe(took.as_secs_f64());
     }
 
-    /// Everything in the text format 0.0.4.
+    /// Everything in the text format 0.0.4. While the database is away its counts stay what they
+    /// were: what the process itself counts is wanted most just then.
     ///
     /// # Errors
-    /// Those of the store.
+    /// [`Kind::Internal`](zentinel_core::Kind::Internal) when the text can't be written.
     pub(crate) async fn render(&self, api: &Api) -> Result<String> {
         self.count_nodes(api);
         let now = api.now();
         let fresh = self.counted_at.lock().is_some_and(|at| (now - at).num_seconds() < FRESH);
         if !fresh {
-            self.count_records(api).await?;
+            let counted = tokio::time::timeout(PATIENCE, self.count_records(api)).await;
+            let problem = match counted {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error),
+                Err(_) => Some(Error::unavailable("the database takes too long")),
+            };
+            self.database_up.set(problem.is_none().into());
+            if let Some(error) = problem {
+                tracing::warn!(%error, "records could not be counted");
+            }
             *self.counted_at.lock() = Some(now);
         }
         let mut text = String::new();

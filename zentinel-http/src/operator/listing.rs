@@ -61,24 +61,38 @@ fn place(cursor: &str) -> Result<u64> {
         .ok_or_else(|| Error::invalid_field("cursor", "is invalid"))
 }
 
-/// One page of records that were read and filtered as a whole. The cursor is the last one's id.
+/// One page of records that were read, newest first, and filtered as a whole. The cursor names the
+/// last one's place, so that the list goes on there even when that record is gone.
 pub(super) fn slice<T: Record>(all: Vec<Stored<T>>, request: &PageRequest) -> Result<Page<Stored<T>>> {
-    use zentinel_core::id::TypedId;
     let total = all.len() as u64;
     let begin = match &request.cursor {
         None => 0,
         Some(cursor) => {
-            let last = decode(cursor)?;
-            let found = all.iter().position(|item| item.id().uuid().to_string() == last);
-            // The record that the page ended with may be gone: then the list begins anew.
-            found.map_or(0, |index| index + 1)
+            let text = decode(cursor)?;
+            let invalid = || Error::invalid_field("cursor", "is invalid");
+            let (at, id) = text.split_once(' ').ok_or_else(invalid)?;
+            let last_at: i64 = at.parse().map_err(|_| invalid())?;
+            let last_id: uuid::Uuid = id.parse().map_err(|_| invalid())?;
+            all.partition_point(|item| {
+                let (at, id) = place_of(item);
+                at > last_at || at == last_at && id <= last_id
+            })
         }
     };
     let limit = request.limit as usize;
     let more = all.len() > begin + limit;
     let items: Vec<_> = all.into_iter().skip(begin).take(limit).collect();
-    let next_cursor = items.last().filter(|_| more).map(|last| encode(&last.id().uuid().to_string()));
+    let next_cursor = items.last().filter(|_| more).map(|last| {
+        let (at, id) = place_of(last);
+        encode(&format!("{at} {id}"))
+    });
     Ok(Page { items, total, next_cursor })
+}
+
+/// Where a record stands in a list: by creation, newest first, then by id.
+fn place_of<T: Record>(item: &Stored<T>) -> (i64, uuid::Uuid) {
+    use zentinel_core::id::TypedId as _;
+    (item.value.created_at().timestamp_micros(), item.value.id().uuid())
 }
 
 #[cfg(test)]

@@ -119,7 +119,8 @@ pub(crate) fn roll_back_by_operator(draft: &mut Draft, observation: &Observation
         Some(error) if !draft.rollout().state.is_open() => error.clone(),
         _ => error("rolled_back", message, json!({})),
     };
-    outcome.details.insert(ROLLED_BACK_AT.to_owned(), json!(now));
+    let at = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    outcome.details.insert(ROLLED_BACK_AT.to_owned(), at.into());
     note_in(&mut outcome, rollback.as_ref());
     if draft.rollout().state.is_open() {
         end(draft, RolloutState::Cancelled, Some(outcome), "rolled_back");

@@ -169,9 +169,10 @@ fn unverifiable(bundle: BundleId, error: Error) -> ApiError {
 pub(super) async fn sbom(
     State(api): State<Api>,
     at: InProject<BundlesRead>,
-    id: PathId<Bundle>,
+    id: Result<PathId<Bundle>, ApiError>,
 ) -> ApiResult<Response> {
     let scope = at.scope();
+    let Ok(id) = id else { return Err(Error::not_found("Not found").into()) };
     let bundle = api.store.find::<Bundle>(&scope, id.0).await?;
     let sbom = api.store.find::<BundleSbom>(&scope, id.0).await?;
     let (Some(bundle), Some(sbom)) = (bundle, sbom) else {
