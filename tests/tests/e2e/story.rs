@@ -57,7 +57,11 @@ async fn whole_story(plane: Plane) {
     let rollback = second.rollout.rolled_back_by.expect("it rolled back by itself");
     let rollback = ended(&client, &project, rollback).await;
     assert_eq!(rollback.rollout.state, RolloutState::Completed, "{rollback:?}");
-    assert!(nodes.iter().all(|node| node.active() == Some(good.id)), "every node runs the first bundle");
+    // A node that was at it when the bundle was withdrawn is brought back as soon as it says so.
+    wait_for("every node to run the first bundle", LIMIT, || async {
+        nodes.iter().all(|node| node.active() == Some(good.id)).then_some(())
+    })
+    .await;
     left_alone(&nodes[4]);
     known_by_the_control_plane(&client, &project, &good).await;
     drop(nodes);

@@ -182,6 +182,10 @@ pub struct Node {
     pub pinned_bundle_id: Option<BundleId>,
     /// The open rollout that has claimed it. At most one at a time.
     pub rollout_id: Option<RolloutId>,
+    /// The rollout that last told it what to run. It is looked at when the node reports progress, even
+    /// after its end: a node may activate what was withdrawn while it was at it.
+    #[serde(default)]
+    pub told_by: Option<RolloutId>,
     /// When it registered.
     pub registered_at: Timestamp,
     /// When the record was created.
@@ -221,6 +225,7 @@ impl Node {
             previous_bundle_id: None,
             pinned_bundle_id: None,
             rollout_id: None,
+            told_by: None,
             registered_at: now,
             created_at: now,
         })

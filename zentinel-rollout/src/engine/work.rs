@@ -133,6 +133,10 @@ impl<'a> Work<'a> {
                 continue;
             };
             node.previous_bundle_id = part.previous_bundle_id;
+            if rollout.rollback_of.is_none() {
+                // A rollback must not hide the rollout that it undoes: that one looks after late activations.
+                node.told_by = Some(rollout.id);
+            }
             let told = node.target.as_ref().is_some_and(|target| {
                 target.rollout_id == Some(rollout.id) && target.bundle_id == part.bundle_id
             });

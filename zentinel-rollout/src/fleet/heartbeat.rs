@@ -136,7 +136,7 @@ impl Fleet {
         }
         let dirty = Dirty {
             events: vec![status_event(&entry.node, NodeStatus::Offline, now)],
-            ticks: concerned(&entry.node).into_iter().collect(),
+            ticks: concerned(&entry.node).collect(),
             urgent: true,
             ..Dirty::default()
         };
@@ -162,10 +162,12 @@ impl Fleet {
     }
 }
 
-/// The rollout that waits for the node: the one that has claimed it, or one that has ended and left
-/// it a target to converge to.
-fn concerned(node: &Node) -> Option<RolloutId> {
-    node.rollout_id.or_else(|| node.target.as_ref()?.rollout_id)
+/// The rollouts that the node's progress matters to: the one that has claimed it, or one that has
+/// ended and left it a target to converge to; and the one that told it last, which may have been
+/// withdrawn while the node was at it.
+fn concerned(node: &Node) -> impl Iterator<Item = RolloutId> {
+    let waiting = node.rollout_id.or_else(|| node.target.as_ref()?.rollout_id);
+    waiting.into_iter().chain(node.told_by)
 }
 
 fn overloaded() -> Error {

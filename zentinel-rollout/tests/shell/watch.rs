@@ -41,6 +41,19 @@ async fn a_straggler_that_activates_late_is_restored() {
 }
 
 #[tokio::test]
+async fn a_late_activation_is_looked_at_at_once() {
+    let mut world = World::new(2).await;
+    let (first, second, _) = rolled_back(&mut world).await;
+    world.discard_jobs().await;
+    world.nodes[0].active = Some(second);
+    world.nodes_act().await;
+    // Only what the heartbeat itself asked for is due.
+    world.run_jobs().await;
+    world.nodes_act().await;
+    assert_eq!(world.nodes[0].active, Some(first));
+}
+
+#[tokio::test]
 async fn nodes_that_got_the_bundle_again_keep_it() {
     let mut world = World::new(2).await;
     let (_, second, rollout) = rolled_back(&mut world).await;

@@ -46,7 +46,7 @@ pub(super) async fn tell(
         return Ok(Ending { as_told: false, bundle: good.id });
     };
     let back = teller.watch(rollback, "rolling back").await?;
-    let restored = back.rollout.state == RolloutState::Completed && teller.all_run(good.id);
+    let restored = back.rollout.state == RolloutState::Completed && teller.all_come_to_run(good.id).await;
     output.event("rolled_back", json!({ "ok": restored, "bundle_id": good.id }), || {
         format!("rolled back     every node runs {} again: {restored}", good.version)
     });
@@ -141,6 +141,17 @@ impl Teller<'_> {
             },
         );
         Ok(detail)
+    }
+
+    /// Waits until every node runs this bundle: one that was at it when the other was withdrawn is
+    /// brought back as soon as it says so.
+    async fn all_come_to_run(&self, id: BundleId) -> bool {
+        let waiting = async {
+            while !self.all_run(id) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.is_ok()
     }
 
     /// Whether every node says that it runs this bundle.
