@@ -1,4 +1,4 @@
-//! Cases for [`Clock`](zentinel_core::port::Clock).
+//! Cases for [`Clock`].
 
 use std::sync::Arc;
 use std::time::Duration;

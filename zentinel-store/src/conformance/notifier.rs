@@ -1,4 +1,4 @@
-//! Cases for [`Notifier`](zentinel_core::port::Notifier).
+//! Cases for [`Notifier`].
 
 use super::fixture::{Tenant, at};
 use async_trait::async_trait;

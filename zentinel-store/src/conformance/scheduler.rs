@@ -1,4 +1,4 @@
-//! Cases for [`Scheduler`](zentinel_core::port::Scheduler).
+//! Cases for [`Scheduler`].
 
 mod leases;
 mod queue;

@@ -1,4 +1,4 @@
-//! Cases for [`ConfigValidator`](zentinel_core::port::ConfigValidator).
+//! Cases for [`ConfigValidator`].
 
 use futures_util::future::join_all;
 use std::time::Duration;
