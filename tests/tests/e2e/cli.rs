@@ -42,6 +42,19 @@ fn a_taken_address_is_explained() {
 }
 
 #[test]
+fn a_named_master_key_must_be_there() {
+    let data = tempfile::tempdir().unwrap();
+    let key = data.path().join("no-such.key").display().to_string();
+    let environment = [pair("ZENTINEL__SIGNING__MASTER_KEY_FILE", &key)];
+    let data = data.path().display().to_string();
+    let output =
+        binary::command(&["--listen", "127.0.0.1:0", "--data", &data], &environment).output().unwrap();
+    assert_eq!(output.status.code(), Some(75));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/dev/urandom"));
+    assert!(!std::path::Path::new(&key).exists(), "it is not made silently");
+}
+
+#[test]
 fn completions_are_a_script() {
     let output = binary::command(&["completions", "bash"], &[]).output().unwrap();
     assert!(

@@ -24,6 +24,14 @@ fn simulation() {
 }
 
 #[test]
+fn a_fleet_of_a_thousand() {
+    for seed in 5_000..5_003 {
+        let outcome = Simulation::run(seed, &Options { nodes: 1_000, ..Options::default() });
+        assert_eq!(outcome.failure(), None, "{}", outcome.failure().unwrap_or_default());
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let options = Options::default();
     for seed in 1_000..1_005 {

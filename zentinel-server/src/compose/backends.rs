@@ -31,9 +31,7 @@ pub(super) struct BackEnds {
 /// Opens what the settings name.
 pub(super) async fn open(settings: &Settings, public_url: &Url, clock: Arc<dyn Clock>) -> Result<BackEnds> {
     make_data_directory(settings)?;
-    let master_file = settings.signing.master_key_file.clone();
-    let master =
-        MasterKey::load_or_create(&master_file.unwrap_or_else(|| settings.data_dir.join("master.key")))?;
+    let master = master_key(settings)?;
     let (store, scheduler, shared) = records(settings).await?;
     let signer: Arc<dyn Signer> = match &settings.signing.key_file {
         Some(path) => Arc::new(PemFileSigner::open(path, "default")?),
@@ -55,6 +53,17 @@ pub(super) async fn open(settings: &Settings, public_url: &Url, clock: Arc<dyn C
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>> {
     make_data_directory(settings)?;
     Ok(records(settings).await?.0)
+}
+
+/// The key of the data directory, made at the first start; or the one that an operator names, which
+/// must be there: a replica that made its own could open nothing that the others sealed.
+fn master_key(settings: &Settings) -> Result<MasterKey> {
+    match &settings.signing.master_key_file {
+        None => MasterKey::load_or_create(&settings.data_dir.join("master.key")),
+        Some(path) if path.exists() => MasterKey::load_or_create(path),
+        Some(path) => Err(Error::unavailable(format!("master key file {} does not exist", path.display()))
+            .with_hint("make it once with `head -c 32 /dev/urandom`, and give every replica the same file")),
+    }
 }
 
 fn make_data_directory(settings: &Settings) -> Result<()> {
