@@ -21,7 +21,7 @@ use zentinel_compiler::validate::{
 use zentinel_core::port::{ConfigValidator, Diagnostic, Severity};
 use zentinel_store::conformance::validator::suite;
 
-/// The configuration that `proxy.md` verified with the proxy itself.
+/// A configuration that the proxy itself was seen to run.
 const SAMPLE: &str = include_str!("fixtures/sample.kdl");
 /// A small configuration without any warning.
 const CLEAN: &str = include_str!("fixtures/clean.kdl");
