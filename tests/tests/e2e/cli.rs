@@ -63,6 +63,18 @@ fn completions_are_a_script() {
 }
 
 #[test]
+fn the_demo_runs_again_in_its_directory_with_another_number_of_nodes() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().display().to_string();
+    for nodes in ["4", "2", "6"] {
+        let arguments =
+            ["demo", "--json", "--exit", "--nodes", nodes, "--listen", "127.0.0.1:0", "--data", &data];
+        let output = binary::command(&arguments, &[]).output().unwrap();
+        assert!(output.status.success(), "{nodes} nodes: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
 fn the_demo_tells_its_story_in_json() {
     let arguments = ["demo", "--json", "--exit", "--nodes", "5", "--listen", "127.0.0.1:0"];
     // A demo is embedded whatever the environment says: it must never write into a database of others.

@@ -4,14 +4,14 @@ use crate::agent::{Agent, AgentOptions, DirectoryActivator, HealthSource};
 use crate::cli::Output;
 use crate::compose::App;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zentinel_core::entity::Project;
-use zentinel_core::id::BundleId;
+use zentinel_core::id::{BundleId, NodeId};
 use zentinel_core::port::SystemClock;
 use zentinel_core::{Result, Secret};
 
@@ -72,6 +72,10 @@ impl DemoFleet {
         self.nodes.len()
     }
 
+    pub(super) fn ids(&self) -> BTreeSet<NodeId> {
+        self.nodes.iter().map(|node| node.node_id()).collect()
+    }
+
     /// What each node says it runs.
     pub(super) fn active(&self) -> Vec<Option<BundleId>> {
         self.nodes.iter().map(|node| node.active_bundle_id()).collect()
@@ -89,6 +93,12 @@ fn lacks_assets(index: usize, count: usize) -> bool {
     index == count / 2 || index == count / 2 + 3
 }
 
+/// Makes the node's file tree, with or without the directory; an earlier run may have left either.
+fn lay_out(assets: &Path, lacking: bool) -> std::io::Result<()> {
+    std::fs::create_dir_all(assets)?;
+    if lacking { std::fs::remove_dir_all(assets) } else { Ok(()) }
+}
+
 async fn enrol(
     app: &App,
     project: &Project,
@@ -100,9 +110,9 @@ async fn enrol(
     let name = format!("edge-{:03}", index + 1);
     let directory = data.join("nodes").join(&name);
     let file_root = directory.join("root");
-    let present = if lacks_assets(index, count) { file_root.clone() } else { file_root.join(ASSETS) };
-    std::fs::create_dir_all(&present).map_err(|error| {
-        zentinel_core::Error::unavailable(format!("{}: {error}", present.display())).with_source(error)
+    let assets = file_root.join(ASSETS);
+    lay_out(&assets, lacks_assets(index, count)).map_err(|error| {
+        zentinel_core::Error::unavailable(format!("{}: {error}", assets.display())).with_source(error)
     })?;
     let zone = ["a", "b", "c"][index % 3];
     let labels = [("region", "eu"), ("zone", zone)].map(|(key, value)| (key.to_owned(), value.to_owned()));

@@ -7,7 +7,7 @@ use crate::cli::Output;
 use crate::compose::App;
 use serde_json::json;
 use std::time::Duration;
-use zentinel_core::entity::{HealthGates, Project, RolloutState};
+use zentinel_core::entity::{HealthGates, Project, RolloutState, TargetSelector};
 use zentinel_core::id::BundleId;
 use zentinel_core::{Error, Result, Secret};
 use zentinel_http::client::{BundleView, NewBundle, NewRollout, OperatorClient, RolloutDetailView};
@@ -84,6 +84,8 @@ impl Teller<'_> {
 
     async fn roll_out(&self, bundle: &BundleView, label: &'static str) -> Result<RolloutDetailView> {
         let request = NewRollout {
+            // A directory that was used before may hold nodes that nobody runs now.
+            target_selector: Some(TargetSelector::NodeIds { node_ids: self.fleet.ids() }),
             batch_size: u32::try_from(self.fleet.len() / 5).ok().map(|size| size.max(1)),
             health_gates: Some(HealthGates { max_error_rate: Some(5.0), ..HealthGates::heartbeat() }),
             auto_rollback: Some(true),
