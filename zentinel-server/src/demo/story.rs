@@ -72,11 +72,11 @@ impl Teller<'_> {
         });
         self.output.event("compiled", details, || {
             format!(
-                "compiled        {version}: {} bytes, signed by {}, risk {}, needs a {:?}",
+                "compiled        {version}: {} bytes, signed by {}, risk {}, needs a {}",
                 bundle.size_bytes.unwrap_or_default(),
                 bundle.signing_key_id.as_deref().unwrap_or("nobody"),
                 bundle.risk_level.as_str(),
-                bundle.activation,
+                format!("{:?}", bundle.activation).to_lowercase(),
             )
         });
         Ok(bundle)
