@@ -8,6 +8,12 @@ use zentinel_http::client::NewBundle;
 use zentinel_tests::plane::{Plane, example};
 use zentinel_tests::wait_for;
 
+/// How long a dependency stays away once its absence was noticed: `ZENTINEL_OUTAGE_SECONDS`, 2 by default.
+fn outage() -> Duration {
+    let seconds = std::env::var("ZENTINEL_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(2))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_away() {
     let mut plane = Plane::production().await;
@@ -24,6 +30,7 @@ async fn s3_away() {
         (ready.status() == 503).then_some(())
     })
     .await;
+    tokio::time::sleep(outage()).await;
     plane.s3.as_mut().expect("S3").come_back().await;
     let compiled =
         client.wait_until_compiled(&project, waiting.id, Duration::from_secs(120)).await.expect("compiled");
@@ -51,6 +58,7 @@ async fn database_away() {
     assert!(!refused.to_string().contains("postgres://"), "no connection details leak");
     let health = reqwest::get(plane.url.join("/health").expect("URL")).await.expect("still serving");
     assert_eq!(health.status(), 200);
+    tokio::time::sleep(outage()).await;
     plane.database.as_mut().expect("PostgreSQL").come_back().await;
 
     let ended = ended(&client, &project, rollout.id).await;

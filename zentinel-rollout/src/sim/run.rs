@@ -392,7 +392,7 @@ impl Run {
 
     /// A restart now and then: the state must be the same when it is built from its records again.
     fn load(&mut self, rollout: usize) -> State {
-        // A placeholder stands in until the decision is committed: a copy of every node would cost more than the tick.
+        // A state without nodes stands in until the decision is committed: a copy of all would cost more than the tick.
         let hollow = State::new(self.rollouts[rollout].rollout().clone(), Vec::new(), []);
         let state = std::mem::replace(&mut self.rollouts[rollout], hollow);
         if !self.engine_faults || !self.engine_rng.percent(2) {
