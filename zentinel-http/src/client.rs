@@ -34,9 +34,10 @@ pub use crate::node::wire::{
     WafEventsRequest,
 };
 pub use node::{NodeClient, Poll};
-pub use operator::OperatorClient;
+pub use operator::{NodeFilter, OperatorClient};
 pub use transport::retry_after;
 pub use views::{
     BundleFile, BundleView, CreatedBundle, CreatedRegistrationToken, List, NewBundle, NewRegistrationToken,
-    NewRollout, NodeStatusView, NodeView, Progress, ProjectView, RolloutDetailView, RolloutView, StepView,
+    NewRollout, NodeStatusView, NodeView, Progress, ProjectView, RegistrationTokenView, ReportedView,
+    RolloutDetailView, RolloutView, StepView,
 };

@@ -1,9 +1,12 @@
 //! The operator's side of the operator API.
 
-use super::transport::{CALL_TIMEOUT, Transport, call, send};
+mod nodes;
+
+pub use nodes::NodeFilter;
+
+use super::transport::{Transport, call};
 use super::views::{
-    BundleView, CreatedBundle, CreatedRegistrationToken, List, NewBundle, NewRegistrationToken, NewRollout,
-    NodeView, ProjectView, RolloutDetailView, RolloutView,
+    BundleView, CreatedBundle, List, NewBundle, NewRollout, ProjectView, RolloutDetailView, RolloutView,
 };
 use reqwest::{Method, RequestBuilder};
 use serde::de::DeserializeOwned;
@@ -15,6 +18,8 @@ use zentinel_core::entity::BundleStatus;
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
 use zentinel_core::{Error, Kind, Result, Secret};
 
+/// As many items per page as the server gives.
+const LIMIT: u32 = 500;
 /// First and longest pause between two looks at a bundle that is being compiled.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -52,13 +57,26 @@ impl OperatorClient {
 
     /// An answer of the form `{"<nouns>": […], "total": n, "next_cursor": …}`.
     async fn list<T: DeserializeOwned>(&self, path: &[&str], cursor: Option<&str>) -> Result<List<T>> {
+        self.list_where(path, &[], LIMIT, cursor).await
+    }
+
+    /// As [`Self::list`], with further query parameters and another size of pages.
+    async fn list_where<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        parameters: &[(String, String)],
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<List<T>> {
         let mut url = self.url(path)?;
-        if let Some(cursor) = cursor {
-            url.query_pairs_mut().append_pair("cursor", cursor);
-        }
+        url.query_pairs_mut()
+            .append_pair("limit", &limit.to_string())
+            .extend_pairs(parameters)
+            .extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
         let request = self.transport.http.get(url).bearer_auth(self.api_key.expose());
         let mut answer: Map<String, Value> = call(request).await?;
-        let items = path.last().and_then(|nouns| answer.remove(*nouns)).unwrap_or_default();
+        let nouns = path.last().map(|segment| segment.replace('-', "_")).unwrap_or_default();
+        let items = answer.remove(&nouns).unwrap_or_default();
         Ok(List {
             items: serde_json::from_value(items).map_err(misunderstood)?,
             total: answer.get("total").and_then(Value::as_u64).unwrap_or_default(),
@@ -206,46 +224,6 @@ impl OperatorClient {
     ) -> Result<RolloutView> {
         let id = id.to_string();
         call(self.in_project(Method::POST, project_slug, &["rollouts", &id, command])?).await
-    }
-
-    /// One page of the project's nodes, by name.
-    ///
-    /// # Errors
-    /// Those of every call.
-    pub async fn nodes(&self, project_slug: &str, cursor: Option<&str>) -> Result<List<NodeView>> {
-        self.list(&["projects", project_slug, "nodes"], cursor).await
-    }
-
-    /// One node.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub async fn node(&self, project_slug: &str, id: NodeId) -> Result<NodeView> {
-        let id = id.to_string();
-        one(self.in_project(Method::GET, project_slug, &["nodes", &id])?, "node").await
-    }
-
-    /// Deletes a node; its credentials end at once.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub async fn delete_node(&self, project_slug: &str, id: NodeId) -> Result<()> {
-        let id = id.to_string();
-        let request = self.in_project(Method::DELETE, project_slug, &["nodes", &id])?;
-        send(request.timeout(CALL_TIMEOUT)).await.map(drop)
-    }
-
-    /// Issues a registration token.
-    ///
-    /// # Errors
-    /// `Invalid` for a field that is wrong.
-    pub async fn create_registration_token(
-        &self,
-        project_slug: &str,
-        token: &NewRegistrationToken,
-    ) -> Result<CreatedRegistrationToken> {
-        let request = self.in_project(Method::POST, project_slug, &["registration-tokens"])?;
-        one(request.json(token), "registration_token").await
     }
 }
 

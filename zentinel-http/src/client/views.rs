@@ -3,13 +3,14 @@
 //! Unknown fields of an answer are ignored, so that a newer server does not break an older tool.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use uuid::Uuid;
 use zentinel_core::entity::{
     Activation, BundleError, BundleStatus, Excluded, HealthGates, NodeProgress, NodeStatus, RiskLevel,
     RolloutError, RolloutState, StepState, TargetSelector, Waiting,
 };
-use zentinel_core::id::{BundleId, NodeId, ProjectId, RegistrationTokenId, RolloutId, StepId};
+use zentinel_core::id::{BundleId, GroupId, NodeId, ProjectId, RegistrationTokenId, RolloutId, StepId};
 use zentinel_core::port::Diagnostic;
 use zentinel_core::{Sha256Digest, Timestamp};
 
@@ -25,7 +26,7 @@ pub struct List<T> {
 }
 
 /// A project.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProjectView {
     /// Its id.
     pub id: ProjectId,
@@ -64,7 +65,7 @@ pub struct NewBundle {
 }
 
 /// The answer to a new bundle: it is compiled in the background.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedBundle {
     /// Its id.
     pub id: BundleId,
@@ -77,7 +78,7 @@ pub struct CreatedBundle {
 }
 
 /// A bundle.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BundleView {
     /// Its id.
     pub id: BundleId,
@@ -172,7 +173,7 @@ impl NewRollout {
 }
 
 /// A rollout.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolloutView {
     /// Its id.
     pub id: RolloutId,
@@ -207,7 +208,7 @@ pub struct RolloutView {
 }
 
 /// One batch of a rollout.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepView {
     /// Its id.
     pub id: StepId,
@@ -222,7 +223,7 @@ pub struct StepView {
 }
 
 /// How far the nodes are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// All of them.
     pub total: u64,
@@ -235,7 +236,7 @@ pub struct Progress {
 }
 
 /// One node's part in a rollout.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatusView {
     /// The node.
     pub node_id: NodeId,
@@ -250,7 +251,7 @@ pub struct NodeStatusView {
 }
 
 /// A rollout with its steps and nodes.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolloutDetailView {
     /// The rollout.
     pub rollout: RolloutView,
@@ -264,7 +265,7 @@ pub struct RolloutDetailView {
 }
 
 /// A node, as operators see it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {
     /// Its id.
     pub id: NodeId,
@@ -275,16 +276,52 @@ pub struct NodeView {
     /// For selectors.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What it can do.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
     /// Version of the proxy.
     pub version: Option<String>,
+    /// Its address.
+    #[serde(default)]
+    pub ip: Option<String>,
+    /// Its host name.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Anything else that it said of itself.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
     /// When it was last heard from.
     pub last_seen_at: Option<Timestamp>,
+    /// When it registered.
+    #[serde(default)]
+    pub registered_at: Option<Timestamp>,
     /// The bundle that serves traffic.
     #[serde(default)]
     pub active_bundle_id: Option<BundleId>,
+    /// The bundle that it has or is told to fetch, but that does not serve yet.
+    #[serde(default)]
+    pub staged_bundle_id: Option<BundleId>,
     /// What it should run.
     #[serde(default)]
     pub expected_bundle_id: Option<BundleId>,
+    /// What it ran before the current rollout.
+    #[serde(default)]
+    pub previous_bundle_id: Option<BundleId>,
+    /// Rollouts of other bundles leave it out.
+    #[serde(default)]
+    pub pinned_bundle_id: Option<BundleId>,
+    /// A bundle that it says it runs and that the project does not have.
+    #[serde(default)]
+    pub reported_unknown_bundle: Option<Uuid>,
+    /// The groups it belongs to.
+    #[serde(default)]
+    pub group_ids: Vec<GroupId>,
+    /// The open rollout that it takes part in.
+    #[serde(default)]
+    pub rollout_id: Option<RolloutId>,
+    /// `static_key` or `jwt`.
+    #[serde(default)]
+    pub auth_method: String,
     /// Whether an operator let it in.
     #[serde(default)]
     pub approved: bool,
@@ -294,6 +331,24 @@ pub struct NodeView {
     /// The last activation that failed.
     #[serde(default)]
     pub bundle_error: Option<BundleError>,
+    /// `health` of its last heartbeat.
+    #[serde(default)]
+    pub health: Map<String, Value>,
+    /// `metrics` of its last heartbeat.
+    #[serde(default)]
+    pub metrics: Map<String, Value>,
+}
+
+/// A heartbeat or an event of a node, with the fields of its report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportedView {
+    /// Its id.
+    pub id: Uuid,
+    /// When the control plane took it down.
+    pub inserted_at: Timestamp,
+    /// What the node said.
+    #[serde(flatten)]
+    pub reported: Map<String, Value>,
 }
 
 /// A registration token to issue.
@@ -322,4 +377,25 @@ pub struct CreatedRegistrationToken {
     /// The token itself.
     #[serde(deserialize_with = "super::operator::secret")]
     pub token: zentinel_core::Secret,
+}
+
+/// A registration token, without its raw value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegistrationTokenView {
+    /// Its id.
+    pub id: RegistrationTokenId,
+    /// What people call it.
+    pub name: String,
+    /// Labels that every node registered with it gets.
+    pub labels: BTreeMap<String, String>,
+    /// How often it was used.
+    pub uses: u32,
+    /// How often it may be used; `None` for any number of times.
+    pub max_uses: Option<u32>,
+    /// Whether it can register one more node.
+    pub usable: bool,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
 }

@@ -22,6 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(read::show, change::update, change::delete))
         .routes(routes!(change::pin))
         .routes(routes!(change::revoke_key))
+        .routes(routes!(change::rotate_key))
         .routes(routes!(history::events))
         .routes(routes!(history::heartbeats))
 }

@@ -2,8 +2,9 @@
 
 use crate::world::{World, ids};
 use serde_json::json;
+use std::time::Duration;
 use zentinel_core::credential::CredentialHash;
-use zentinel_core::entity::{Node, NodeReport, NodeStatus};
+use zentinel_core::entity::{ApiScope, Node, NodeReport, NodeStatus};
 use zentinel_core::id::{NodeId, TypedId};
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::port::{Queue, Scheduler, Store, StoreExt};
@@ -25,6 +26,8 @@ async fn nodes_are_listed_by_name_and_filtered() {
     let both = list("?labels%5Bregion%5D=eu&labels%5Bapp.kubernetes.io%2Fname-x%5D=edge").await;
     assert_eq!(ids(&both, "nodes"), names(&[b]));
     assert_eq!(list("?labels[region]=mars").await["total"], 0);
+    assert_eq!(ids(&list("?name=b").await, "nodes"), names(&[b]));
+    assert_eq!(list("?name=B").await["total"], 0);
 
     let mut report = world.services.fleet.report(c).unwrap();
     report.status = NodeStatus::Offline;
@@ -116,6 +119,50 @@ async fn a_revoked_node_key_stops_working_at_once() {
     let node = world.services.fleet.snapshot(id).unwrap().node;
     assert_eq!(node.tokens_valid_after, Some(world.now()));
     assert_eq!(world.audited().await, ["node.key_revoked"]);
+}
+
+#[tokio::test]
+async fn a_node_key_is_replaced_and_the_old_one_ends_after_five_minutes() {
+    let world = World::new().await;
+    let (id, key) = world.node(&world.home, "edge-1", &[]).await;
+    let path = world.home.path(&format!("/nodes/{id}/rotate-key"));
+    let works = |key: &str| world.services.fleet.authenticate(&CredentialHash::of(key)) == Some(id);
+
+    let rotated = world.post(&path, json!({})).await.expect(200);
+    let new = rotated["node_key"].as_str().unwrap().to_owned();
+    assert_eq!((new.len(), &rotated["old_key_valid_until"]), (43, &json!("2026-02-23T10:05:05Z")));
+    assert!(works(&new) && works(&key), "both, so that the node can be told in peace");
+    world.clock.advance(Duration::from_secs(300));
+    assert!(works(&new) && !works(&key));
+
+    // Nobody else may, and what is shown once is not in the audit log.
+    let reader = world.key(&[ApiScope::NodesRead], true).await;
+    let refused = world.call("POST", &path, &reader, Some(json!({}))).await;
+    refused.expect_error(403, "Insufficient scope. Required: nodes:write");
+    let stranger = world.stranger().await;
+    let refused = world.call("POST", &path, &stranger.key, Some(json!({}))).await;
+    refused.expect_error(404, "Node not found");
+    let unknown = world.home.path(&format!("/nodes/{}/rotate-key", NodeId::random()));
+    world.post(&unknown, json!({})).await.expect_error(404, "Node not found");
+    let log = world.get("/api/v1/audit/logs").await.expect(200);
+    assert_eq!(log["entries"][0]["action"], "node.key_rotated");
+    assert!(!log.to_string().contains(&new));
+}
+
+#[tokio::test]
+async fn a_new_key_lets_a_revoked_node_in_again_and_the_revoked_one_stays_out() {
+    let world = World::new().await;
+    let (id, key) = world.node(&world.home, "edge-1", &[]).await;
+    let call = async |verb: &str| {
+        world.post(&world.home.path(&format!("/nodes/{id}/{verb}-key")), json!({})).await.expect(200)
+    };
+    let first = call("rotate").await["node_key"].as_str().unwrap().to_owned();
+    call("revoke").await;
+    let works = |key: &str| world.services.fleet.authenticate(&CredentialHash::of(key)) == Some(id);
+    assert!(!works(&key) && !works(&first), "neither the key nor the one before it");
+    let second = call("rotate").await["node_key"].as_str().unwrap().to_owned();
+    assert!(works(&second) && !works(&key) && !works(&first));
+    assert_eq!(world.audited().await, ["node.key_rotated", "node.key_revoked", "node.key_rotated"]);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use crate::error::ApiResult;
 use crate::extract::{Field, Input, PathId, parse_id};
+use crate::node::wire::RotatedKey;
 use crate::operator::auth::{InProject, NodesWrite};
 use crate::operator::retrying;
 use crate::services::Api;
@@ -45,7 +46,35 @@ pub(super) struct PinInput {
 }
 
 /// Reads a node, changes it, commits it with its audit entry, and lets the fleet know.
-async fn edit<F>(
+async fn edit<T, F>(
+    api: &Api,
+    at: &InProject<NodesWrite>,
+    id: NodeId,
+    action: &str,
+    change: F,
+) -> ApiResult<T>
+where
+    F: Fn(&mut Node, Timestamp) -> Result<(Value, T)>,
+{
+    let change = &change;
+    let made = retrying(|| async move {
+        let now = api.now();
+        let read = api.store.fetch::<Node>(&at.scope(), id).await?;
+        let mut node = read.value.clone();
+        let (changed, made) = change(&mut node, now)?;
+        let entry = AuditEntry::new(&at.scope(), at.caller.actor(), action, id, now).with_changes(changed);
+        let changes = Changes::new().update(&read, &node)?.audit(entry);
+        api.store.commit(changes).await?;
+        Ok(made)
+    })
+    .await?;
+    // What was decided is in force when the caller hears of it.
+    api.fleet.refresh(&[id]).await?;
+    Ok(made)
+}
+
+/// As [`edit`], for answers that show the node.
+async fn edit_and_show<F>(
     api: &Api,
     at: &InProject<NodesWrite>,
     id: NodeId,
@@ -55,19 +84,7 @@ async fn edit<F>(
 where
     F: Fn(&mut Node, Timestamp) -> Result<Value>,
 {
-    let change = &change;
-    retrying(|| async move {
-        let now = api.now();
-        let read = api.store.fetch::<Node>(&at.scope(), id).await?;
-        let mut node = read.value.clone();
-        let changed = change(&mut node, now)?;
-        let entry = AuditEntry::new(&at.scope(), at.caller.actor(), action, id, now).with_changes(changed);
-        let changes = Changes::new().update(&read, &node)?.audit(entry);
-        api.store.commit(changes).await.map(drop)
-    })
-    .await?;
-    // What was decided is in force when the caller hears of it.
-    api.fleet.refresh(&[id]).await?;
+    edit(api, at, id, action, |node, now| Ok((change(node, now)?, ()))).await?;
     let node = super::body(api, &at.scope(), id).await?;
     Ok(Json(NodeOne { node }))
 }
@@ -86,7 +103,7 @@ pub(super) async fn update(
     id: PathId<Node>,
     Input(input): Input<NodeInput>,
 ) -> ApiResult<Json<NodeOne>> {
-    edit(&api, &at, id.0, "node.updated", |node, _| {
+    edit_and_show(&api, &at, id.0, "node.updated", |node, _| {
         let mut checks = Checks::new();
         if let Some(labels) = input.labels.clone().change("labels", &mut checks) {
             node.labels = labels.unwrap_or_default();
@@ -132,7 +149,7 @@ pub(super) async fn pin(
     }
     checks.finish()?;
     let action = if bundle.is_some() { "node.pinned" } else { "node.unpinned" };
-    edit(&api, &at, id.0, action, |node, _| {
+    edit_and_show(&api, &at, id.0, action, |node, _| {
         node.pinned_bundle_id = bundle;
         Ok(json!({"pinned_bundle_id": bundle}))
     })
@@ -141,7 +158,8 @@ pub(super) async fn pin(
 
 /// Revoke a node's key
 ///
-/// Its key and its tokens stop working at once. The node must be registered anew.
+/// Its key and its tokens stop working at once, on every replica. The node gets in again with a new
+/// key from `rotate-key`, or when it is deleted and registers anew.
 #[utoipa::path(
     post, path = "/api/v1/projects/{project_slug}/nodes/{id}/revoke-key", tag = "Nodes",
     params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)),
@@ -152,7 +170,7 @@ pub(super) async fn revoke_key(
     at: InProject<NodesWrite>,
     id: PathId<Node>,
 ) -> ApiResult<Json<NodeOne>> {
-    edit(&api, &at, id.0, "node.key_revoked", |node, now| {
+    edit_and_show(&api, &at, id.0, "node.key_revoked", |node, now| {
         // The digest of a key that nobody has.
         node.key_hash = NewCredential::generate().hash;
         node.retired_key = None;
@@ -161,6 +179,32 @@ pub(super) async fn revoke_key(
         Ok(json!({"tokens_valid_after": now}))
     })
     .await
+}
+
+/// Replace a node's key
+///
+/// The new key is in this answer only; hand it to the node. The old one works for another 300
+/// seconds, unless it was revoked: so a node whose key was revoked gets in again without losing
+/// its name and history.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project_slug}/nodes/{id}/rotate-key", tag = "Nodes",
+    params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = RotatedKey), ChangeRefusals), security(("api_key" = ["nodes:write"])),
+)]
+pub(super) async fn rotate_key(
+    State(api): State<Api>,
+    at: InProject<NodesWrite>,
+    id: PathId<Node>,
+) -> ApiResult<Json<RotatedKey>> {
+    let new = NewCredential::generate();
+    let old_key_valid_until = edit(&api, &at, id.0, "node.key_rotated", |node, now| {
+        let current = node.key_hash.clone();
+        node.rotate_key(&current, new.hash.clone(), now);
+        let until = node.retired_key.as_ref().map_or(now, |retired| retired.valid_until);
+        Ok((json!({"old_key_valid_until": until}), until))
+    })
+    .await?;
+    Ok(Json(RotatedKey { node_key: new.raw, old_key_valid_until }))
 }
 
 /// Delete a node

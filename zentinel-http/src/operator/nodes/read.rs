@@ -18,6 +18,7 @@ use zentinel_core::{PageRequest, RecordKind};
     get, path = "/api/v1/projects/{project_slug}/nodes", tag = "Nodes",
     params(
         ("project_slug" = String, Path),
+        ("name" = Option<String>, Query, description = "The one node of that name"),
         ("status" = Option<String>, Query, description = "`online`, `offline` or `unknown`; anything else is ignored"),
         ("labels" = Option<std::collections::BTreeMap<String, String>>, Query, style = DeepObject, explode,
             description = "`labels[region]=eu`; every given label must match"),
@@ -35,6 +36,9 @@ pub(super) async fn list(
         .labelled(params.map("labels"))
         .ordered(Order::Name)
         .page(params.page(DEFAULT_LIMIT));
+    if let Some(name) = params.get("name") {
+        query = query.named(name);
+    }
     if let Some(status @ ("online" | "offline" | "unknown")) = params.get("status") {
         let reported = Query::all(RecordKind::NodeReport).in_states(&[status]).page(PageRequest::default());
         let reported = api.store.list_all::<NodeReport>(&scope, reported).await?;
