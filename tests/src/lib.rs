@@ -4,6 +4,7 @@ pub mod binary;
 pub mod plane;
 pub mod postgres;
 pub mod s3;
+pub mod stand_in;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
