@@ -5,13 +5,15 @@
 //! * [`agent`]: the pull loop that makes a proxy a node.
 //! * [`demo`]: the whole story in one process, over real HTTP.
 //! * [`bootstrap`]: the first organisation, project, administrator and API key.
-//! * [`cli`]: the command line of the binary.
+//! * [`cli`]: the command line of the server.
+//! * [`ctl`]: the command line of operators.
 
 pub mod agent;
 pub mod backoff;
 pub mod bootstrap;
 pub mod cli;
 pub mod compose;
+pub mod ctl;
 pub mod demo;
 pub mod settings;
 

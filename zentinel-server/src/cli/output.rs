@@ -70,7 +70,7 @@ impl Output {
     }
 
     /// An error, on stderr, with what to do next.
-    pub(super) fn error(&self, error: &Error) {
+    pub(crate) fn error(&self, error: &Error) {
         let mut text = format!("error: {error}");
         let mut cause = std::error::Error::source(error);
         while let Some(inner) = cause {

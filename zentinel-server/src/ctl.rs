@@ -1,0 +1,125 @@
+//! The command line of `zentinelctl`: what an operator asks of a running control plane.
+//!
+//! It is a client of the operator API and nothing else: whatever it does, `curl` can do. Every
+//! command answers text for people or, with `--json`, JSON on stdout; notes and errors go to stderr.
+
+mod bundle;
+mod bundle_create;
+mod find;
+mod node;
+mod project;
+mod rollout;
+mod screen;
+mod session;
+mod settings;
+mod token;
+
+use crate::cli::Output;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use screen::Screen;
+use session::Session;
+use std::process::ExitCode;
+use zentinel_core::{Error, Result};
+
+/// Looks after a Zentinel control plane: nodes, bundles, rollouts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "zentinelctl",
+    version,
+    propagate_version = true,
+    after_help = "Settings come from flags, the environment and ~/.config/zentinel/ctl.toml, in this order."
+)]
+struct Arguments {
+    #[command(flatten)]
+    settings: settings::Flags,
+    /// Machine-readable output on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Nodes: the reverse proxies.
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Bundles: compiled configurations.
+    #[command(subcommand)]
+    Bundle(bundle::Command),
+    /// Rollouts: how bundles reach nodes.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
+    /// Projects: fleets with their configuration.
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Print a shell completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let screen = Screen::new(arguments.json);
+    if let Command::Completions { shell } = arguments.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "zentinelctl", &mut script);
+        Output::new(false).raw(&script);
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal("the runtime did not start").with_source(error))?;
+    runtime.block_on(async {
+        let mut session = Session::open(&arguments.settings, screen)?;
+        let done = match arguments.command {
+            Command::Project(command) => project::run(&session, command).await,
+            other => match session.choose_project().await {
+                Ok(()) => in_project(&session, other).await,
+                Err(error) => Err(error),
+            },
+        };
+        done.map_err(|error| session.explain(error))
+    })
+}
+
+async fn in_project(session: &Session, command: Command) -> Result<()> {
+    match command {
+        Command::Node(command) => node::run(session, command).await,
+        Command::Bundle(command) => bundle::run(session, command).await,
+        Command::Rollout(command) => rollout::run(session, command).await,
+        Command::Project(_) | Command::Completions { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn keys_do_not_show_in_what_is_printed_for_debugging() {
+        let parsed = Arguments::try_parse_from(["zentinelctl", "--api-key", "hunter2", "node", "list"]);
+        assert!(!format!("{:?}", parsed.unwrap()).contains("hunter2"));
+    }
+}

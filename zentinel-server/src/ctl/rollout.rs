@@ -1,0 +1,201 @@
+//! `zentinelctl rollout`.
+
+mod create;
+mod watch;
+
+use super::find::{self, every};
+use super::screen::{age, clean, instant, pairs, short, state, table};
+use super::session::{Session, Versions};
+use serde_json::json;
+use std::collections::BTreeMap;
+use zentinel_core::Result;
+use zentinel_core::entity::NodeProgress;
+use zentinel_core::id::TypedId as _;
+use zentinel_http::client::{RolloutDetailView, RolloutView};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List rollouts, newest first.
+    List {
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show a rollout: its steps, what it waits for, which nodes failed.
+    Show(Which),
+    /// Bring a bundle to nodes.
+    Create(create::Create),
+    /// Follow a rollout to its end; fails when the rollout does.
+    Watch {
+        #[command(flatten)]
+        which: Which,
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = super::node::seconds)]
+        interval: std::time::Duration,
+    },
+    /// Start a rollout that was created with --no-start.
+    Start(Which),
+    /// Hold a rollout: no new step begins.
+    Pause(Which),
+    /// Let a held rollout go on.
+    Resume(Which),
+    /// End a rollout; nodes keep what they have.
+    Cancel(Which),
+    /// Bring every node back to what it ran before.
+    Rollback(Which),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// Id, beginning of the id, or `latest`.
+    rollout: String,
+}
+
+pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
+    match command {
+        Command::List { limit } => list(session, limit).await,
+        Command::Show(which) => show(session, &which.rollout).await,
+        Command::Create(create) => create::run(session, create).await,
+        Command::Watch { which, interval } => {
+            let rollout = find::rollout(session, &which.rollout).await?;
+            watch::run(session, rollout.id, interval).await
+        }
+        Command::Start(which) => steer(session, &which.rollout, "start").await,
+        Command::Pause(which) => steer(session, &which.rollout, "pause").await,
+        Command::Resume(which) => steer(session, &which.rollout, "resume").await,
+        Command::Cancel(which) => steer(session, &which.rollout, "cancel").await,
+        Command::Rollback(which) => steer(session, &which.rollout, "rollback").await,
+    }
+}
+
+async fn steer(session: &Session, text: &str, command: &str) -> Result<()> {
+    let rollout = find::rollout(session, text).await?;
+    let rollout = session.client.steer_rollout(&session.project, rollout.id, command).await?;
+    session.screen.answer(&rollout, || sentence(&rollout))
+}
+
+/// A rollout in one line.
+pub(super) fn sentence(rollout: &RolloutView) -> String {
+    let by = rollout
+        .rolled_back_by
+        .map_or_else(String::new, |id| format!(", rolled back by {}", short(id.uuid())));
+    format!("rollout {} is {}{by}", short(rollout.id.uuid()), state(rollout.state.as_str()))
+}
+
+async fn list(session: &Session, limit: usize) -> Result<()> {
+    let page = async |cursor: Option<&str>| session.client.rollouts(&session.project, cursor).await;
+    let (rollouts, total) = every(Some(limit), page).await?;
+    if session.screen.is_json() {
+        return session.screen.object(&json!({"rollouts": rollouts, "total": total}));
+    }
+    let (versions, now) = (session.versions().await?, session.now());
+    let rows: Vec<_> = rollouts
+        .iter()
+        .map(|rollout| {
+            let error = rollout.error.as_ref().map(|error| error.message.as_str());
+            vec![
+                short(rollout.id.uuid()),
+                versions.of(rollout.bundle_id),
+                state(rollout.state.as_str()),
+                rollout.strategy.clone(),
+                age(Some(rollout.inserted_at), now),
+                clean(error.unwrap_or(&rollout.waiting.summary)),
+            ]
+        })
+        .collect();
+    for line in table(&["ID", "BUNDLE", "STATE", "STRATEGY", "CREATED", "NOTE"], &rows) {
+        session.screen.line(&line);
+    }
+    Ok(())
+}
+
+async fn show(session: &Session, text: &str) -> Result<()> {
+    let id = find::rollout(session, text).await?.id;
+    let detail = session.client.rollout(&session.project, id).await?;
+    if session.screen.is_json() {
+        return session.screen.object(&detail);
+    }
+    let versions = session.versions().await?;
+    session.screen.line(&facts(&detail, &versions));
+    let rows: Vec<_> = detail
+        .steps
+        .iter()
+        .map(|step| {
+            let error = step.error.as_ref().and_then(|error| error["message"].as_str()).unwrap_or_default();
+            vec![
+                step.step_index.to_string(),
+                state(step.state.as_str()),
+                step.node_ids.len().to_string(),
+                clean(error),
+            ]
+        })
+        .collect();
+    session.screen.line("");
+    for line in table(&["STEP", "STATE", "NODES", "NOTE"], &rows) {
+        session.screen.line(&line);
+    }
+    troubled(session, &detail).await
+}
+
+fn facts(detail: &RolloutDetailView, versions: &Versions) -> String {
+    let (rollout, progress) = (&detail.rollout, detail.progress);
+    let time = |at| Option::map_or_else(at, || "-".to_owned(), instant);
+    let mut lines = vec![
+        ("id", rollout.id.to_string()),
+        ("bundle", format!("{} ({})", versions.of(rollout.bundle_id), rollout.bundle_id)),
+        ("state", state(rollout.state.as_str())),
+        ("strategy", rollout.strategy.clone()),
+        ("nodes", format!("{} of {} active, {} failed", progress.active, progress.total, progress.failed)),
+        ("left out", rollout.excluded.len().to_string()),
+        ("created", instant(rollout.inserted_at)),
+        ("started", time(rollout.started_at)),
+        ("ended", time(rollout.completed_at)),
+    ];
+    if let Some(error) = &rollout.error {
+        lines.push(("error", clean(&format!("{}: {}", error.reason, error.message))));
+    }
+    if !rollout.waiting.summary.is_empty() {
+        lines.push(("waiting", clean(&rollout.waiting.summary)));
+    }
+    if let Some(of) = rollout.rollback_of {
+        lines.push(("undoes", of.to_string()));
+    }
+    if let Some(by) = rollout.rolled_back_by {
+        lines.push(("undone by", by.to_string()));
+    }
+    pairs(&lines)
+}
+
+/// The nodes that are in the way, by name.
+async fn troubled(session: &Session, detail: &RolloutDetailView) -> Result<()> {
+    let mut trouble: BTreeMap<_, (String, String)> = BTreeMap::new();
+    for waiting in &detail.rollout.waiting.nodes {
+        let measured = match (&waiting.gate, waiting.value, waiting.limit) {
+            (Some(gate), Some(value), Some(limit)) => format!("{gate} is {value}, at most {limit}"),
+            (Some(gate), ..) => gate.clone(),
+            _ => String::new(),
+        };
+        trouble.insert(waiting.node_id, (waiting.reason.clone(), measured));
+    }
+    for status in detail.node_statuses.iter().filter(|status| status.state == NodeProgress::Failed) {
+        trouble.insert(status.node_id, ("failed".to_owned(), status.error.clone().unwrap_or_default()));
+    }
+    if trouble.is_empty() {
+        return Ok(());
+    }
+    let page = async |cursor: Option<&str>| session.client.nodes(&session.project, cursor).await;
+    let (nodes, _) = every(None, page).await?;
+    let names: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.id, node.name)).collect();
+    let rows: Vec<_> = trouble
+        .into_iter()
+        .map(|(id, (reason, why))| {
+            let name = names.get(&id).map_or_else(|| short(id.uuid()), |name| clean(name));
+            vec![name, state(&clean(&reason)), clean(&why)]
+        })
+        .collect();
+    session.screen.line("");
+    for line in table(&["NODE", "REASON", "WHY"], &rows) {
+        session.screen.line(&line);
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Creating a rollout.
+
+use super::sentence;
+use crate::ctl::find;
+use crate::ctl::node::pair;
+use crate::ctl::session::Session;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use zentinel_core::Result;
+use zentinel_core::entity::{HealthGates, TargetSelector};
+use zentinel_http::client::NewRollout;
+
+/// What is left out is the server's default.
+#[derive(Debug, clap::Args)]
+pub(in crate::ctl) struct Create {
+    /// Version, id or beginning of the id of the bundle.
+    bundle: String,
+    /// Only nodes with this label; may be repeated, all must match. Every node by default.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair, conflicts_with = "nodes")]
+    labels: Vec<(String, String)>,
+    /// Only this node (name, id or its beginning); may be repeated.
+    #[arg(long = "node", value_name = "NODE")]
+    nodes: Vec<String>,
+    /// `rolling` or `all_at_once`.
+    #[arg(long)]
+    strategy: Option<String>,
+    /// Nodes per step.
+    #[arg(long, value_name = "N", conflicts_with = "batch_percentage")]
+    batch_size: Option<u32>,
+    /// Percentage of the nodes per step.
+    #[arg(long, value_name = "PERCENT")]
+    batch_percentage: Option<u8>,
+    /// Nodes of a step that may be offline.
+    #[arg(long, value_name = "N")]
+    max_unavailable: Option<u32>,
+    /// How long a step may take, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    deadline: Option<u32>,
+    /// Highest error rate of a node, in percent.
+    #[arg(long, value_name = "PERCENT")]
+    max_error_rate: Option<f64>,
+    /// Highest 99th percentile of a node's latency, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    max_latency_ms: Option<f64>,
+    /// Highest processor use of a node, in percent.
+    #[arg(long, value_name = "PERCENT")]
+    max_cpu_percent: Option<f64>,
+    /// Highest memory use of a node, in percent.
+    #[arg(long, value_name = "PERCENT")]
+    max_memory_percent: Option<f64>,
+    /// Roll back by itself when it fails.
+    #[arg(long)]
+    auto_rollback: bool,
+    /// Percentage of a step's nodes that must fail before the step does.
+    #[arg(long, value_name = "PERCENT")]
+    rollback_threshold: Option<u8>,
+    /// Create it without starting it.
+    #[arg(long, conflicts_with = "wait")]
+    no_start: bool,
+    /// Cancel open rollouts on the same nodes.
+    #[arg(long)]
+    supersede: bool,
+    /// Follow it to its end; fails when the rollout does.
+    #[arg(long)]
+    wait: bool,
+    /// Seconds between two looks with --wait.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = crate::ctl::node::seconds)]
+    interval: Duration,
+}
+
+impl Create {
+    fn gates(&self) -> Option<HealthGates> {
+        let own = HealthGates {
+            heartbeat_healthy: None,
+            max_error_rate: self.max_error_rate,
+            max_latency_ms: self.max_latency_ms,
+            max_cpu_percent: self.max_cpu_percent,
+            max_memory_percent: self.max_memory_percent,
+        };
+        // With none given the server's default stands, which is the heartbeat gate.
+        (own != HealthGates::default()).then_some(HealthGates { heartbeat_healthy: Some(true), ..own })
+    }
+}
+
+pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
+    let bundle = find::bundle(session, &create.bundle).await?;
+    let mut node_ids = BTreeSet::new();
+    for name in &create.nodes {
+        node_ids.insert(find::node(session, name).await?.id);
+    }
+    let labels = create.labels.iter().cloned().collect();
+    let rollout = NewRollout {
+        target_selector: match (create.labels.is_empty(), node_ids.is_empty()) {
+            (false, _) => Some(TargetSelector::Labels { labels }),
+            (true, false) => Some(TargetSelector::NodeIds { node_ids }),
+            (true, true) => None,
+        },
+        health_gates: create.gates(),
+        strategy: create.strategy,
+        batch_size: create.batch_size,
+        batch_percentage: create.batch_percentage,
+        max_unavailable: create.max_unavailable,
+        progress_deadline_seconds: create.deadline,
+        auto_rollback: create.auto_rollback.then_some(true),
+        rollback_threshold: create.rollback_threshold,
+        auto_start: create.no_start.then_some(false),
+        supersede: create.supersede.then_some(true),
+        ..NewRollout::of(bundle.id)
+    };
+    let rollout = session.client.create_rollout(&session.project, &rollout).await?;
+    if create.wait {
+        return super::watch::run(session, rollout.id, create.interval).await;
+    }
+    session.screen.answer(&rollout, || sentence(&rollout))?;
+    session.screen.note(&format!("follow it with `zentinelctl rollout watch {}`", rollout.id));
+    Ok(())
+}
