@@ -43,7 +43,13 @@ pub fn path() -> &'static Path {
 /// A command of the server's binary that inherits nothing from the environment but the path.
 #[must_use]
 pub fn command(arguments: &[&str], environment: &[(String, String)]) -> Command {
-    let mut command = Command::new(path());
+    tool("zentinel-server", arguments, environment)
+}
+
+/// A command of another binary of the server's package, on the same terms.
+#[must_use]
+pub fn tool(name: &str, arguments: &[&str], environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(path().with_file_name(name));
     command.args(arguments).env_clear().envs(environment.iter().cloned()).stdin(Stdio::null());
     if let Some(search) = std::env::var_os("PATH") {
         command.env("PATH", search);

@@ -159,6 +159,48 @@ impl Plane {
         *server = Some(tokio::task::spawn_blocking(restart).await.expect("it starts again"));
     }
 
+    /// `kill -9`; it stays away until [`Plane::start_again`]. Does nothing when it is away.
+    ///
+    /// # Panics
+    /// For a plane in this process.
+    pub async fn kill(&mut self) {
+        let Running::Binary { server, .. } = &mut self.running else {
+            panic!("only the binary can be killed")
+        };
+        if let Some(server) = server.take() {
+            tokio::task::spawn_blocking(move || server.kill()).await.expect("it is killed");
+        }
+    }
+
+    /// Starts it again on the same data and address.
+    ///
+    /// # Panics
+    /// For a plane in this process.
+    pub async fn start_again(&mut self) {
+        let Running::Binary { server, environment } = &mut self.running else {
+            panic!("only the binary can be started again")
+        };
+        let environment = environment.clone();
+        let start = move || Server::start(&environment);
+        *server = Some(tokio::task::spawn_blocking(start).await.expect("it starts again"));
+    }
+
+    /// A second process on the same data, on an address of its own. Only where the back ends are shared.
+    ///
+    /// # Panics
+    /// For a plane in this process.
+    pub async fn replica(&self) -> Replica {
+        let Running::Binary { environment, .. } = &self.running else {
+            panic!("only the binary can be doubled")
+        };
+        let mut environment = environment.clone();
+        environment.push(("ZENTINEL_LISTEN".to_owned(), format!("127.0.0.1:{}", free_port())));
+        let start = move || Server::start(&environment);
+        let server = tokio::task::spawn_blocking(start).await.expect("it starts");
+        let url = Url::parse(&server.url).expect("a URL");
+        Replica { _server: server, url }
+    }
+
     /// Ends it in order and removes what it used; answers whether it ended well.
     pub async fn stop(self) -> bool {
         let well = match self.running {
@@ -191,6 +233,14 @@ impl Plane {
         }
         nodes
     }
+}
+
+/// Another process on the back ends of a [`Plane`]; killed when dropped.
+#[derive(Debug)]
+pub struct Replica {
+    _server: Server,
+    /// Its base URL.
+    pub url: Url,
 }
 
 fn free_port() -> u16 {

@@ -26,7 +26,6 @@ use zentinel_core::{Error, Result};
 #[command(
     name = "zentinelctl",
     version,
-    propagate_version = true,
     after_help = "Settings come from flags, the environment and ~/.config/zentinel/ctl.toml, in this order."
 )]
 struct Arguments {

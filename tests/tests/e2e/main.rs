@@ -1,6 +1,7 @@
 //! End to end: real binary, real HTTP, real nodes, on every set of back ends.
 
 mod cli;
+mod ctl;
 mod outage;
 mod restart;
 mod story;

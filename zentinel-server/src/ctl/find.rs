@@ -98,9 +98,9 @@ fn is_prefix(text: &str) -> bool {
 }
 
 fn missing(kind: &str, text: &str) -> Error {
+    let noun = if kind == "token" { "node token" } else { kind };
     Error::not_found(format!("there is no {kind} `{}`", clean(text))).with_hint(format!(
-        "see what there is with `zentinelctl {} list`",
-        if kind == "token" { "node token" } else { kind }
+        "`zentinelctl {noun} list` shows what there is; of an id, {SHORTEST} characters are enough when they are unique"
     ))
 }
 

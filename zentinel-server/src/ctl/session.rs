@@ -8,7 +8,7 @@ use url::Url;
 use zentinel_core::id::{BundleId, TypedId as _};
 use zentinel_core::port::{Clock as _, SystemClock};
 use zentinel_core::{Error, Kind, Result, Timestamp};
-use zentinel_http::client::OperatorClient;
+use zentinel_http::client::{OperatorClient, retry_after};
 
 /// What every command works with.
 #[derive(Debug)]
@@ -73,6 +73,10 @@ impl Session {
             }
             Kind::NotFound if error.message() == "Project not found" => {
                 format!("`{}` is not a project of this key: see `zentinelctl project list`", self.project)
+            }
+            Kind::RateLimited => {
+                let seconds = retry_after(&error).map_or(60, |after| after.as_secs());
+                format!("try again in {seconds} s; `http.rate_limits` of the server says how much is allowed")
             }
             Kind::Unavailable | Kind::Timeout if !server.is_empty() => {
                 format!("is the control plane up? see {server}/ready; another one is named with --server")

@@ -28,7 +28,7 @@ pub(super) async fn run(session: &Session, text: &str, history: u32) -> Result<(
 
 fn section(session: &Session, what: &str, items: &[ReportedView], rows: Vec<Vec<String>>, header: &[&str]) {
     if items.is_empty() {
-        session.screen.line(&format!("no {} yet", what.to_lowercase()));
+        session.screen.line(&format!("no {}s yet", what.to_lowercase()));
         return;
     }
     for line in table(header, &rows) {
