@@ -109,7 +109,11 @@ impl SqliteStore {
         let pool =
             || SqlitePoolOptions::new().acquire_timeout(PATIENCE).max_lifetime(None).idle_timeout(None);
         let open = async {
-            let writer = pool().max_connections(1).min_connections(1).connect_with(writing).await?;
+            let writer = pool()
+                .max_connections(1)
+                .min_connections(1)
+                .after_release(|connection, _| Box::pin(is_idle(connection)));
+            let writer = writer.connect_with(writing).await?;
             let readers =
                 pool().max_connections(options.readers.max(1)).connect_with(connect.read_only(true)).await?;
             Ok(Lite { writer, readers, notices: Notices::new() })
@@ -172,6 +176,14 @@ async fn try_migrate(options: &SqliteConnectOptions) -> Result<(), MigrateError>
     transaction.commit().await?;
     connection.close().await?;
     Ok(())
+}
+
+/// Whether the connection can be used again. When the disk is full SQLite ends the transaction by
+/// itself; the driver, whose own rollback then fails, would take the connection for busy ever after.
+async fn is_idle(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // A queued rollback is carried out first.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn is_busy(error: &sqlx::Error) -> bool {
@@ -252,6 +264,22 @@ impl_ports!(SqliteStore, Lite);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zentinel_core::entity::Event;
+    use zentinel_core::port::Store as _;
+    use zentinel_core::{Changes, Scope};
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_itself_blocks_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&directory.path().join("test.db")).await.unwrap();
+        let mut transaction = store.inner.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        // What SQLite does when the disk is full.
+        sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await.unwrap();
+        assert!(transaction.commit().await.is_err());
+        let event = Event::new(&Scope::Instance, "test.after", serde_json::json!({}), Timestamp::UNIX_EPOCH);
+        let receipt = store.commit(Changes::new().event(event)).await.expect("the next one is not concerned");
+        assert!(receipt.last_event_seq.is_some());
+    }
 
     #[test]
     fn extended_codes_mean_what_their_primary_code_means() {
