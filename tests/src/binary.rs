@@ -86,6 +86,12 @@ impl Server {
         Self { child, url: ready["url"].as_str().expect("url").to_owned() }
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().expect("kill");

@@ -1,6 +1,8 @@
 //! The harness of the end-to-end tests: real back ends, the real binary, real nodes.
 
 pub mod binary;
+pub mod cluster;
+pub mod faults;
 pub mod plane;
 pub mod postgres;
 pub mod s3;

@@ -1,6 +1,7 @@
 //! A running control plane on each set of back ends, and nodes that take part.
 
 use crate::binary::{self, Server};
+use crate::cluster::Cluster;
 use crate::postgres::Database;
 use crate::s3::{self, S3Server};
 use serde_json::{Map, Value};
@@ -47,11 +48,14 @@ enum Running {
 }
 
 /// Settings that make tests quick and leave their request rates alone.
-const QUICK: [(&str, &str); 5] = [
+const QUICK: [(&str, &str); 3] = [
     ("ZENTINEL__NODES__POLL_INTERVAL_SECONDS", "5"),
-    ("ZENTINEL__HTTP__RATE_LIMITS__DEFAULT", "1000000"),
-    ("ZENTINEL__HTTP__RATE_LIMITS__NODE", "1000000"),
-    ("ZENTINEL__HTTP__RATE_LIMITS__REGISTRATION", "1000000"),
+    (
+        "ZENTINEL__HTTP__RATE_LIMITS",
+        "default=1000000, node=1000000, registration=1000000, nodes:read=1000000, nodes:write=1000000, \
+         bundles:read=1000000, bundles:write=1000000, rollouts:read=1000000, rollouts:write=1000000, \
+         api_keys:admin=1000000",
+    ),
     ("ZENTINEL_LOG", "warn"),
 ];
 
@@ -64,7 +68,7 @@ impl Plane {
             overrides.set_pair(pair).expect("a pair");
         }
         overrides.set("data_dir", directory.path().display().to_string());
-        let environment = QUICK.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = owned(&QUICK);
         let settings = load(None, environment, &overrides).expect("settings");
         // Test binaries can't be re-executed as the parser's child, so the parser runs in process.
         let app = App::start_with(&settings, Some(Arc::new(InProcessValidator::default())))
@@ -92,22 +96,31 @@ impl Plane {
 
     /// The binary on embedded SQLite and a local directory.
     pub async fn embedded() -> Self {
-        Self::binary(None, None, Vec::new()).await
+        Self::embedded_with(&[]).await
+    }
+
+    /// As [`Plane::embedded`], with further environment variables.
+    pub async fn embedded_with(settings: &[(&str, &str)]) -> Self {
+        Self::binary(None, None, owned(settings)).await
     }
 
     /// The binary on PostgreSQL and S3.
     pub async fn production() -> Self {
+        Self::production_with(&[]).await
+    }
+
+    /// As [`Plane::production`], with further environment variables.
+    pub async fn production_with(settings: &[(&str, &str)]) -> Self {
         let (database, s3) = (Database::create().await, S3Server::start().await);
-        let environment = [
-            ("DATABASE_URL", database.url()),
-            ("ZENTINEL__BLOBS__KIND", "s3".to_owned()),
-            ("S3_ENDPOINT", s3.endpoint()),
-            ("S3_BUCKET", s3::BUCKET.to_owned()),
-            ("S3_ACCESS_KEY_ID", s3::ACCESS_KEY.to_owned()),
-            ("S3_SECRET_ACCESS_KEY", s3::SECRET_KEY.to_owned()),
-        ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let environment = on_services(&database.url(), &s3, settings);
         Self::binary(Some(database), Some(s3), environment).await
+    }
+
+    /// The binary on a PostgreSQL server of the test's own and S3, with further environment variables.
+    pub async fn on_cluster(cluster: &Cluster, settings: &[(&str, &str)]) -> Self {
+        let s3 = S3Server::start().await;
+        let environment = on_services(&cluster.url(), &s3, settings);
+        Self::binary(None, Some(s3), environment).await
     }
 
     async fn binary(
@@ -120,8 +133,11 @@ impl Plane {
             ("ZENTINEL_DATA_DIR", directory.path().join("data").display().to_string()),
             ("ZENTINEL_LISTEN", format!("127.0.0.1:{}", free_port())),
         ];
+        let given = std::mem::take(&mut environment);
         environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        environment.extend(QUICK.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        environment.extend(owned(&QUICK));
+        // Of two variables with one name the later one counts.
+        environment.extend(given);
         // Both start other processes and wait for them, while this process may serve S3.
         let (environment, made, server) = tokio::task::spawn_blocking(move || {
             let made = initialise(&environment);
@@ -195,10 +211,25 @@ impl Plane {
         };
         let mut environment = environment.clone();
         environment.push(("ZENTINEL_LISTEN".to_owned(), format!("127.0.0.1:{}", free_port())));
-        let start = move || Server::start(&environment);
-        let server = tokio::task::spawn_blocking(start).await.expect("it starts");
-        let url = Url::parse(&server.url).expect("a URL");
-        Replica { _server: server, url }
+        let mut replica = Replica { server: None, environment, url: self.url.clone() };
+        replica.start_again().await;
+        replica.url = Url::parse(&replica.server.as_ref().expect("it runs").url).expect("a URL");
+        replica
+    }
+
+    /// The process id of the binary; `None` in this process or while it is away.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        match &self.running {
+            Running::InProcess(_) => None,
+            Running::Binary { server, .. } => server.as_ref().map(Server::process_id),
+        }
+    }
+
+    /// Where the binary keeps its data.
+    #[must_use]
+    pub fn data_directory(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     /// Ends it in order and removes what it used; answers whether it ended well.
@@ -238,14 +269,59 @@ impl Plane {
 /// Another process on the back ends of a [`Plane`]; killed when dropped.
 #[derive(Debug)]
 pub struct Replica {
-    _server: Server,
-    /// Its base URL.
+    server: Option<Server>,
+    environment: Vec<(String, String)>,
+    /// Its base URL; stays the same over restarts.
     pub url: Url,
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("local address").port()
+impl Replica {
+    /// `kill -9`. Does nothing when it is away.
+    pub async fn kill(&mut self) {
+        if let Some(server) = self.server.take() {
+            tokio::task::spawn_blocking(move || server.kill()).await.expect("it is killed");
+        }
+    }
+
+    /// Starts it on its address.
+    pub async fn start_again(&mut self) {
+        let environment = self.environment.clone();
+        let start = move || Server::start(&environment);
+        self.server = Some(tokio::task::spawn_blocking(start).await.expect("it starts"));
+    }
+}
+
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// The environment of a server on PostgreSQL and S3.
+fn on_services(database: &str, s3: &S3Server, settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut environment = owned(&[
+        ("DATABASE_URL", database),
+        ("ZENTINEL__BLOBS__KIND", "s3"),
+        ("S3_ENDPOINT", &s3.endpoint()),
+        ("S3_BUCKET", s3::BUCKET),
+        ("S3_ACCESS_KEY_ID", s3::ACCESS_KEY),
+        ("S3_SECRET_ACCESS_KEY", s3::SECRET_KEY),
+    ]);
+    environment.extend(owned(settings));
+    environment
+}
+
+/// A free port below the range that outgoing connections take theirs from: a client that tries a
+/// port of that range, while nobody listens there, may connect to itself and so take the port.
+///
+/// # Panics
+/// When none is found.
+#[must_use]
+pub fn free_port() -> u16 {
+    let mut ports = std::iter::repeat_with(|| 12_000 + (uuid::Uuid::new_v4().as_u128() % 20_000) as u16);
+    ports
+        .by_ref()
+        .take(1_000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 fn initialise(environment: &[(String, String)]) -> Value {
