@@ -346,8 +346,9 @@ pub struct TestNode {
 #[derive(Debug)]
 struct Healthy;
 
+#[async_trait::async_trait]
 impl HealthSource for Healthy {
-    fn sample(&self) -> (Map<String, Value>, Map<String, Value>) {
+    async fn sample(&self, _: Option<BundleId>) -> (Map<String, Value>, Map<String, Value>) {
         let health = [("status".to_owned(), "healthy".into())];
         let metrics = [("error_rate".to_owned(), 0.1.into()), ("latency_p99_ms".to_owned(), 12.into())];
         (health.into_iter().collect(), metrics.into_iter().collect())

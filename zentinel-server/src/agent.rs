@@ -23,18 +23,30 @@
 //! that serves and the two before it are kept.
 
 mod activator;
+mod check;
+pub mod cli;
+mod crash;
 mod download;
+mod events;
+pub mod health;
+mod http;
+pub mod proxy;
 mod release;
+mod report;
+pub mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
 mod update;
 
-pub use activator::{Activator, DirectoryActivator, Rejection, Release};
+pub use activator::{Activator, DirectoryActivator, Incident, Outcome, Rejection, Release};
+pub use crash::CRASH_POINTS;
 pub use state::{Activating, NodeState, Refused};
 
 use crate::backoff::Backoff;
-use serde_json::{Map, Value};
+use async_trait::async_trait;
+use events::{EventKind, EventQueue};
+use serde_json::{Map, Value, json};
 use state::StateFile;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -54,9 +66,16 @@ use zentinel_http::client::{HeartbeatRequest, NodeClient, RegisterRequest};
 const REPORTED_TRIES: u32 = 5;
 
 /// Where the health of a heartbeat comes from.
+#[async_trait]
 pub trait HealthSource: Debug + Send + Sync + 'static {
-    /// The `health` and `metrics` objects of the next heartbeat.
-    fn sample(&self) -> (Map<String, Value>, Map<String, Value>);
+    /// The `health` and `metrics` objects of the next heartbeat, soon: a heartbeat waits for them.
+    /// What is measured over time must begin after `active` began to serve.
+    async fn sample(&self, active: Option<BundleId>) -> (Map<String, Value>, Map<String, Value>);
+
+    /// The version of the proxy, when it says so itself.
+    fn version(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How a node takes part.
@@ -72,7 +91,7 @@ pub struct AgentOptions {
     pub name: String,
     /// Labels for selectors.
     pub labels: BTreeMap<String, String>,
-    /// Version of the proxy.
+    /// Version of the proxy; empty when not known.
     pub version: String,
     /// Directory for the state file, downloads and unpacked bundles.
     pub directory: PathBuf,
@@ -93,6 +112,9 @@ pub struct Agent {
     file: StateFile,
     live: Mutex<Live>,
     changed: Notify,
+    events: EventQueue,
+    /// There is something to tell besides the next heartbeat.
+    news: Notify,
 }
 
 /// What the node knows at the moment.
@@ -102,6 +124,8 @@ struct Live {
     /// Whether the state differs from its file.
     unsaved: bool,
     fault: Option<Fault>,
+    /// The bundle whose configuration this run has reported.
+    config_told: Option<BundleId>,
 }
 
 /// A failure that may pass.
@@ -153,6 +177,7 @@ impl Agent {
             }
         };
         let client = client.with_credentials(state.node_id, Secret::new(state.node_key.clone()));
+        let events = EventQueue::in_directory(&options.directory);
         Ok(Self {
             options,
             clock,
@@ -160,8 +185,10 @@ impl Agent {
             health,
             client,
             file,
-            live: Mutex::new(Live { state, unsaved: false, fault: None }),
+            live: Mutex::new(Live { state, unsaved: false, fault: None, config_told: None }),
             changed: Notify::new(),
+            events,
+            news: Notify::new(),
         })
     }
 
@@ -187,10 +214,18 @@ impl Agent {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Heartbeats and polls until cancelled.
+    /// Heartbeats and polls until cancelled, and says so then.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let loops = async { tokio::join!(self.heartbeat_loop(), self.poll_loop()) };
+        self.event(EventKind::Startup, "the agent began", json!({ "version": env!("CARGO_PKG_VERSION") }));
+        let work = async {
+            if let Some(outcome) = self.activator.recover().await {
+                self.note_outcome(outcome);
+            }
+            tokio::join!(self.poll_loop(), self.watch_loop())
+        };
+        let loops = async { tokio::join!(self.heartbeat_loop(), self.report_loop(), work) };
         shutdown.run_until_cancelled(loops).await;
+        tokio::join!(self.farewell(), self.activator.stop());
     }
 
     async fn heartbeat_loop(&self) {
@@ -218,15 +253,26 @@ impl Agent {
     /// # Errors
     /// Those of the control plane.
     pub async fn heartbeat(&self) -> Result<()> {
-        self.client.heartbeat(&self.report()).await.map(drop)
+        let report = self.report().await;
+        self.client.heartbeat(&report).await.map(drop)?;
+        if report.active_bundle_id.is_some() {
+            crash::point("reported");
+        }
+        Ok(())
     }
 
-    fn report(&self) -> HeartbeatRequest {
-        let (health, metrics) = self.health.sample();
-        let (active_bundle_id, refused) = {
-            let live = self.live();
-            (live.state.active_bundle_id, live.refused().cloned())
+    async fn report(&self) -> HeartbeatRequest {
+        let mut active = self.active_bundle_id();
+        let (health, metrics) = loop {
+            let sample = self.health.sample(active).await;
+            let now = self.active_bundle_id();
+            if now == active {
+                break sample;
+            }
+            // What was measured under one bundle is not told of another.
+            active = now;
         };
+        let (active_bundle_id, refused) = (active, self.refused());
         HeartbeatRequest {
             health: health.into(),
             metrics: metrics.into(),
@@ -238,9 +284,15 @@ impl Agent {
                 reason: refused.reason,
                 message: refused.message,
             }),
-            version: Some(self.options.version.clone()),
+            version: self.health.version().or_else(|| self.options.version()),
             ..HeartbeatRequest::default()
         }
+    }
+}
+
+impl AgentOptions {
+    fn version(&self) -> Option<String> {
+        (!self.version.is_empty()).then(|| self.version.clone())
     }
 }
 
@@ -248,7 +300,7 @@ async fn register(client: &NodeClient, options: &AgentOptions) -> Result<NodeSta
     let request = RegisterRequest {
         name: options.name.clone(),
         labels: options.labels.clone(),
-        version: Some(options.version.clone()),
+        version: options.version(),
         ..RegisterRequest::default()
     };
     let registered = client.register(&options.project, options.token.as_ref(), &request).await?;

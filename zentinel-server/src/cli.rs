@@ -7,7 +7,7 @@ pub use output::Output;
 use crate::bootstrap::{Names, bootstrap, join_token};
 use crate::compose::App;
 use crate::demo::{self, DemoOptions};
-use crate::settings::{LogFormat, Overrides, Settings, load};
+use crate::settings::{Log, LogFormat, Overrides, Settings, load};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 use std::io::IsTerminal as _;
@@ -117,7 +117,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode> {
                     log: crate::settings::Log { filter: quiet_filter(&settings), ..settings.log.clone() },
                     ..settings
                 };
-                start_logs(&quiet)?;
+                start_logs(&quiet.log)?;
                 let options =
                     DemoOptions { nodes: nodes.into(), exit, listen: arguments.listen, data: arguments.data };
                 demo::run(quiet, options, output).await
@@ -148,14 +148,14 @@ fn quiet_filter(settings: &Settings) -> String {
 }
 
 /// Sends logs to stderr; stdout belongs to the command's answer.
-fn start_logs(settings: &Settings) -> Result<()> {
-    let filter = EnvFilter::try_new(&settings.log.filter)
+pub(crate) fn start_logs(log: &Log) -> Result<()> {
+    let filter = EnvFilter::try_new(&log.filter)
         .map_err(|error| Error::invalid_field("log.filter", error.to_string()))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    let started = match settings.log.format {
+    let started = match log.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
@@ -163,7 +163,7 @@ fn start_logs(settings: &Settings) -> Result<()> {
 }
 
 async fn serve(settings: &Settings, output: &Output) -> Result<ExitCode> {
-    start_logs(settings)?;
+    start_logs(&settings.log)?;
     let app = App::start(settings).await?;
     let url = app.public_url.to_string();
     tracing::info!(address = %app.address, %url, "serving");

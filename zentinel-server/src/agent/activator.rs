@@ -1,17 +1,20 @@
 //! Making a bundle the one that serves traffic.
 
+use super::check::{CONFIG, check_static_roots, check_text, read_config};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use zentinel_compiler::diagnostic::Code;
 use zentinel_core::entity::Activation;
 use zentinel_core::id::BundleId;
-use zentinel_core::port::{ConfigValidator, Severity};
+use zentinel_core::port::ConfigValidator;
 
 /// A bundle that was verified and unpacked.
 #[derive(Clone, Debug)]
 pub struct Release {
+    /// The sequence of its statement: a node activates one of them once.
+    pub sequence: u64,
     /// The bundle.
     pub bundle_id: BundleId,
     /// Where its files are; `zentinel.kdl` among them.
@@ -21,9 +24,9 @@ pub struct Release {
 }
 
 /// Why a bundle does not serve traffic. What ran before still does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// Stable word, for example `invalid_config`, `missing_static_root`, `activation_failed`.
+    /// Stable word, for example `invalid_config`, `missing_static_root`, `reload_not_proven`.
     pub reason: String,
     /// For a person.
     pub message: String,
@@ -46,6 +49,29 @@ impl Rejection {
     }
 }
 
+/// What became of an activation that an earlier run of the agent had begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The sequence of the statement.
+    pub sequence: u64,
+    /// The bundle.
+    pub bundle_id: BundleId,
+    /// Whether it serves.
+    pub result: Result<(), Rejection>,
+}
+
+/// Something that happened to what serves without the agent having asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incident {
+    /// A release that had been activated was taken back: it did not last. What served before it
+    /// serves again.
+    TakenBack(Outcome),
+    /// The proxy ended; whether it comes back is in the message.
+    ProxyDied(String),
+    /// The proxy runs again.
+    ProxyReturned(String),
+}
+
 /// Switches to a bundle and proves that it serves.
 ///
 /// # Contract
@@ -57,12 +83,29 @@ pub trait Activator: Debug + Send + Sync + 'static {
     /// Activates a release.
     async fn activate(&self, release: &Release) -> Result<(), Rejection>;
 
-    /// The bundle that serves, if one does. Asked when the agent starts.
+    /// The bundle that serves, if one does. Asked when the agent starts. A release whose activation
+    /// has not ended does not count.
     fn active(&self) -> Option<BundleId>;
+
+    /// Ends what an earlier run of the agent had begun, and sees to it that what should serve does.
+    /// Called once, before any release is activated. The outcome is that of the last activation
+    /// when the agent may not have noted it.
+    async fn recover(&self) -> Option<Outcome> {
+        None
+    }
+
+    /// Watches what serves and returns when there is news. Called again and again while the agent
+    /// runs, also during activations.
+    async fn watch(&self) -> Incident {
+        std::future::pending().await
+    }
+
+    /// The agent ends.
+    async fn stop(&self) {}
 }
 
 /// The symbolic link to the release that serves.
-const CURRENT: &str = "current";
+pub(super) const CURRENT: &str = "current";
 
 /// Checks a release with the proxy's own parser and with what only the node can check, then
 /// switches the symbolic link `current` to it with one rename. It drives no process: whoever
@@ -81,80 +124,41 @@ impl DirectoryActivator {
     pub fn new(directory: PathBuf, file_root: PathBuf, validator: Arc<dyn ConfigValidator>) -> Self {
         Self { directory, file_root, validator }
     }
+}
 
-    /// Directories that the configuration serves files from must exist here.
-    fn check_static_roots(&self, kdl: &str) -> Result<(), Rejection> {
-        let document = zentinel_compiler::document::Document::parse(kdl)
-            .map_err(|_| Rejection::new("invalid_config", "the configuration does not parse"))?;
-        let roots = document
-            .nodes()
-            .filter(|node| node.name() == "root" && node.parent_name() == Some("static-files"));
-        for root in roots.filter_map(|node| node.text()) {
-            let path = self.file_root.join(root.trim_start_matches('/'));
-            if !path.is_dir() {
-                return Err(Rejection::new(
-                    "missing_static_root",
-                    format!("{root} does not exist on this node"),
-                ));
-            }
-        }
-        Ok(())
+/// Makes `current` in `directory` lead to `target` with one rename. Both paths are absolute, or
+/// both are relative.
+pub(super) fn switch(directory: &Path, target: &Path) -> std::io::Result<()> {
+    let draft = directory.join("current.new");
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-
-    fn switch(&self, release: &Release) -> std::io::Result<()> {
-        let draft = self.directory.join("current.new");
-        match std::fs::remove_file(&draft) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let target = release.directory.strip_prefix(&self.directory).unwrap_or(&release.directory);
-        std::os::unix::fs::symlink(target, &draft)?;
-        std::fs::rename(&draft, self.directory.join(CURRENT))?;
-        // The switch has happened. Whether it outlives a power failure is looked up at the start.
-        let synced = std::fs::File::open(&self.directory).and_then(|directory| directory.sync_all());
-        if let Err(error) = synced {
-            tracing::warn!(directory = %self.directory.display(), %error, "the switch is not on disk yet");
-        }
-        Ok(())
+    std::os::unix::fs::symlink(target.strip_prefix(directory).unwrap_or(target), &draft)?;
+    std::fs::rename(&draft, directory.join(CURRENT))?;
+    // The switch has happened. Whether it outlives a power failure is looked up at the start.
+    if let Err(error) = std::fs::File::open(directory).and_then(|directory| directory.sync_all()) {
+        tracing::warn!(directory = %directory.display(), %error, "the switch is not on disk yet");
     }
+    Ok(())
 }
 
 #[async_trait]
 impl Activator for DirectoryActivator {
     async fn activate(&self, release: &Release) -> Result<(), Rejection> {
         let kdl = read_config(&release.directory)?;
-        let diagnostics = self
-            .validator
-            .validate(&kdl, false)
-            .await
-            .map_err(|error| Rejection::fault("validation_unavailable", error.to_string()))?;
-        if let Some(error) = diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error) {
-            // A busy node is no reason to give a bundle up that was checked before.
-            let late = error.code == Code::ValidationTimeout.as_str();
-            let rejection = if late { Rejection::fault } else { Rejection::new };
-            let reason = if late { "validation_unavailable" } else { "invalid_config" };
-            return Err(rejection(reason, error.message.clone()));
-        }
-        self.check_static_roots(&kdl)?;
-        self.switch(release).map_err(|error| Rejection::fault("activation_failed", error.to_string()))
+        check_text(&*self.validator, &kdl).await?;
+        check_static_roots(&kdl, |root| self.file_root.join(root.trim_start_matches('/')))?;
+        switch(&self.directory, &release.directory)
+            .map_err(|error| Rejection::fault("activation_failed", error.to_string()))
     }
 
     fn active(&self) -> Option<BundleId> {
         let link = self.directory.join(CURRENT);
         let target = std::fs::read_link(&link).ok()?;
         // A link that leads nowhere serves nothing.
-        let serves = link.join("zentinel.kdl").is_file();
+        let serves = link.join(CONFIG).is_file();
         let name = target.file_name()?.to_str()?;
         name.parse().ok().filter(|_| serves)
     }
-}
-
-fn read_config(directory: &Path) -> Result<String, Rejection> {
-    std::fs::read_to_string(directory.join("zentinel.kdl")).map_err(|error| {
-        let message = format!("zentinel.kdl: {error}");
-        match error.kind() {
-            std::io::ErrorKind::InvalidData => Rejection::new("invalid_config", message),
-            _ => Rejection::fault("activation_failed", message),
-        }
-    })
 }

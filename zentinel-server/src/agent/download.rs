@@ -2,7 +2,7 @@
 //! statement.
 
 use super::activator::Rejection;
-use super::release;
+use super::{crash, release};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -31,11 +31,14 @@ pub(super) async fn fetch(
     if blocking(move || Ok(release::is_intact(&found))).await? {
         return Ok(home);
     }
+    crash::point("downloading");
     let archive = download(client, directory, statement, url)
         .await
         .map_err(|error| Rejection::fault("download_failed", error.to_string()))?;
+    crash::point("downloaded");
     let target = home.clone();
     blocking(move || release::install(&target, &archive)).await?;
+    crash::point("unpacked");
     Ok(home)
 }
 

@@ -74,7 +74,8 @@ impl NodeState {
         }
     }
 
-    fn serve(&mut self, bundle_id: Option<BundleId>) {
+    /// Another bundle serves, or none.
+    pub(super) fn serve(&mut self, bundle_id: Option<BundleId>) {
         if self.active_bundle_id == bundle_id {
             return;
         }
@@ -122,17 +123,17 @@ impl std::fmt::Debug for NodeState {
 
 /// The file that holds a [`NodeState`].
 #[derive(Clone, Debug)]
-pub(super) struct StateFile {
+pub(crate) struct StateFile {
     path: PathBuf,
 }
 
 impl StateFile {
-    pub(super) fn in_directory(directory: &Path) -> Self {
+    pub(crate) fn in_directory(directory: &Path) -> Self {
         Self { path: directory.join("node.json") }
     }
 
     /// The state, or `None` before the first registration.
-    pub(super) fn load(&self) -> Result<Option<NodeState>> {
+    pub(crate) fn load(&self) -> Result<Option<NodeState>> {
         match std::fs::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
                 Error::internal(format!("{} is damaged", self.path.display()))
@@ -146,22 +147,24 @@ impl StateFile {
 
     /// Replaces the state; durable when it returns.
     pub(super) fn save(&self, state: &NodeState) -> Result<()> {
-        let draft = self.path.with_extension("json.new");
         let bytes = serde_json::to_vec_pretty(state)?;
-        let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&draft, &self.path)?;
-            self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-        };
-        write().map_err(|error| self.failed(error))
+        write_durably(&self.path, &bytes).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
         Error::unavailable(format!("state file {}: {error}", self.path.display())).with_source(error)
     }
+}
+
+/// Replaces a file as a whole, readable for its owner alone; durable when it returns.
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 #[cfg(test)]

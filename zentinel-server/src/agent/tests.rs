@@ -78,8 +78,9 @@ async fn read_head(socket: &mut TcpStream) -> String {
 #[derive(Debug)]
 struct Silent;
 
+#[async_trait]
 impl HealthSource for Silent {
-    fn sample(&self) -> (Map<String, Value>, Map<String, Value>) {
+    async fn sample(&self, _: Option<BundleId>) -> (Map<String, Value>, Map<String, Value>) {
         (Map::new(), Map::new())
     }
 }
@@ -237,7 +238,7 @@ async fn a_failed_download_is_tried_again_and_reported_when_it_lasts() {
     assert!(node.take(site.offer(7, bundle).await).await.is_err());
     let refused = node.refused().expect("it has lasted");
     assert_eq!((refused.sequence, refused.reason.as_str()), (7, "download_failed"));
-    assert_eq!(node.report().bundle_error.unwrap().sequence, Some(7));
+    assert_eq!(node.report().await.bundle_error.unwrap().sequence, Some(7));
     assert!(node.take(site.offer(7, bundle).await).await.is_err(), "still tried again");
     site.answer(Answer::Whole);
     node.take(site.offer(7, bundle).await).await.unwrap();
@@ -401,7 +402,11 @@ async fn pins_follow_a_rotation_that_an_old_key_vouches_for() {
     let error = node.take(site.offer_by(&stranger, 9, BundleId::random()).await).await.unwrap_err();
     assert_eq!(error.kind(), zentinel_core::Kind::Forbidden);
     assert_eq!(node.refused().unwrap().reason, "bad_statement");
-    assert_eq!(node.report().bundle_error.unwrap().sequence, None, "an untrusted sequence is not repeated");
+    assert_eq!(
+        node.report().await.bundle_error.unwrap().sequence,
+        None,
+        "an untrusted sequence is not repeated"
+    );
     assert_eq!((pins().len(), node.active_bundle_id()), (2, Some(bundle)));
     assert_eq!(site.file().load().unwrap().unwrap().last_sequence, 2);
 }

@@ -1,11 +1,14 @@
 //! From a poll answer to a bundle that serves.
 
 use super::activator::{Rejection, Release};
+use super::events::EventKind;
 use super::state::{Activating, NodeState, Refused};
-use super::{Agent, Fault, Live, download, release};
+use super::{Agent, Fault, Live, REPORTED_TRIES, crash, download, release};
 use crate::backoff::Backoff;
+use serde_json::json;
 use std::time::Duration;
 use url::Url;
+use zentinel_core::entity::Activation;
 use zentinel_core::id::BundleId;
 use zentinel_core::statement::{Expectation, Statement};
 use zentinel_core::{Error, Result};
@@ -87,6 +90,8 @@ impl Agent {
         match self.activate(&statement, &offer.download_url).await {
             Ok(()) => {
                 let settled = self.settle(&statement);
+                crash::point("state-settled");
+                self.tell_switch(&statement);
                 release::prune(&self.options.directory, &self.live().state);
                 settled
             }
@@ -119,7 +124,13 @@ impl Agent {
         let begun = Activating { sequence: statement.sequence, bundle_id: statement.bundle_id };
         self.update(|live| live.state.activating = Some(begun))
             .map_err(|error| Rejection::fault("activation_failed", error.to_string()))?;
-        let release = Release { bundle_id: statement.bundle_id, directory, activation: statement.activation };
+        crash::point("state-begun");
+        let release = Release {
+            sequence: statement.sequence,
+            bundle_id: statement.bundle_id,
+            directory,
+            activation: statement.activation,
+        };
         self.activator.activate(&release).await
     }
 
@@ -131,18 +142,47 @@ impl Agent {
         })
     }
 
-    fn refuse(&self, sequence: u64, bundle_id: BundleId, rejection: Rejection) -> Result<()> {
+    /// Tells that another bundle serves.
+    fn tell_switch(&self, statement: &Statement) {
+        let (kind, how) = match statement.activation {
+            Activation::Reload => (EventKind::ConfigReload, "reload"),
+            Activation::Restart => (EventKind::BundleSwitch, "restart"),
+        };
+        let details = json!({
+            "bundle_id": statement.bundle_id,
+            "sequence": statement.sequence,
+            "activation": how,
+        });
+        self.event(kind, "another bundle serves", details);
+    }
+
+    /// Remembers a bundle as refused. One that is refused already is not told again.
+    pub(super) fn refuse(&self, sequence: u64, bundle_id: BundleId, rejection: Rejection) -> Result<()> {
+        let known = {
+            let live = self.live();
+            live.state.refused.as_ref().is_some_and(|refused| {
+                refused.sequence == sequence
+                    && refused.bundle_id == bundle_id
+                    && refused.reason == rejection.reason
+            })
+        };
+        if !known {
+            let details = json!({ "bundle_id": bundle_id, "sequence": sequence, "reason": rejection.reason });
+            self.event(EventKind::Error, &rejection.message, details);
+        }
         tracing::error!(
             node = %self.options.name, %bundle_id, sequence,
             reason = rejection.reason, message = rejection.message, "bundle refused"
         );
         let Rejection { reason, message, .. } = rejection;
-        self.update(|live| {
+        let refused = self.update(|live| {
             live.state.last_sequence = live.state.last_sequence.max(sequence);
             live.state.refused = Some(Refused { sequence, bundle_id, reason, message });
             live.state.activating = None;
             live.fault = None;
-        })
+        });
+        crash::point("state-refused");
+        refused
     }
 
     /// Counts a fault that may pass; the error says to try again.
@@ -150,14 +190,21 @@ impl Agent {
         let Statement { sequence, bundle_id, .. } = *statement;
         let Rejection { reason, message, .. } = rejection;
         let error = Error::unavailable(message.clone());
+        let (word, told) = (reason.clone(), message.clone());
+        let mut lasting = false;
         let cleared = self.update(|live| {
             let tries = match &live.fault {
                 Some(fault) if fault.about.sequence == sequence => fault.tries.saturating_add(1),
                 _ => 1,
             };
+            lasting = tries == REPORTED_TRIES;
             live.fault = Some(Fault { about: Refused { sequence, bundle_id, reason, message }, tries });
             live.state.activating = None;
         });
+        if lasting {
+            let details = json!({ "bundle_id": bundle_id, "sequence": sequence, "reason": word });
+            self.event(EventKind::Warning, &told, details);
+        }
         // A state that is not saved yet is saved at the next turn.
         cleared.err().unwrap_or(error)
     }
@@ -170,6 +217,9 @@ impl Agent {
         change(&mut live);
         let changed = live.state != before;
         live.unsaved |= changed;
+        if live.state.active_bundle_id != before.active_bundle_id {
+            self.news.notify_one();
+        }
         if changed || live.refused() != told.as_ref() {
             self.changed.notify_one();
         }

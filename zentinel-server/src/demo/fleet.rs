@@ -30,8 +30,9 @@ pub(super) struct DemoFleet {
 #[derive(Debug)]
 struct Healthy;
 
+#[async_trait::async_trait]
 impl HealthSource for Healthy {
-    fn sample(&self) -> (Map<String, Value>, Map<String, Value>) {
+    async fn sample(&self, _: Option<BundleId>) -> (Map<String, Value>, Map<String, Value>) {
         let object = |value: Value| {
             if let Value::Object(object) = value { object } else { Map::new() }
         };

@@ -1,0 +1,70 @@
+//! The command line of `zentinel-agent`.
+
+mod run;
+mod status;
+
+use super::settings::{Flags, load};
+use crate::cli::Output;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use zentinel_core::Result;
+
+/// Makes a Zentinel proxy a node of the control plane: fetches, checks, activates, proves, reports.
+#[derive(Debug, Parser)]
+#[command(name = "zentinel-agent", version, propagate_version = true)]
+struct Arguments {
+    /// Settings file (TOML); /etc/zentinel/agent.toml when it exists.
+    #[arg(long, global = true, env = "ZENTINEL_AGENT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Machine-readable output on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run until SIGINT or SIGTERM (the default).
+    Run,
+    /// Say what the node in this directory is and runs, without asking anybody.
+    Status,
+    /// Print a shell completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    match carry_out(arguments, &output) {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn carry_out(arguments: Arguments, output: &Output) -> Result<ExitCode> {
+    let command = arguments.command.unwrap_or(Command::Run);
+    if let Command::Completions { shell } = command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "zentinel-agent", &mut script);
+        output.raw(&script);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let settings = load(arguments.config.as_deref(), &arguments.flags)?;
+    match command {
+        Command::Run => run::run(&settings, output),
+        Command::Status => status::status(&settings, output),
+        Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+    }
+}

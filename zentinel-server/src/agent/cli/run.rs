@@ -1,0 +1,182 @@
+//! `zentinel-agent run`.
+
+use crate::agent::health::ProxyHealth;
+use crate::agent::proxy::{
+    ExternalCommands, ExternalProxy, ProxyActivator, ProxyControl, ProxyOptions, SupervisedProxy, version_of,
+};
+use crate::agent::settings::{AgentSettings, ProxySettings, seconds};
+use crate::agent::{Agent, AgentOptions};
+use crate::backoff::Backoff;
+use crate::cli::{Output, start_logs, stop_signal};
+use serde_json::json;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use zentinel_compiler::validate::IsolatedValidator;
+use zentinel_core::port::SystemClock;
+use zentinel_core::{Error, Result};
+
+/// Runs the agent until it is told to end.
+pub(super) fn run(settings: &AgentSettings, output: &Output) -> Result<ExitCode> {
+    settings.check()?;
+    start_logs(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal("the runtime did not start").with_source(error))?;
+    let ended = runtime.block_on(serve(settings, output));
+    // A thread that still reads or writes a file has nothing more to say.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(settings: &AgentSettings, output: &Output) -> Result<ExitCode> {
+    let directory = prepare(&settings.directory)?;
+    let _lock = lock(&directory)?;
+    // Somebody reloads all daemons: the agent has nothing to reload, and must not end for it.
+    let hangups = signal(SignalKind::hangup());
+    let _hangups = hangups.map_err(|error| Error::internal("signals can't be watched").with_source(error))?;
+    let shutdown = CancellationToken::new();
+    let stopping = shutdown.clone();
+    let signals = tokio::spawn(async move {
+        let stopped = stop_signal().await;
+        stopping.cancel();
+        stopped
+    });
+    let control = control(&settings.proxy, &directory);
+    let activator = Arc::new(ProxyActivator::new(
+        proxy_options(settings, &directory),
+        control,
+        Arc::new(IsolatedValidator::default()),
+        Arc::new(SystemClock),
+    ));
+    let options = agent_options(settings, directory).await?;
+    let enrolled = shutdown.run_until_cancelled(enrol(&options, settings, &activator)).await;
+    if let Some(agent) = enrolled {
+        let agent = agent?;
+        let details =
+            json!({ "node_id": agent.node_id(), "name": options.name, "directory": options.directory });
+        output.event("ready", details, || format!("node {} ({})", options.name, agent.node_id()));
+        agent.run(shutdown).await;
+    }
+    match signals.await {
+        Ok(stopped) => stopped.map(|()| ExitCode::SUCCESS),
+        Err(error) => Err(Error::internal("signals can't be watched").with_source(error)),
+    }
+}
+
+/// Registers, if need be for as long as it takes: a node may start before its control plane.
+async fn enrol(
+    options: &AgentOptions,
+    settings: &AgentSettings,
+    activator: &Arc<ProxyActivator>,
+) -> Result<Agent> {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+    loop {
+        let interval = seconds(settings.heartbeat_interval_seconds);
+        let health = Arc::new(ProxyHealth::new(Arc::clone(activator), interval));
+        let activator = Arc::clone(activator);
+        match Agent::enrol(options.clone(), Arc::new(SystemClock), activator, health).await {
+            Err(error) if error.kind().is_transient() => {
+                tracing::warn!(%error, "not registered yet");
+                tokio::time::sleep(backoff.pause()).await;
+            }
+            Err(error) if error.hint().is_none() && options.token.is_none() => {
+                return Err(error
+                    .with_hint("give a registration token: --token-file, --token or ZENTINEL_AGENT_TOKEN"));
+            }
+            enrolled => return enrolled,
+        }
+    }
+}
+
+/// Makes the directory, for the agent's user alone: bundles may hold private keys.
+fn prepare(directory: &Path) -> Result<PathBuf> {
+    let failed = |error: std::io::Error| {
+        Error::unavailable(format!("directory {}: {error}", directory.display()))
+            .with_source(error)
+            .with_hint("choose another one with --directory, or let this user write to it")
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    std::fs::canonicalize(directory).map_err(failed)
+}
+
+/// Two agents on one directory would undo each other's work.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join("agent.lock");
+    let failed =
+        |error: std::io::Error| Error::unavailable(format!("{}: {error}", path.display())).with_source(error);
+    let file = File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!("another agent runs in {}", directory.display());
+            Err(Error::conflict(message).with_hint("stop it, or choose another --directory"))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn control(proxy: &ProxySettings, directory: &Path) -> Arc<dyn ProxyControl> {
+    match &proxy.binary {
+        Some(binary) if !proxy.is_external() => {
+            Arc::new(SupervisedProxy::new(absolute(binary), directory.to_path_buf()))
+        }
+        _ => Arc::new(ExternalProxy::new(ExternalCommands {
+            reload: proxy.reload_command.clone(),
+            restart: proxy.restart_command.clone(),
+            pid_file: proxy.pid_file.clone(),
+        })),
+    }
+}
+
+/// The proxy runs in the agent's directory: a relative path would mean something else there. A bare
+/// name is looked up in `PATH`.
+fn absolute(binary: &Path) -> PathBuf {
+    if binary.components().count() == 1 {
+        return binary.to_path_buf();
+    }
+    std::path::absolute(binary).unwrap_or_else(|_| binary.to_path_buf())
+}
+
+fn proxy_options(settings: &AgentSettings, directory: &Path) -> ProxyOptions {
+    ProxyOptions {
+        directory: directory.to_path_buf(),
+        binary: settings.proxy.binary.as_deref().map(absolute),
+        probe_listen: settings.proxy.probe_listen,
+        metrics_url: settings.proxy.metrics_url.clone(),
+        proof_timeout: seconds(settings.proof_timeout_seconds),
+        listen_wait: seconds(settings.proxy.listen_wait_seconds),
+        settle: seconds(settings.settle_seconds),
+        crash_window: seconds(settings.crash_window_seconds),
+        stop_with_agent: settings.proxy.stop_with_agent,
+    }
+}
+
+async fn agent_options(settings: &AgentSettings, directory: PathBuf) -> Result<AgentOptions> {
+    let version = match &settings.proxy.binary {
+        Some(binary) => version_of(&absolute(binary)).await.unwrap_or_default(),
+        None => String::new(),
+    };
+    let host_name = || {
+        let unnamed = |_| Error::invalid_field("name", "the host has no name; choose one");
+        sysinfo::System::host_name().map_err(unnamed)
+    };
+    Ok(AgentOptions {
+        server: settings.server.clone().ok_or_else(|| Error::invalid_field("server", "can't be blank"))?,
+        project: settings.project.clone(),
+        token: settings.registration_token()?,
+        name: settings.name.clone().map_or_else(host_name, Ok)?,
+        labels: settings.labels.clone(),
+        version,
+        directory,
+        heartbeat_interval: seconds(settings.heartbeat_interval_seconds),
+        long_poll: seconds(settings.long_poll_seconds),
+    })
+}

@@ -1,0 +1,1 @@
+//! A supervised proxy that is a small shell script.
