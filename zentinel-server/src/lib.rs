@@ -4,6 +4,7 @@
 //! * [`compose`]: settings in, running server out.
 //! * [`agent`]: the pull loop that makes a proxy a node.
 //! * [`demo`]: the whole story in one process, over real HTTP.
+//! * [`sim`]: simulated nodes, and the load generator.
 //! * [`bootstrap`]: the first organisation, project, administrator and API key.
 //! * [`cli`]: the command line of the server.
 //! * [`ctl`]: the command line of operators.
@@ -16,6 +17,7 @@ pub mod compose;
 pub mod ctl;
 pub mod demo;
 pub mod settings;
+pub mod sim;
 
 /// The examples of the README are compiled with the tests.
 #[cfg(doctest)]

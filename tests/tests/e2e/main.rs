@@ -4,4 +4,5 @@ mod cli;
 mod ctl;
 mod outage;
 mod restart;
+mod sim;
 mod story;
