@@ -6,6 +6,7 @@ use crate::id::TypedId;
 use crate::log::LogRow;
 use crate::port::NewJob;
 use crate::record::{Record, RecordKind, Revision, Row, Stored};
+use std::collections::HashSet;
 use uuid::Uuid;
 
 /// One write of a unit of work.
@@ -56,6 +57,8 @@ pub struct Changes {
     pub events: Vec<Event>,
     /// Background work that follows.
     pub jobs: Vec<NewJob>,
+    /// The written records that were only renewed, see [`Changes::renew`].
+    pub renewed: HashSet<Uuid>,
 }
 
 impl Changes {
@@ -96,6 +99,16 @@ impl Changes {
     pub fn upsert<T: Record>(mut self, record: &T) -> Result<Self> {
         self.writes.push(Write::Upsert(record.to_row()?));
         Ok(self)
+    }
+
+    /// Inserts or replaces a record whose new version says again what the last one said, only
+    /// later: watchers are told so apart from true changes.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::Kind::Internal) when the record does not serialise.
+    pub fn renew<T: Record>(mut self, record: &T) -> Result<Self> {
+        self.renewed.insert(record.id().uuid());
+        self.upsert(record)
     }
 
     /// Removes a record that was read.
@@ -151,6 +164,7 @@ impl Changes {
         self.audit.extend(other.audit);
         self.events.extend(other.events);
         self.jobs.extend(other.jobs);
+        self.renewed.extend(other.renewed);
         self
     }
 }

@@ -157,6 +157,23 @@ impl RolloutEvent {
     }
 }
 
+/// What the next looks at a rollout can decide, as far as can be told without the facts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outlook {
+    /// Anything: each must look at every fact.
+    #[default]
+    Open,
+    /// Given the same facts, nothing but when to look next: [`rest`](crate::step::rest) decides
+    /// the same as [`step`](crate::step::step).
+    Rests {
+        /// The last instant at which that holds.
+        until: Timestamp,
+        /// How many nodes' facts must change, at least, before a gate is asked about a node whose
+        /// facts did not; until then what they measured last does not matter. 0: gates are asked.
+        gates_after: usize,
+    },
+}
+
 /// The outcome of a tick or a command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
@@ -169,6 +186,8 @@ pub struct Decision {
     /// When to look again, at the latest; `None` when only a command or a report of a node can change
     /// anything. May be set on a rollout that has ended, while stragglers are watched.
     pub next_wake: Option<Timestamp>,
+    /// For how long this decision stands, unless something is reported or an operator interferes.
+    pub outlook: Outlook,
     /// Whether the rollout's record differs from what was passed in.
     pub rollout_changed: bool,
     /// Steps that existed before and differ, by place in [`State::steps`].

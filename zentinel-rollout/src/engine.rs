@@ -8,7 +8,9 @@ mod assign;
 mod commands;
 mod create;
 mod jobs;
+mod journal;
 mod loaded;
+mod look;
 mod nodes;
 mod renew;
 mod retry;
@@ -21,6 +23,7 @@ pub use crate::command::Command;
 
 use crate::gate::{Gate, Gates};
 use crate::strategy::{AllAtOnce, Strategies};
+use journal::Journal;
 use loaded::Loaded;
 use parking_lot::Mutex;
 use retry::Retry;
@@ -128,6 +131,8 @@ pub struct Engine {
     /// Rollouts as of their last tick, so that an idle tick reads little. Only a hint: each is used
     /// only while the store still has the same revision.
     cache: Mutex<HashMap<RolloutId, Loaded>>,
+    /// What was committed since each of them was looked at.
+    journal: Arc<Mutex<Journal>>,
 }
 
 impl fmt::Debug for Engine {
@@ -162,6 +167,7 @@ impl Engine {
             options,
             gates: Vec::new(),
             cache: Mutex::new(HashMap::new()),
+            journal: Arc::default(),
         }
     }
 

@@ -100,6 +100,11 @@ pub struct Sample<'a> {
 pub trait Gate: Debug + Send + Sync + 'static {
     /// Stable snake-case name, shown to operators.
     fn name(&self) -> &str;
+    /// Whether the verdict depends on the facts alone and never on [`Sample::now`]. While a step
+    /// waits for gates that say so, looks with nothing new cost next to nothing.
+    fn is_timeless(&self) -> bool {
+        false
+    }
     /// Judges one node.
     fn evaluate(&self, sample: &Sample<'_>) -> Verdict;
 }
@@ -168,6 +173,16 @@ impl Gates {
             }
         }
         unknown
+    }
+
+    /// Whether every gate is timeless.
+    pub(crate) fn are_timeless(&self) -> bool {
+        self.gates.iter().all(|gate| gate.is_timeless())
+    }
+
+    /// The last instant at which a report from `seen` is believed.
+    pub(crate) fn believed_until(&self, seen: Timestamp) -> Timestamp {
+        seen.checked_add_signed(self.stale_after).unwrap_or(Timestamp::MAX_UTC)
     }
 
     /// Why the last report says nothing about the bundle, if so.

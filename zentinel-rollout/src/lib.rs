@@ -103,7 +103,9 @@ mod fixture;
 
 pub use check::{Finding, check};
 pub use command::{Command, apply};
-pub use decision::{Decision, Effect, Restore, Rollback, RolloutEvent, Unrestorable, UnrestorableReason};
+pub use decision::{
+    Decision, Effect, Outlook, Restore, Rollback, RolloutEvent, Unrestorable, UnrestorableReason,
+};
 pub use gate::{Gate, Gates};
 pub use observation::{NodeFacts, Observation};
 pub use step::step;

@@ -1,6 +1,6 @@
 //! The state of a rollout, and the one place that changes it.
 
-use crate::decision::{Decision, Effect, RolloutEvent};
+use crate::decision::{Decision, Effect, Outlook, RolloutEvent};
 use crate::plan::new_step;
 use crate::strategy::PlannedStep;
 use chrono::TimeDelta;
@@ -206,6 +206,7 @@ impl Draft {
     pub(crate) fn new(state: State, now: Timestamp) -> Self {
         let decision = Decision {
             next_wake: state.rollout.next_tick_at,
+            outlook: Outlook::Open,
             state,
             effects: Vec::new(),
             events: Vec::new(),
@@ -445,6 +446,15 @@ impl Draft {
     pub(crate) fn wake_in(&mut self, interval: TimeDelta) {
         let due = self.rollout().next_tick_at.filter(|due| *due > self.now);
         self.wake_at(Some(due.unwrap_or(self.now + interval)));
+    }
+
+    pub(crate) fn outlook(&self) -> Outlook {
+        self.decision.outlook
+    }
+
+    /// Says for how long the decision stands.
+    pub(crate) fn rest(&mut self, outlook: Outlook) {
+        self.decision.outlook = outlook;
     }
 
     /// Sets when to look again.

@@ -45,10 +45,11 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-// What the back ends share: the cursor of lists, audit entries and events as log rows, the
-// next instant of a schedule; and between the SQL back ends, their statements.
+// What the back ends share: the cursor of lists, audit entries and events as log rows, what
+// watchers are told, the next instant of a schedule; and between the SQL back ends, their statements.
 mod cursor;
 mod journal;
+mod notice;
 mod schedule;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;

@@ -7,6 +7,7 @@ mod stage;
 mod table;
 
 use crate::journal::{audit_row, event_row};
+use crate::notice::records;
 use async_trait::async_trait;
 use futures_util::stream;
 use jobs::Jobs;
@@ -140,11 +141,14 @@ impl Store for MemoryStore {
         Ok(counts)
     }
 
-    async fn commit(&self, changes: Changes) -> Result<Receipt> {
+    async fn commit(&self, mut changes: Changes) -> Result<Receipt> {
+        let renewed = std::mem::take(&mut changes.renewed);
         let mut state = self.inner.state.lock();
         let (applied, receipt) = state.commit(changes)?;
         for (kind, changed) in applied.records {
-            self.tell(Notice::Records { kind, project_id: changed.common_project(), ids: changed.ids });
+            for notice in records(kind, changed.common_project(), changed.ids, &renewed) {
+                self.tell(notice);
+            }
         }
         if applied.events {
             self.tell(Notice::Events);

@@ -132,6 +132,8 @@ pub enum Notice {
         project_id: Option<ProjectId>,
         /// Which ones.
         ids: Vec<Uuid>,
+        /// Whether all of them were only renewed, see [`Changes::renew`].
+        renewed: bool,
     },
     /// Events were published.
     Events,

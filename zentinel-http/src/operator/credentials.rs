@@ -212,6 +212,7 @@ mod tests {
             kind: RecordKind::Project,
             project_id: Some(project.id),
             ids: vec![project.id.uuid()],
+            renewed: false,
         };
         credentials.catch_up(|| Box::pin(stream::iter([change]).chain(stream::pending())));
         assert!(credentials.projects.is_empty());

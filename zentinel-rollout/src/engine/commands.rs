@@ -63,7 +63,7 @@ impl Engine {
         command: Command,
         metadata: Value,
     ) -> Result<Loaded> {
-        let Loaded { state, mut revisions } = self.load(rollout).await?;
+        let Loaded { state, mut revisions, .. } = self.load(rollout).await?;
         let now = self.clock.now();
         command.check(&state, now)?;
         let mut ids = state.concerned();
@@ -75,7 +75,7 @@ impl Engine {
         work.record(&mut revisions, &decision)?;
         work.carry_out(&decision.state, &decision.effects).await?;
         work.audit(&decision.state, actor, action(command), metadata);
-        Ok(Loaded { state: decision.state, revisions })
+        Ok(Loaded { state: decision.state, revisions, seen: None })
     }
 }
 

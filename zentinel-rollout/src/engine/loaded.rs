@@ -1,13 +1,14 @@
 //! A rollout as the store holds it, and writing back what a decision changed.
 
 use super::Engine;
+use super::look::Seen;
 use super::work::Work;
 use crate::State;
 use crate::decision::Decision;
 use crate::observation::{NodeFacts, Observation};
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::entity::{Rollout, RolloutNode, RolloutStep};
-use zentinel_core::id::{NodeId, StepId, TypedId as _};
+use zentinel_core::id::{BundleId, NodeId, RolloutId, StepId, TypedId as _};
 use zentinel_core::port::{Order, Query, StoreExt as _};
 use zentinel_core::{Changes, Record, RecordKind, Result, Revision, Stored, Write};
 
@@ -19,6 +20,8 @@ const CACHED: usize = 1_000;
 pub(super) struct Loaded {
     pub(super) state: State,
     pub(super) revisions: Revisions,
+    /// What its last tick knew of its nodes.
+    pub(super) seen: Option<Seen>,
 }
 
 /// The revisions of a rollout's records. Every commit about a rollout writes the rollout itself,
@@ -86,16 +89,27 @@ impl Engine {
         };
         let steps = steps.into_iter().map(|step| step.value).collect();
         let nodes = nodes.into_iter().map(|node| node.value);
-        Ok(Loaded { state: State::new(rollout.value, steps, nodes), revisions })
+        Ok(Loaded { state: State::new(rollout.value, steps, nodes), revisions, seen: None })
     }
 
     /// Keeps a rollout for its next tick.
-    pub(super) fn keep(&self, loaded: Loaded) {
+    pub(super) fn keep(&self, mut loaded: Loaded) {
+        let id = loaded.state.rollout().id;
+        let mut journal = self.journal.lock();
+        // Another tick of the same rollout may have heard what this one did not.
+        loaded.seen = loaded.seen.filter(|seen| journal.is_latest(id, seen.turn));
         let mut cache = self.cache.lock();
         if cache.len() >= CACHED {
             cache.clear();
+            journal.clear();
         }
-        cache.insert(loaded.state.rollout().id, loaded);
+        cache.insert(id, loaded);
+    }
+
+    /// Forgets a rollout that is not looked at any more.
+    pub(super) fn forget(&self, id: RolloutId) {
+        self.journal.lock().forget(id);
+        self.cache.lock().remove(&id);
     }
 
     /// What is known of these nodes and of the rollout's bundles: three queries, whatever their
@@ -106,24 +120,39 @@ impl Engine {
         state: &State,
         ids: &BTreeSet<NodeId>,
     ) -> Result<Observation> {
-        let scope = state.rollout().scope();
-        let bundles = self.bundles(&scope, state.bundles()).await?;
+        let deployable = self.deployable_of(work, state).await?;
+        let nodes = self.facts(work, ids).await?;
+        Ok(Observation { deployable, nodes })
+    }
+
+    /// Those of the rollout's bundles that nodes may be given.
+    pub(super) async fn deployable_of(
+        &self,
+        work: &mut Work<'_>,
+        state: &State,
+    ) -> Result<BTreeSet<BundleId>> {
+        let bundles = self.bundles(&state.rollout().scope(), state.bundles()).await?;
         let deployable = bundles.values().filter(|bundle| bundle.status.is_deployable());
-        let mut observation = Observation::new(deployable.map(|bundle| bundle.id));
-        let nodes = self.nodes(&scope, ids).await?;
-        let reports = self.reports(&scope, nodes.keys().copied()).await?;
-        for id in ids {
-            let facts = match (nodes.get(id), reports.get(id)) {
-                (Some(node), Some(report)) => NodeFacts::of(node, report),
-                (Some(node), None) => {
-                    NodeFacts { exists: true, name: node.name.clone(), ..NodeFacts::default() }
-                }
-                (None, _) => NodeFacts::deleted(),
-            };
-            observation.nodes.insert(*id, facts);
-        }
-        work.take_nodes(nodes);
+        let deployable = deployable.map(|bundle| bundle.id).collect();
         work.take_bundles(bundles);
-        Ok(observation)
+        Ok(deployable)
+    }
+
+    /// What the store knows of these nodes.
+    pub(super) async fn facts(
+        &self,
+        work: &mut Work<'_>,
+        ids: &BTreeSet<NodeId>,
+    ) -> Result<BTreeMap<NodeId, NodeFacts>> {
+        let nodes = self.nodes(work.scope(), ids).await?;
+        let reports = self.reports(work.scope(), nodes.keys().copied()).await?;
+        let facts = |id: &NodeId| match (nodes.get(id), reports.get(id)) {
+            (Some(node), Some(report)) => NodeFacts::of(node, report),
+            (Some(node), None) => NodeFacts { exists: true, name: node.name.clone(), ..NodeFacts::default() },
+            (None, _) => NodeFacts::deleted(),
+        };
+        let facts = ids.iter().map(|id| (*id, facts(id))).collect();
+        work.take_nodes(nodes);
+        Ok(facts)
     }
 }

@@ -1,11 +1,11 @@
 //! One look at a rollout.
 
 use super::loaded::Loaded;
+use super::look::Decided;
 use super::work::Work;
 use super::{Engine, tick_job};
 use crate::State;
 use crate::decision::{Decision, Effect};
-use crate::step::step;
 use serde_json::json;
 use std::collections::BTreeSet;
 use zentinel_core::entity::{BundleStatus, Node, NodeReport, Rollout, RolloutState};
@@ -31,21 +31,27 @@ impl Engine {
 
     async fn try_tick(&self, id: RolloutId) -> Result<Option<Timestamp>> {
         let Some(rollout) = self.store.find::<Rollout>(&Scope::Instance, id).await? else {
-            self.cache.lock().remove(&id);
+            self.forget(id);
             return Ok(None);
         };
-        let Loaded { state, mut revisions } = self.load(rollout).await?;
-        let before = state.rollout().state;
-        let mut work = Work::new(self, state.rollout().scope());
-        let watched = state.watched();
-        let observation = self.observe(&mut work, &state, &watched).await?;
-        let strategy = self.strategies.get(&state.rollout().spec.strategy)?;
-        let gates = self.gates_of(state.rollout());
-        let now = self.clock.now();
-        let decision = step(state, strategy.as_ref(), &gates, &observation, now);
+        let before = rollout.state;
+        let mut work = Work::new(self, rollout.scope());
+        let decided = self.decide(&mut work, rollout).await?;
+        self.follow_through(before, work, decided).await
+    }
+
+    /// Commits a decision with what follows from it.
+    pub(super) async fn follow_through(
+        &self,
+        before: RolloutState,
+        mut work: Work<'_>,
+        decided: Decided,
+    ) -> Result<Option<Timestamp>> {
+        let Decided { decision, mut revisions, seen } = decided;
+        let (id, next) = (decision.state.rollout().id, decision.next_wake);
         if decision.is_idle() {
             let mut changes = Changes::new();
-            changes.jobs.extend(decision.next_wake.map(|at| tick_job(id, at)));
+            changes.jobs.extend(next.map(|at| tick_job(id, at)));
             if !changes.is_empty() {
                 self.commit(changes).await?;
             }
@@ -59,9 +65,10 @@ impl Engine {
             }
             self.commit(work.finish()?).await?;
         }
-        let next = decision.next_wake;
-        if next.is_some() {
-            self.keep(Loaded { state: decision.state, revisions });
+        if next.is_some() || decision.state.rollout().state.is_open() {
+            self.keep(Loaded { state: decision.state, revisions, seen: Some(seen) });
+        } else {
+            self.forget(id);
         }
         Ok(next)
     }

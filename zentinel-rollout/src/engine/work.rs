@@ -53,6 +53,10 @@ impl<'a> Work<'a> {
         }
     }
 
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     /// Reads the nodes that are not here yet, with one query.
     pub(super) async fn load_nodes(&mut self, ids: impl IntoIterator<Item = NodeId>) -> Result<()> {
         let new: Vec<NodeId> = ids.into_iter().filter(|id| self.asked.insert(*id)).collect();

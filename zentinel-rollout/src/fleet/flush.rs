@@ -107,7 +107,8 @@ impl Fleet {
         for (id, dirty) in group {
             // A node that was forgotten meanwhile has nothing to write.
             let Some(report) = self.report(*id) else { continue };
-            changes = changes.upsert(&report)?;
+            let telling = dirty.urgent || !dirty.ticks.is_empty();
+            changes = if telling { changes.upsert(&report)? } else { changes.renew(&report)? };
             if with_logs {
                 for row in &dirty.history {
                     changes = changes.append(row.clone());

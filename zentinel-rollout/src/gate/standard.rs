@@ -14,6 +14,10 @@ impl Gate for Heartbeat {
         "heartbeat_healthy"
     }
 
+    fn is_timeless(&self) -> bool {
+        true
+    }
+
     fn evaluate(&self, sample: &Sample<'_>) -> Verdict {
         let (health, streak) = (&sample.facts.health, sample.facts.healthy_streak);
         match &health.status {
@@ -72,6 +76,10 @@ pub struct MetricGate {
 impl Gate for MetricGate {
     fn name(&self) -> &str {
         self.metric.gate_name()
+    }
+
+    fn is_timeless(&self) -> bool {
+        true
     }
 
     fn evaluate(&self, sample: &Sample<'_>) -> Verdict {

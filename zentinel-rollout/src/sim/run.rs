@@ -7,10 +7,10 @@ use super::invariants::{INVARIANTS, Moment, at_the_end};
 use super::rng::Rng;
 use super::{Options, Outcome, Violation};
 use crate::command::{Command, apply};
-use crate::decision::Decision;
+use crate::decision::{Decision, Outlook};
 use crate::gate::Gates;
 use crate::plan::{NewRollout, Plan, Target};
-use crate::step::step;
+use crate::step::{rest, step};
 use crate::strategy::{Strategies, Strategy};
 use crate::transition::State;
 use chrono::{DateTime, TimeDelta};
@@ -58,6 +58,7 @@ pub(super) struct Run {
     sequence: u64,
     nodes_rng: Rng,
     engine_rng: Rng,
+    rests_rng: Rng,
     ran_before: BTreeMap<(RolloutId, NodeId), BundleId>,
     rollbacks: usize,
     ticks: u64,
@@ -143,6 +144,7 @@ impl Run {
             sequence: 0,
             nodes_rng: Rng::named(seed, "nodes"),
             engine_rng: Rng::named(seed, "engine"),
+            rests_rng: Rng::named(seed, "rests"),
             ran_before: BTreeMap::new(),
             rollbacks: 0,
             ticks: 0,
@@ -382,11 +384,30 @@ impl Run {
             self.wake(rollout, self.now + TimeDelta::seconds(1));
             return;
         }
+        self.check_rest(strategy.as_ref(), &gates, &decision);
         self.commit(rollout, before, decision);
         // Resume what paused by itself: somebody is on call.
         if before == RolloutState::Running && self.rollouts[rollout].rollout().state == RolloutState::Paused {
             let after = self.engine_rng.between(30, 300).cast_signed();
             self.at(after, What::Operator(Command::Resume));
+        }
+    }
+
+    /// Now and then: where a decision says that the rollout rests, a later look at every fact decides the same as one
+    /// at none.
+    fn check_rest(&mut self, strategy: &dyn Strategy, gates: &Gates, decision: &Decision) {
+        let Outlook::Rests { until, .. } = decision.outlook else { return };
+        if !self.rests_rng.percent(5) {
+            return;
+        }
+        let longest = (until - self.now).num_seconds().clamp(0, 7_200);
+        let later =
+            self.now + TimeDelta::seconds(self.rests_rng.between(0, longest.cast_unsigned()).cast_signed());
+        let looked = step(decision.state.clone(), strategy, gates, &self.fleet.observation, later);
+        let rested = rest(decision.state.clone(), decision.outlook, later);
+        if looked != rested {
+            let message = format!("at {later} of {:?}: {}", decision.outlook, looked.report().summary);
+            self.violate("resting_is_looking", message);
         }
     }
 

@@ -41,6 +41,7 @@ impl Tick<'_> {
                 objections => report::gates(summary, objections, until),
             };
             draft.report(waiting);
+            self.rest_until_gates_pass(draft, place, census, None);
             return self.wait(draft, place, census, &report::gate_details(&evaluation.objections));
         }
         if draft.step(place).failing_since.is_some() {
@@ -87,6 +88,7 @@ impl Tick<'_> {
         let threshold = usize::from(draft.rollout().spec.rollback_threshold.get());
         let armed = draft.rollout().spec.auto_rollback && bad * 100 >= threshold * census.total;
         let details = report::gate_details(&evaluation.objections);
+        let patience = armed.then(|| since + SUSTAINED_FAILURE);
         let seconds = (now - since).num_seconds();
         if armed && now - since > SUSTAINED_FAILURE {
             let message = format!("{bad} of {} nodes have failed their gates for {seconds} s.", census.total);
@@ -102,6 +104,7 @@ impl Tick<'_> {
         let summary = format!("{bad} of {} nodes fail their gates.", census.total);
         let until = report::deadline_of(draft, place, census, now);
         draft.report(report::gates(summary, &evaluation.objections, until));
+        self.rest_until_gates_pass(draft, place, census, patience);
         self.wait(draft, place, census, &details)
     }
 

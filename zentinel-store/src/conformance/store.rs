@@ -46,6 +46,7 @@ macro_rules! store_suite {
             keys_change_hands_in_one_commit
             a_large_commit_is_one_commit
             watchers_hear_of_commits
+            watchers_tell_renewals_from_changes
             watchers_hear_nothing_of_failed_commits
             every_watcher_hears
             the_store_answers_a_ping

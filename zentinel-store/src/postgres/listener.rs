@@ -26,7 +26,13 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
-    Records { kind: RecordKind, project_id: Option<ProjectId>, ids: String },
+    Records {
+        kind: RecordKind,
+        project_id: Option<ProjectId>,
+        ids: String,
+        #[serde(default)]
+        renewed: bool,
+    },
     Events,
     Jobs,
 }
@@ -36,11 +42,12 @@ pub(super) fn payloads(notices: &[Notice]) -> zentinel_core::Result<Vec<String>>
     let mut payloads = Vec::new();
     for notice in notices {
         match notice {
-            Notice::Records { kind, project_id, ids } => {
+            Notice::Records { kind, project_id, ids, renewed } => {
                 for ids in ids.chunks(IDS) {
                     let bytes: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
                     let ids = STANDARD_NO_PAD.encode(bytes);
-                    let message = Message::Records { kind: *kind, project_id: *project_id, ids };
+                    let (kind, project_id, renewed) = (*kind, *project_id, *renewed);
+                    let message = Message::Records { kind, project_id, ids, renewed };
                     payloads.push(serde_json::to_string(&message)?);
                 }
             }
@@ -56,10 +63,10 @@ pub(super) fn payloads(notices: &[Notice]) -> zentinel_core::Result<Vec<String>>
 /// happened that we do not know.
 fn notice(payload: &str) -> Notice {
     match serde_json::from_str(payload) {
-        Ok(Message::Records { kind, project_id, ids }) => match STANDARD_NO_PAD.decode(ids) {
+        Ok(Message::Records { kind, project_id, ids, renewed }) => match STANDARD_NO_PAD.decode(ids) {
             Ok(bytes) if bytes.len() % 16 == 0 => {
                 let ids = bytes.chunks_exact(16).filter_map(|id| Uuid::from_slice(id).ok());
-                Notice::Records { kind, project_id, ids: ids.collect() }
+                Notice::Records { kind, project_id, ids: ids.collect(), renewed }
             }
             _ => Notice::Lagged,
         },
@@ -126,14 +133,16 @@ mod tests {
         let ids: Vec<Uuid> = (0..1_000).map(|_| Uuid::new_v4()).collect();
         let project_id = Some(ProjectId::from_uuid(Uuid::new_v4()));
         let kind = RecordKind::RegistrationToken;
-        let sent = [Notice::Records { kind, project_id, ids: ids.clone() }, Notice::Events, Notice::Jobs];
+        let renewed = true;
+        let records = Notice::Records { kind, project_id, ids: ids.clone(), renewed };
+        let sent = [records, Notice::Events, Notice::Jobs];
         let payloads = payloads(&sent).unwrap();
         assert!(payloads.iter().all(|payload| payload.len() < 8_000));
         let mut heard = Vec::new();
         for payload in &payloads[..payloads.len() - 2] {
             match notice(payload) {
-                Notice::Records { kind: its, project_id: project, ids } => {
-                    assert_eq!((its, project), (kind, project_id));
+                Notice::Records { kind: its, project_id: project, ids, renewed: again } => {
+                    assert_eq!((its, project, again), (kind, project_id, renewed));
                     heard.extend(ids);
                 }
                 other => panic!("{other:?}"),

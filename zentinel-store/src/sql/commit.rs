@@ -3,6 +3,7 @@
 use super::plan::{Action, Entries, Plan, Set, Step};
 use super::rows::{Column, ColumnType, JOB, LOG, RECORD, names, value, values};
 use super::{Arg, Backend, Cells as _, Fault, Session, Statement};
+use crate::notice::records;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 use uuid::Uuid;
@@ -92,15 +93,15 @@ async fn carry_out<B: Backend>(
             receipt.last_event_seq = Some(last);
         }
     }
-    let notices = notices(changed, receipt.last_event_seq.is_some(), plan.jobs.rows > 0);
+    let notices = notices(changed, plan, receipt.last_event_seq.is_some());
     B::announce(connection, &notices).await?;
     Ok((receipt, notices))
 }
 
 fn notices(
     changed: BTreeMap<RecordKind, (Vec<Uuid>, HashSet<Option<ProjectId>>)>,
+    plan: &Plan,
     events: bool,
-    jobs: bool,
 ) -> Vec<Notice> {
     let mut notices = Vec::new();
     for (kind, (mut ids, projects)) in changed {
@@ -108,10 +109,10 @@ fn notices(
         ids.dedup();
         let mut projects = projects.into_iter();
         let project_id = projects.next().flatten().filter(|_| projects.next().is_none());
-        notices.push(Notice::Records { kind, project_id, ids });
+        notices.extend(records(kind, project_id, ids, &plan.renewed));
     }
     notices.extend(events.then_some(Notice::Events));
-    notices.extend(jobs.then_some(Notice::Jobs));
+    notices.extend((plan.jobs.rows > 0).then_some(Notice::Jobs));
     notices
 }
 

@@ -90,6 +90,8 @@ pub(super) struct Plan {
     pub(super) jobs: Set,
     /// Whether some step has several rows.
     pub(super) grouped: bool,
+    /// The records that are only renewed.
+    pub(super) renewed: HashSet<Uuid>,
 }
 
 impl Plan {
@@ -105,6 +107,7 @@ impl Plan {
             appended: Vec::new(),
             numbered: Vec::new(),
             jobs: jobs::<B>(&changes.jobs)?,
+            renewed: changes.renewed.clone(),
         };
         for (log, rows) in logs {
             entries::<B>(log, &distinct(rows), &mut plan.appended)?;

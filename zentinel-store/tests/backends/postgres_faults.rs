@@ -91,7 +91,7 @@ async fn replicas_hear_of_each_other() {
         let mut heard: BTreeSet<Uuid> = BTreeSet::new();
         while heard.len() < ids.len() {
             match next(notices).await {
-                Notice::Records { kind: RecordKind::Organisation, project_id: None, ids } => {
+                Notice::Records { kind: RecordKind::Organisation, project_id: None, ids, .. } => {
                     heard.extend(ids)
                 }
                 notice => panic!("unexpected {notice:?}"),

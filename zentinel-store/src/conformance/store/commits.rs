@@ -158,12 +158,12 @@ pub async fn watchers_hear_of_commits(backend: &dyn Backend) {
     let (mut events, mut jobs) = (false, false);
     while bundles.is_empty() || nodes.len() < 2 || !events || !jobs {
         match next(&mut notices).await {
-            Notice::Records { kind: RecordKind::Bundle, project_id, ids } => {
+            Notice::Records { kind: RecordKind::Bundle, project_id, ids, .. } => {
                 assert_eq!(project_id, Some(tenant.project));
                 assert!(get(&*store, &bundle).await.is_some());
                 bundles.extend(ids);
             }
-            Notice::Records { kind: RecordKind::Node, project_id, ids } => {
+            Notice::Records { kind: RecordKind::Node, project_id, ids, .. } => {
                 nodes.extend(ids);
                 projects.push(project_id);
             }
@@ -177,6 +177,28 @@ pub async fn watchers_hear_of_commits(backend: &dyn Backend) {
     assert!(projects.len() > 1 || projects == [None], "two projects in one notice: {projects:?}");
     store.commit(writes([delete(&bundle, 1)])).await.unwrap();
     assert_eq!(records(next(&mut notices).await), (RecordKind::Bundle, vec![bundle.id]));
+}
+
+/// Watchers can tell records that were only renewed from changed ones of the same commit.
+pub async fn watchers_tell_renewals_from_changes(backend: &dyn Backend) {
+    let (_guard, store) = fresh_store(backend).await;
+    let tenant = Tenant::random();
+    let (changed, renewed) = (tenant.row(RecordKind::Node), tenant.row(RecordKind::Node));
+    store.commit(inserts([&changed, &renewed])).await.unwrap();
+    let mut notices = store.watch();
+    let mut changes = writes([Write::Upsert(changed.clone()), Write::Upsert(renewed.clone())]);
+    changes.renewed.insert(renewed.id);
+    store.commit(changes).await.unwrap();
+    let mut heard = BTreeSet::new();
+    while heard.len() < 2 {
+        match next(&mut notices).await {
+            Notice::Records { kind: RecordKind::Node, ids, renewed, .. } => {
+                heard.extend(ids.into_iter().map(|id| (id, renewed)));
+            }
+            notice => panic!("unexpected {notice:?}"),
+        }
+    }
+    assert_eq!(heard, BTreeSet::from([(changed.id, false), (renewed.id, true)]));
 }
 
 /// Watchers hear nothing of a unit of work that failed.

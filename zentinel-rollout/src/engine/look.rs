@@ -1,0 +1,162 @@
+//! What a tick reads: the first one everything, later ones what changed.
+//!
+//! The store's notices say which nodes changed since the tick before; everything else is as it was.
+//! A notice may arrive after the commit that it is about was seen: then this tick decides without
+//! it and the next one, at most [`TICK_INTERVAL`](crate::step::TICK_INTERVAL) later, with it. Where
+//! no next one is due soon, a look that the notices do not explain reads everything.
+
+use super::Engine;
+use super::journal::{Journal, News};
+use super::loaded::{Loaded, Revisions};
+use super::work::Work;
+use crate::State;
+use crate::decision::{Decision, Outlook};
+use crate::observation::Observation;
+use crate::step::{rest, step};
+use chrono::TimeDelta;
+use std::collections::BTreeSet;
+use zentinel_core::entity::{Rollout, RolloutState};
+use zentinel_core::id::{BundleId, NodeId};
+use zentinel_core::{Result, Stored, Timestamp};
+
+/// Everything is read again after so long, in case a notice was lost.
+const FULL_LOOK: TimeDelta = TimeDelta::minutes(5);
+
+/// What a tick knew, and what it means for the next one.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// The number of the tick.
+    pub(super) turn: u64,
+    observation: Observation,
+    outlook: Outlook,
+    /// Nodes that have only reported again since their facts were read; gates need to know.
+    renewed: BTreeSet<NodeId>,
+    /// The decision may have changed which nodes are watched.
+    moved: bool,
+    /// When everything was read.
+    since: Timestamp,
+}
+
+/// A decision with what is needed to store it.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) decision: Decision,
+    pub(super) revisions: Revisions,
+    pub(super) seen: Seen,
+}
+
+/// What changed since the tick before.
+struct Differences {
+    /// Nodes whose facts must be read.
+    outdated: BTreeSet<NodeId>,
+    /// Whether any fact may differ.
+    any: bool,
+}
+
+impl Engine {
+    /// Looks at a rollout and decides; commits nothing.
+    pub(super) async fn decide(&self, work: &mut Work<'_>, rollout: Stored<Rollout>) -> Result<Decided> {
+        let (turn, news) = Journal::begin(&self.journal, &*self.store, rollout.id, rollout.project_id);
+        let Loaded { state, revisions, seen } = self.load(rollout).await?;
+        let deployable = self.deployable_of(work, &state).await?;
+        let mut now = self.clock.now();
+        let mut again = None;
+        if let Some(mut seen) = seen.filter(|seen| !news.everything && now - seen.since < FULL_LOOK) {
+            let differences = seen.differences(&state, &news, &deployable, now);
+            if differences.any || !is_unexpected(state.rollout(), now) {
+                let facts = self.facts(work, &differences.outdated).await?;
+                seen.observation.nodes.extend(facts);
+                again = Some((seen, differences.any));
+            }
+        }
+        let (mut seen, changed) = match again {
+            Some(again) => again,
+            None => {
+                let nodes = self.facts(work, &state.watched()).await?;
+                now = self.clock.now();
+                (Seen::of(Observation { deployable, nodes }, now), true)
+            }
+        };
+        seen.turn = turn;
+        let stragglers = state.stragglers().len();
+        let decision = match seen.outlook {
+            Outlook::Rests { until, .. } if !changed && now <= until => rest(state, seen.outlook, now),
+            Outlook::Rests { .. } | Outlook::Open => {
+                let strategy = self.strategies.get(&state.rollout().spec.strategy)?;
+                let gates = self.gates_of(state.rollout());
+                step(state, strategy.as_ref(), &gates, &seen.observation, now)
+            }
+        };
+        seen.outlook = decision.outlook;
+        seen.moved = moves_watch(&decision, stragglers);
+        Ok(Decided { decision, revisions, seen })
+    }
+}
+
+/// Whether somebody asked for this look and no other is due soon.
+fn is_unexpected(rollout: &Rollout, now: Timestamp) -> bool {
+    rollout.state != RolloutState::Running && rollout.next_tick_at.is_none_or(|due| now < due)
+}
+
+/// Whether other nodes may be watched after a decision than before. Single nodes come and go only as
+/// stragglers.
+fn moves_watch(decision: &Decision, stragglers: usize) -> bool {
+    let state = &decision.state;
+    !decision.changed_steps.is_empty()
+        || !decision.added_steps.is_empty()
+        || !decision.removed_steps.is_empty()
+        || !decision.events.is_empty()
+        || stragglers > 0
+        || !state.stragglers().is_empty()
+}
+
+impl Seen {
+    fn of(observation: Observation, now: Timestamp) -> Self {
+        Self {
+            turn: 0,
+            observation,
+            outlook: Outlook::Open,
+            renewed: BTreeSet::new(),
+            moved: false,
+            since: now,
+        }
+    }
+
+    /// Takes in what is new, and says what must be read before the facts are as they should be.
+    fn differences(
+        &mut self,
+        state: &State,
+        news: &News,
+        deployable: &BTreeSet<BundleId>,
+        now: Timestamp,
+    ) -> Differences {
+        let known = &mut self.observation.nodes;
+        let watched = |nodes: &std::collections::HashSet<NodeId>| -> BTreeSet<NodeId> {
+            nodes.iter().copied().filter(|id| known.contains_key(id)).collect()
+        };
+        let mut outdated = watched(&news.changed);
+        self.renewed.extend(watched(&news.renewed));
+        if self.moved {
+            let watched = state.watched();
+            known.retain(|id, _| watched.contains(id));
+            self.renewed.retain(|id| watched.contains(id));
+            outdated.retain(|id| watched.contains(id));
+            outdated.extend(watched.into_iter().filter(|id| !known.contains_key(id)));
+        }
+        let gates_asked = match self.outlook {
+            Outlook::Open => true,
+            Outlook::Rests { until, gates_after } => now > until || outdated.len() >= gates_after,
+        };
+        if gates_asked {
+            outdated.append(&mut self.renewed);
+        } else {
+            self.renewed.retain(|id| !outdated.contains(id));
+        }
+        let any = !outdated.is_empty() || self.observation.deployable != *deployable;
+        self.observation.deployable.clone_from(deployable);
+        Differences { outdated, any }
+    }
+}
+
+#[cfg(test)]
+mod tests;
