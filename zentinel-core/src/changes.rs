@@ -21,7 +21,8 @@ pub enum Write {
         /// The revision that was read.
         expected: Revision,
     },
-    /// Inserts or replaces, whatever is there. For reported facts, where the newest wins.
+    /// Inserts or replaces, whatever is there. For reported facts, where the newest wins. A record that
+    /// is there keeps its tenant, project, owner and creation time.
     Upsert(Row),
     /// Removes a record that still has the expected revision.
     Delete {

@@ -104,7 +104,9 @@ impl SqliteStore {
                 Durability::Process => SqliteSynchronous::Normal,
                 Durability::Power => SqliteSynchronous::Full,
             })
-            .pragma("journal_size_limit", "67108864");
+            .pragma("journal_size_limit", "67108864")
+            // Reports are spread over the whole file: the longer the log, the more of them meet in a page.
+            .pragma("wal_autocheckpoint", "8192");
         migrate(&writing).await?;
         let pool =
             || SqlitePoolOptions::new().acquire_timeout(PATIENCE).max_lifetime(None).idle_timeout(None);
@@ -227,7 +229,8 @@ impl Backend for Lite {
             _ => format!("value ->> '{name}' AS {name}"),
         };
         let columns: Vec<String> = columns.iter().map(column).collect();
-        format!("(SELECT {} FROM json_each(${n})) AS x", columns.join(", "))
+        // `json_each` would write every row out as text again for each of its columns.
+        format!("(SELECT {} FROM jsonb_each(${n})) AS x", columns.join(", "))
     }
 
     fn uuids() -> &'static str {

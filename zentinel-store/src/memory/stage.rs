@@ -89,10 +89,15 @@ impl<'a> Stage<'a> {
                 self.expect(row.kind, row.id, expected)?;
                 self.put(row, Revision(expected.0 + 1))
             }
-            Write::Upsert(row) => {
-                let revision = self.current(row.kind, row.id).map_or(1, |old| old.revision.0 + 1);
-                self.put(row, Revision(revision))
-            }
+            Write::Upsert(row) => match self.current(row.kind, row.id) {
+                None => self.put(row, Revision(1)),
+                Some(old) => {
+                    let revision = Revision(old.revision.0 + 1);
+                    let (organisation_id, project_id) = (old.value.organisation_id, old.value.project_id);
+                    let (owner, created_at) = (old.value.owner, old.value.created_at);
+                    self.put(Row { organisation_id, project_id, owner, created_at, ..row }, revision)
+                }
+            },
             Write::Delete { kind, id, expected } => {
                 self.expect(kind, id, expected)?;
                 self.release_keys(kind, id);

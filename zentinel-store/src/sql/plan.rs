@@ -77,6 +77,8 @@ pub(super) struct Step {
 pub(super) struct Entries {
     pub(super) log: LogKind,
     pub(super) set: Set,
+    /// Whether some have a deduplication key.
+    pub(super) keyed: bool,
 }
 
 /// A unit of work, ready to be carried out.
@@ -217,15 +219,16 @@ fn distinct(rows: Vec<&LogRow>) -> Vec<&LogRow> {
 
 fn entries<B: Backend>(log: LogKind, rows: &[&LogRow], into: &mut Vec<Entries>) -> Result<()> {
     let mut set = Set::default();
+    let keyed = rows.iter().any(|row| row.dedup_key.is_some());
     for row in rows {
         if set.is_full() {
-            into.push(Entries { log, set: std::mem::take(&mut set) });
+            into.push(Entries { log, set: std::mem::take(&mut set), keyed });
         }
         let place = set.rows as u64 + 1;
         set.push(&LogItem::new::<B>(row, place))?;
     }
     if set.rows > 0 {
-        into.push(Entries { log, set });
+        into.push(Entries { log, set, keyed });
     }
     Ok(())
 }

@@ -115,6 +115,10 @@ pub async fn an_upsert_inserts_then_replaces(backend: &dyn Backend) {
         let read = get(&*store, &row).await.unwrap();
         assert_eq!((read.revision, read.value), (Revision(number), row));
     }
+    let moved = Row { state: row.state.clone(), id: row.id, ..Tenant::random().row(RecordKind::NodeReport) };
+    store.commit(writes([Write::Upsert(moved.clone())])).await.unwrap();
+    let kept = Row { body: moved.body, ..row.clone() };
+    assert_eq!(get(&*store, &row).await.unwrap().value, kept, "an upsert moves nothing");
     let taken = Tenant::random().named("taken");
     let other = Row { id: Uuid::new_v4(), ..taken.clone() };
     insert(&*store, &taken).await;
