@@ -11,6 +11,7 @@ mod enrol;
 mod events;
 mod heartbeat;
 mod item;
+mod joining;
 mod memory;
 mod metrics;
 mod offers;

@@ -2,6 +2,7 @@
 //!
 //! What the store says it changed is forgotten before the next use.
 
+use super::joining::Joining;
 use super::offers::Offers;
 use crate::error::{ApiError, ApiResult};
 use crate::services::Api;
@@ -46,7 +47,9 @@ pub(super) struct Memory {
     /// Blocked requests that no event has told of yet, and when the last one was published.
     pub(super) blocked: DashMap<ProjectId, (Option<Timestamp>, u64)>,
     /// Nodes that join with one token come one after another instead of racing for it.
-    pub(super) gates: [tokio::sync::Mutex<()>; GATES],
+    gates: [tokio::sync::Mutex<()>; GATES],
+    /// Nodes that wait for their turn to join.
+    pub(super) joining: Joining,
     /// Nothing is remembered before the first use, so nothing is missed before it.
     notices: Mutex<Option<NoticeStream>>,
 }

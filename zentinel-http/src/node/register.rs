@@ -3,9 +3,10 @@
 use super::batch::{object, object_holds_nul};
 use super::credentials::public_keys;
 use super::enrol::{Permit, permit};
+use super::joining::{admit, join};
 use super::memory::Shared;
 use super::wire::Registered;
-use crate::error::{ApiResult, taken_also_on};
+use crate::error::ApiResult;
 use crate::extract::{ClientIp, Field, path_param};
 use crate::services::Api;
 use crate::wire::{ChangeRefusals, Json};
@@ -15,17 +16,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
-use zentinel_core::credential::NewCredential;
-use zentinel_core::entity::{AuditEntry, Event, Node, NodeReport, Registration, RegistrationToken};
+use zentinel_core::Result;
+use zentinel_core::entity::Registration;
 use zentinel_core::error::Checks;
-use zentinel_core::id::{OrganisationId, ProjectId, TypedId};
-use zentinel_core::port::StoreExt;
-use zentinel_core::{Actor, Changes, Error, Kind, Result, Secret, Stored, Timestamp};
 
 /// Largest registration in bytes.
 const MAX_BYTES: usize = 256 * 1024;
-/// How often a lost race for a token is run again; registrations of this replica do not race.
-const RACES: usize = 16;
 
 /// What a node says when it registers.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -82,9 +78,9 @@ pub(super) async fn register(
     request: Request,
 ) -> ApiResult<(StatusCode, Json<Registered>)> {
     let (mut parts, body) = request.into_parts();
-    let client = ClientIp::of(&parts, &api.options.trusted_proxies);
+    let client = ClientIp::of_parts(&parts, &api);
     let bucket = format!("register:{}", client.subscriber());
-    api.limit(&parts.extensions, &bucket, api.options.rate_limits.registration, 1)?;
+    api.limit(&parts.extensions, bucket, api.options.rate_limits.registration, 1)?;
     let slug = path_param(&mut parts, &api, "project_slug").await?;
     let (incoming, check_nul) = object::<RegisterInput>(body, MAX_BYTES).await?;
     let (registration, token) = incoming.check(check_nul, client);
@@ -93,19 +89,16 @@ pub(super) async fn register(
     registration.check()?;
     // Before the commit: a node that is in must not be told otherwise.
     let signing_keys = public_keys(&*api.signer, permit.organisation()).await?;
-    let (node, report, key) = match permit {
-        Permit::Token(token) => {
-            let _turn = memory.gate(token.id.uuid()).lock().await;
-            with_token(&api, *token, &registration).await?
-        }
+    let (node, _, key) = match permit {
+        Permit::Token(token) => join(&api, &memory, &token, registration).await?,
         Permit::Key(key, project) => {
             let scope = (project.organisation_id, project.id);
             let origin = json!({"api_key_id": key});
-            admit(&api, scope, &registration, true, &origin, Changes::new()).await?
+            admit(&api, scope, &registration, true, &origin).await?
         }
         Permit::Open(project) => {
             let scope = (project.organisation_id, project.id);
-            admit(&api, scope, &registration, false, &json!({"open": true}), Changes::new()).await?
+            admit(&api, scope, &registration, false, &json!({"open": true})).await?
         }
     };
     let registered = Registered {
@@ -115,7 +108,6 @@ pub(super) async fn register(
         project_id: node.project_id,
         signing_keys,
     };
-    api.fleet.admit(node, report);
     Ok((StatusCode::CREATED, Json(registered)))
 }
 
@@ -138,73 +130,4 @@ impl RegisterInput {
         };
         (checks.finish().map(|()| registration), token)
     }
-}
-
-type Admitted = (Node, NodeReport, Secret);
-
-/// Counts a use of the token and inserts the node in one commit, so that a token never lets in
-/// more nodes than it may.
-async fn with_token(
-    api: &Api,
-    mut token: Stored<RegistrationToken>,
-    registration: &Registration,
-) -> Result<Admitted> {
-    let scope = (token.organisation_id, token.project_id);
-    let mut labelled = registration.clone();
-    labelled.labels.extend(token.labels.clone());
-    let origin = json!({"registration_token_id": token.id});
-    for race in 0.. {
-        let mut used = token.value.clone();
-        used.uses.used = used.uses.used.saturating_add(1);
-        let changes = Changes::new().update(&token, &used)?;
-        match admit(api, scope, &labelled, true, &origin, changes).await {
-            Err(error) if error.kind() == Kind::Stale && race < RACES => {}
-            other => return other,
-        }
-        let again: Option<Stored<RegistrationToken>> = api.store.find(&token_scope(&token), token.id).await?;
-        token = again
-            .filter(|token| token.is_usable(api.now()))
-            .ok_or_else(|| Error::unauthenticated("Registration token required"))?;
-    }
-    Err(Error::stale("the registration token"))
-}
-
-fn token_scope(token: &RegistrationToken) -> zentinel_core::Scope {
-    zentinel_core::Scope::Project(token.organisation_id, token.project_id)
-}
-
-/// Inserts a node with everything that belongs to it.
-async fn admit(
-    api: &Api,
-    scope: (OrganisationId, ProjectId),
-    registration: &Registration,
-    approved: bool,
-    origin: &Value,
-    changes: Changes,
-) -> Result<Admitted> {
-    let now = api.now();
-    let key = NewCredential::generate();
-    let node = Node::register(scope, registration, approved, key.hash, now)?;
-    let report = NodeReport::registered(&node, registration);
-    let changes = changes
-        .insert(&node)?
-        .insert(&report)?
-        .audit(audit(&node, registration, origin, now))
-        .event(event(&node, now));
-    let committed = api.store.commit(changes).await;
-    committed.map_err(|error| taken_also_on(error, "project_id"))?;
-    Ok((node, report, key.raw))
-}
-
-fn audit(node: &Node, registration: &Registration, origin: &Value, now: Timestamp) -> AuditEntry {
-    let mut metadata = json!({"name": node.name, "ip": registration.ip, "approved": node.approved});
-    if let (Value::Object(metadata), Value::Object(origin)) = (&mut metadata, origin) {
-        metadata.extend(origin.clone());
-    }
-    AuditEntry::new(&node.scope(), Actor::System, "node.registered", node.id, now).with_metadata(metadata)
-}
-
-fn event(node: &Node, now: Timestamp) -> Event {
-    let payload = json!({"node_id": node.id, "node_name": node.name, "approved": node.approved});
-    Event::new(&node.scope(), "node.registered", payload, now)
 }

@@ -3,7 +3,7 @@
 use crate::world::World;
 use serde_json::json;
 use std::collections::BTreeSet;
-use zentinel_core::entity::{ApiKey, ApiScope, NodeStatus, Project, RegistrationToken};
+use zentinel_core::entity::{ApiKey, ApiScope, Node, NodeStatus, Project, RegistrationToken};
 use zentinel_core::id::NodeId;
 use zentinel_core::log::{LogKind, LogQuery};
 use zentinel_core::port::Store;
@@ -38,7 +38,7 @@ async fn a_token_lets_a_node_in_from_each_of_its_places() {
         assert_eq!(snapshot.report.status, NodeStatus::Online);
         assert_eq!(snapshot.report.ip.as_deref(), Some("198.51.100.7"));
         // The token's labels win.
-        assert_eq!(snapshot.node.labels["rack"], "12");
+        assert_eq!(world.read::<Node>(id).await.labels["rack"], "12");
     }
     assert_eq!(world.read::<RegistrationToken>(token.id).await.uses.used, 3);
     let fourth =
@@ -188,6 +188,31 @@ async fn a_token_for_five_nodes_lets_in_five_of_twenty() {
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 15, "{statuses:?}");
     assert_eq!(world.read::<RegistrationToken>(token.id).await.uses.used, 5);
+}
+
+#[tokio::test]
+async fn of_many_at_once_only_the_taken_names_are_refused() {
+    let world = World::new().await;
+    let (token, raw) = world.token(&world.home, None).await;
+    let calls = (0..60).map(|n| {
+        let (world, raw) = (&world, raw.expose().to_owned());
+        async move {
+            // Every tenth wants a name that another one has.
+            let name = if n % 10 == 9 { "node-0".to_owned() } else { format!("node-{n}") };
+            let headers = [("x-zentinel-join-token", raw.as_str())];
+            world.call("POST", &world.home.register_path(), &headers, Some(json!({"name": name}))).await
+        }
+    });
+    let replies = futures_util::future::join_all(calls).await;
+    let let_in: Vec<_> = replies.iter().filter(|reply| reply.status.as_u16() == 201).collect();
+    let keys: BTreeSet<_> = let_in.iter().map(|reply| reply.body["node_key"].to_string()).collect();
+    assert_eq!((let_in.len(), keys.len()), (54, 54));
+    for refused in replies.iter().filter(|reply| reply.status.as_u16() != 201) {
+        assert_eq!(refused.status.as_u16(), 422);
+        assert_eq!(refused.body["error"]["name"], json!(["has already been taken"]));
+    }
+    assert_eq!(world.read::<RegistrationToken>(token.id).await.uses.used, 54);
+    assert_eq!(world.services.fleet.counts(None)[&NodeStatus::Online], 54);
 }
 
 #[tokio::test]
