@@ -3,7 +3,8 @@
 //! Nodes heartbeat and poll far more often than anything about them changes, so both are answered
 //! from here. What a heartbeat reports is written to the store in groups: a heartbeat that changes
 //! something (another active bundle, a failure, a health verdict) is acknowledged after its group
-//! commit; one that only says "still alive" is acknowledged at once and written a moment later.
+//! commit; one that only says "still alive" is acknowledged at once, and goes into the history a moment
+//! later. The report itself, which is what a restart begins with, is then written less often.
 //!
 //! Domain time comes from the [`Clock`]; the pacing of flushes and long polls uses the runtime's
 //! timer, so that a fleet under a manual clock still makes progress.
@@ -13,6 +14,7 @@ mod entry;
 mod flush;
 mod follow;
 mod heartbeat;
+mod load;
 mod offer;
 mod pending;
 
@@ -24,10 +26,10 @@ use entry::Entry;
 use offer::Waiters;
 use parking_lot::Mutex;
 use pending::Pending;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,10 @@ pub struct FleetOptions {
     pub offline_after: Duration,
     /// How long a report that changes nothing may wait for its write; 500 ms.
     pub flush_interval: Duration,
+    /// How long a report may stay unwritten whose heartbeats say "still alive" and that no rollout
+    /// waits for; its heartbeats are in the history all the same. At most a quarter of
+    /// `offline_after`; 30 s.
+    pub report_interval: Duration,
     /// How long a group commit waits for company; 3 ms.
     pub group_linger: Duration,
     /// How often nodes are asked to poll; 30 s.
@@ -65,6 +71,7 @@ impl Default for FleetOptions {
         Self {
             offline_after: Duration::from_secs(120),
             flush_interval: Duration::from_millis(500),
+            report_interval: Duration::from_secs(30),
             group_linger: Duration::from_millis(3),
             poll_interval: Duration::from_secs(30),
             shared: false,
@@ -79,7 +86,8 @@ impl Default for FleetOptions {
 /// What is known of a node right now. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct NodeSnapshot {
-    /// What the control plane wants of it.
+    /// What the control plane wants of it, with empty `labels` and `capabilities`: nothing on the node
+    /// path reads them, and they would take half of a node's memory.
     pub node: Arc<Node>,
     /// What it last said, with empty `raw_health`, `raw_metrics` and `metadata`;
     /// [`Fleet::report`] has those too.
@@ -92,19 +100,25 @@ pub struct Fleet {
     clock: Arc<dyn Clock>,
     options: FleetOptions,
     nodes: DashMap<NodeId, Entry>,
-    credentials: DashMap<CredentialHash, NodeId>,
+    /// By the beginning of the digest; who is found there is compared with the whole.
+    credentials: DashMap<Slot, NodeId>,
     bundles: KnownBundles,
     waiters: Waiters,
     pending: Mutex<Pending>,
     /// Heartbeats that wait for their commit.
     waiting: AtomicUsize,
+    /// The last write failed: whoever needs one need not wait for it.
+    store_away: AtomicBool,
     /// Something urgent was queued.
     urgent: Notify,
     /// Only one flush runs at a time, so that an older report never overtakes a newer one.
     flushing: tokio::sync::Mutex<()>,
     /// Subscribed before the first read, so that nothing is missed between the two.
     notices: Mutex<Option<NoticeStream>>,
-    loaded_at: Timestamp,
+    /// When every node of the store was known for the first time.
+    loaded_at: OnceLock<Timestamp>,
+    /// Nodes that are forgotten while all are being read: what was read of them is void.
+    forgotten: Mutex<Option<HashSet<NodeId>>>,
 }
 
 impl fmt::Debug for Fleet {
@@ -126,31 +140,44 @@ impl Fleet {
         clock: Arc<dyn Clock>,
         options: FleetOptions,
     ) -> Result<Arc<Self>> {
+        let fleet = Self::open(store, clock, options);
+        fleet.restore().await?;
+        Ok(fleet)
+    }
+
+    /// A fleet that knows nobody yet: [`Fleet::run`] restores it. Until then a node is known once
+    /// [`Fleet::refresh`] was asked for it.
+    #[must_use]
+    pub fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: FleetOptions) -> Arc<Self> {
         let notices = store.watch();
-        let fleet = Arc::new(Self {
-            loaded_at: clock.now(),
+        Arc::new(Self {
+            loaded_at: OnceLock::new(),
+            forgotten: Mutex::new(None),
             nodes: DashMap::new(),
             credentials: DashMap::new(),
             bundles: KnownBundles::default(),
             waiters: Waiters::default(),
             pending: Mutex::new(Pending::default()),
             waiting: AtomicUsize::new(0),
+            store_away: AtomicBool::new(false),
             urgent: Notify::new(),
             flushing: tokio::sync::Mutex::new(()),
             notices: Mutex::new(Some(notices)),
             store,
             clock,
             options,
-        });
-        fleet.reload().await?;
-        tracing::info!(nodes = fleet.nodes.len(), "fleet restored");
-        Ok(fleet)
+        })
     }
 
-    /// Writes reports and follows the store until `shutdown`, then writes what is left. Cancel it
-    /// only after the last heartbeat was answered. A second call while one runs does nothing useful.
+    /// Restores what is not restored yet, writes reports and follows the store until `shutdown`, then
+    /// writes what is left. Cancel it only after the last heartbeat was answered. A second call while
+    /// one runs does nothing useful.
     pub async fn run(&self, shutdown: CancellationToken) {
-        tokio::join!(self.flush_until(&shutdown), self.follow_until(&shutdown));
+        tokio::join!(
+            self.restore_until(&shutdown),
+            self.flush_until(&shutdown),
+            self.follow_until(&shutdown)
+        );
     }
 
     /// The settings.
@@ -167,9 +194,12 @@ impl Fleet {
 
     /// Drops a node after the commit of its deletion.
     pub fn forget(&self, id: NodeId) {
+        if let Some(forgotten) = &mut *self.forgotten.lock() {
+            forgotten.insert(id);
+        }
         if let Some((_, entry)) = self.nodes.remove(&id) {
             for key in keys_of(&entry.node) {
-                self.credentials.remove_if(key, |_, owner| *owner == id);
+                self.credentials.remove_if(&slot(key), |_, owner| *owner == id);
             }
         }
         self.pending.lock().remove(id);
@@ -179,7 +209,7 @@ impl Fleet {
     /// The node with a static key: its current one, or the one before while that still works.
     #[must_use]
     pub fn authenticate(&self, key: &CredentialHash) -> Option<NodeId> {
-        let id = self.credentials.get(key).map(|entry| *entry.value())?;
+        let id = self.credentials.get(&slot(key)).map(|entry| *entry.value())?;
         let node = self.nodes.get(&id).map(|entry| Arc::clone(&entry.node))?;
         let accepted = node.key_hash == *key || node.accepts_retired_key(key, self.clock.now());
         accepted.then_some(id)
@@ -240,24 +270,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// Reads everything again; nodes that are gone are forgotten.
-    async fn reload(&self) -> Result<()> {
-        let before: Vec<NodeId> = self.nodes.iter().map(|entry| *entry.key()).collect();
-        let all = |kind| Query::all(kind);
-        let nodes = self.store.list_all::<Node>(&Scope::Instance, all(RecordKind::Node));
-        let nodes = nodes.await?;
-        let reports = self.store.list_all::<NodeReport>(&Scope::Instance, all(RecordKind::NodeReport));
-        let mut reports: HashMap<NodeId, NodeReport> =
-            reports.await?.into_iter().map(|report| (report.value.node_id, report.value)).collect();
-        let present: HashSet<NodeId> = nodes.iter().map(|node| node.id).collect();
-        for node in nodes {
-            let report = reports.remove(&node.id);
-            self.install(node, report);
-        }
-        before.into_iter().filter(|id| !present.contains(id)).for_each(|id| self.forget(id));
-        Ok(())
-    }
-
     /// Takes in nodes; the reports of those not known yet are read with one query.
     async fn install_all(&self, nodes: Vec<Stored<Node>>) -> Result<()> {
         let new: Vec<NodeId> =
@@ -283,7 +295,9 @@ impl Fleet {
 
     /// Takes in one node unless a newer revision is known, and a report unless a newer one is.
     fn install(&self, stored: Stored<Node>, report: Option<NodeReport>) {
-        let Stored { value, revision } = stored;
+        let Stored { mut value, revision } = stored;
+        value.labels = BTreeMap::new();
+        value.capabilities = BTreeSet::new();
         let id = value.id;
         let node = Arc::new(value);
         let mut replaced = None;
@@ -291,7 +305,7 @@ impl Fleet {
         match self.nodes.entry(id) {
             dashmap::Entry::Occupied(mut slot) => {
                 let entry = slot.get_mut();
-                let offered = entry.offer().etag;
+                let offered = entry.offered();
                 if revision <= entry.revision && report.is_none() {
                     return;
                 }
@@ -302,7 +316,7 @@ impl Fleet {
                 if let Some(report) = report {
                     entry.take_newer(report);
                 }
-                wake = entry.offer().etag != offered;
+                wake = entry.offered() != offered;
             }
             dashmap::Entry::Vacant(slot) => {
                 let report =
@@ -311,17 +325,29 @@ impl Fleet {
             }
         }
         for key in keys_of(&node) {
-            self.credentials.insert(key.clone(), id);
+            self.credentials.insert(slot(key), id);
         }
         for key in replaced.iter().flat_map(|old| keys_of(old)) {
             if keys_of(&node).all(|kept| kept != key) {
-                self.credentials.remove_if(key, |_, owner| *owner == id);
+                self.credentials.remove_if(&slot(key), |_, owner| *owner == id);
             }
         }
         if wake {
             self.waiters.wake(id);
         }
     }
+}
+
+/// Where a key is found.
+type Slot = [u8; 16];
+
+/// The first 96 bits of a digest, as its text has them.
+fn slot(key: &CredentialHash) -> Slot {
+    let mut slot = Slot::default();
+    for (to, from) in slot.iter_mut().zip(key.as_str().bytes()) {
+        *to = from;
+    }
+    slot
 }
 
 /// The static keys that may still work.

@@ -7,6 +7,7 @@ use super::memory::{Memory, Shared};
 use super::wire::NODE_KEY_HEADER;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{parse_id, path_param};
+use crate::limits::Bucket;
 use crate::operator::auth::{bearer, count_guess};
 use crate::services::Api;
 use crate::token::{self, Claims};
@@ -15,7 +16,7 @@ use http::request::Parts;
 use std::sync::Arc;
 use zentinel_core::credential::CredentialHash;
 use zentinel_core::entity::Node;
-use zentinel_core::id::{NodeId, TypedId};
+use zentinel_core::id::NodeId;
 use zentinel_core::port::StoreExt;
 use zentinel_core::{Error, Kind, Result, Sha256Digest, Timestamp};
 use zentinel_rollout::fleet::NodeSnapshot;
@@ -76,17 +77,9 @@ impl FromRequestParts<Api> for Caller {
         if named != snapshot.node.id {
             return Err(Error::forbidden("Node id mismatch").into());
         }
-        let bucket = bucket(named);
-        api.limit(&parts.extensions, &bucket, api.options.rate_limits.node, 1)?;
+        api.limit(&parts.extensions, Bucket::Node(named), api.options.rate_limits.node, 1)?;
         Ok(Self { node: snapshot.node, proof, memory })
     }
-}
-
-fn bucket(node: NodeId) -> String {
-    let mut name = String::with_capacity(41);
-    name.push_str("node:");
-    name.push_str(node.uuid().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
-    name
 }
 
 async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiResult<(NodeSnapshot, Proof)> {
@@ -130,7 +123,10 @@ async fn by_key(parts: &Parts, api: &Api) -> ApiResult<(NodeSnapshot, Proof)> {
     let id = match api.fleet.authenticate(&hash) {
         Some(id) => id,
         None => {
-            count_guess(parts, api)?;
+            // While the fleet is being restored, nobody can be told from a guess without a query.
+            if api.fleet.is_restored() {
+                count_guess(parts, api)?;
+            }
             // Another replica may have issued it a moment ago.
             let node = api.store.find_by_key::<Node>(hash.as_str()).await?;
             let id = node.ok_or_else(unknown_key)?.id;

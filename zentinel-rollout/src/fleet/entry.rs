@@ -3,6 +3,7 @@
 use super::offer::Offer;
 use serde_json::{Map, Value};
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 use zentinel_core::entity::{Heartbeat, Node, NodeReport, NodeStatus};
 use zentinel_core::id::{BundleId, TypedId};
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     raw: Box<str>,
     /// Empty when there is none.
     metadata: Box<str>,
+    /// When the report was last handed over for writing.
+    written_at: Timestamp,
     /// Whether the last heartbeat carried an activation failure: a node that repeats it with
     /// every heartbeat reports one failure, not many.
     failure_repeats: bool,
@@ -51,6 +54,7 @@ const GATE_STREAK: u32 = 2;
 impl Entry {
     pub(super) fn new(node: Arc<Node>, revision: Revision, report: NodeReport) -> Self {
         let mut entry = Self {
+            written_at: report.last_seen_at.unwrap_or(report.created_at),
             node,
             revision,
             report: Arc::new(report),
@@ -102,10 +106,26 @@ impl Entry {
         Offer::of(&self.node, &self.report)
     }
 
+    /// The etag of that.
+    pub(super) fn offered(&self) -> u64 {
+        Offer::due(&self.node, &self.report).map_or(0, |target| target.sequence)
+    }
+
+    /// Whether the report should be written although nothing in it is news: for a rollout that judges
+    /// nodes by it, or because it was not for `interval`. If so, it counts as written.
+    pub(super) fn is_report_due(&mut self, now: Timestamp, interval: Duration) -> bool {
+        let awaited = self.node.rollout_id.is_some() || self.node.target.is_some();
+        let due = awaited || self.written_at + interval <= now;
+        if due {
+            self.written_at = now;
+        }
+        due
+    }
+
     /// Takes in a heartbeat. Absent fields leave what is known unchanged, except measurements:
     /// those are of this heartbeat or unknown.
     pub(super) fn merge(&mut self, beat: &mut Heartbeat, known: Resolution, now: Timestamp) -> Merged {
-        let offered = self.offer().etag;
+        let offered = self.offered();
         let was_healthy = self.report.health.is_healthy();
         self.raw = fold_raw(&beat.raw_health, &beat.raw_metrics);
         if let Some(metadata) = beat.metadata.take() {
@@ -140,7 +160,7 @@ impl Entry {
 
         merged.changed = changed || healthy != was_healthy;
         merged.progress = merged.changed || report.healthy_streak == GATE_STREAK;
-        merged.offer_changed = self.offer().etag != offered;
+        merged.offer_changed = self.offered() != offered;
         merged
     }
 

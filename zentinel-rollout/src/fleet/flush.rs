@@ -3,6 +3,7 @@
 use super::Fleet;
 use super::pending::Dirty;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use zentinel_core::id::{NodeId, RolloutId};
@@ -30,7 +31,9 @@ impl Fleet {
                     () = lazily => {}
                 }
             }
-            match self.flush().await {
+            let flushed = self.flush().await;
+            self.store_away.store(flushed.is_err(), Ordering::Relaxed);
+            match flushed {
                 Ok(()) => pause = RETRY.0,
                 Err(error) => {
                     tracing::warn!(%error, "reports of nodes wait for the store");
@@ -106,9 +109,13 @@ impl Fleet {
         let mut ticks: BTreeSet<RolloutId> = BTreeSet::new();
         for (id, dirty) in group {
             // A node that was forgotten meanwhile has nothing to write.
-            let Some(report) = self.report(*id) else { continue };
-            let telling = dirty.urgent || !dirty.ticks.is_empty();
-            changes = if telling { changes.upsert(&report)? } else { changes.renew(&report)? };
+            if dirty.report {
+                let Some(report) = self.report(*id) else { continue };
+                let telling = dirty.urgent || !dirty.ticks.is_empty();
+                changes = if telling { changes.upsert(&report)? } else { changes.renew(&report)? };
+            } else if !self.nodes.contains_key(id) {
+                continue;
+            }
             if with_logs {
                 for row in &dirty.history {
                     changes = changes.append(row.clone());

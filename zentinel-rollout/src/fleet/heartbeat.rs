@@ -5,6 +5,7 @@ use super::pending::{Acknowledge, Dirty};
 use super::{Fleet, MAX_IDS, unknown_node};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 use zentinel_core::entity::{Event, Heartbeat, Node, NodeReport, NodeStatus};
@@ -41,6 +42,9 @@ impl Fleet {
         let Some(durable) = self.take_in(id, &mut beat, known, now)? else {
             return Ok(now);
         };
+        if self.store_away.load(Ordering::Relaxed) {
+            return Err(overloaded());
+        }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         self.urgent.notify_one();
@@ -48,6 +52,10 @@ impl Fleet {
             Ok(Ok(outcome)) => outcome.map(|()| now),
             Ok(Err(_)) | Err(_) => Err(overloaded()),
         }
+    }
+
+    fn report_interval(&self) -> Duration {
+        self.options.report_interval.min(self.options.offline_after / 4)
     }
 
     async fn is_known(&self, node: &Node, bundle: Option<BundleId>) -> Result<bool> {
@@ -74,6 +82,7 @@ impl Fleet {
         if merged.progress {
             dirty.ticks.extend(concerned(&entry.node));
         }
+        dirty.report = merged.progress || entry.is_report_due(now, self.report_interval());
         // Under the node's lock, so that a repeated heartbeat cannot slip in between.
         let mut pending = self.pending.lock();
         dirty.urgent = merged.changed || pending.is_urgent(id);
@@ -100,7 +109,7 @@ impl Fleet {
     pub async fn sweep(&self) -> Result<usize> {
         let now = self.clock.now();
         let before = now - self.options.offline_after;
-        if self.loaded_at > before {
+        if self.loaded_at.get().is_none_or(|loaded| *loaded > before) {
             return Ok(0);
         }
         let silent = |report: &NodeReport| {
@@ -137,6 +146,7 @@ impl Fleet {
         let dirty = Dirty {
             events: vec![status_event(&entry.node, NodeStatus::Offline, now)],
             ticks: concerned(&entry.node).collect(),
+            report: true,
             urgent: true,
             ..Dirty::default()
         };
@@ -151,9 +161,9 @@ impl Fleet {
             let Some(mut entry) = self.nodes.get_mut(&id) else {
                 continue;
             };
-            let offered = entry.offer().etag;
+            let offered = entry.offered();
             entry.take_newer(report);
-            let wake = entry.offer().etag != offered;
+            let wake = entry.offered() != offered;
             drop(entry);
             if wake {
                 self.waiters.wake(id);

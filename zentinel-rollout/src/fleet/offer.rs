@@ -25,19 +25,23 @@ pub struct Offer {
 
 impl Offer {
     pub(super) fn of(node: &Node, report: &NodeReport) -> Self {
-        let pinned_elsewhere =
-            |target: &NodeTarget| node.pinned_bundle_id.is_some_and(|pinned| pinned != target.bundle_id);
-        let due = |target: &&NodeTarget| {
-            node.approved
-                && report.active_bundle_id != Some(target.bundle_id)
-                && (target.forced || !pinned_elsewhere(target))
-        };
-        let target = node.target.as_ref().filter(due).cloned();
+        let target = Self::due(node, report).cloned();
         Self {
             etag: target.as_ref().map_or(0, |target| target.sequence),
             target,
             active_bundle_id: report.active_bundle_id,
         }
+    }
+
+    /// The target that the node is to be told.
+    pub(super) fn due<'a>(node: &'a Node, report: &NodeReport) -> Option<&'a NodeTarget> {
+        let pinned_elsewhere =
+            |target: &NodeTarget| node.pinned_bundle_id.is_some_and(|pinned| pinned != target.bundle_id);
+        node.target.as_ref().filter(|target| {
+            node.approved
+                && report.active_bundle_id != Some(target.bundle_id)
+                && (target.forced || !pinned_elsewhere(target))
+        })
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Dirty {
     /// Rollouts to look at.
     pub(super) ticks: Vec<RolloutId>,
     pub(super) waiters: Vec<Acknowledge>,
+    /// The report is to be written, not only what belongs to it.
+    pub(super) report: bool,
     /// A change is not durable yet: whoever reports again waits with it.
     pub(super) urgent: bool,
 }
@@ -29,6 +31,7 @@ impl Dirty {
         self.events.extend(later.events);
         self.ticks.extend(later.ticks);
         self.waiters.extend(later.waiters);
+        self.report |= later.report;
         self.urgent |= later.urgent;
     }
 }

@@ -68,7 +68,7 @@ async fn a_store_that_is_away_loses_nothing() {
     }
     world.fleet.heartbeat(id, beat).await.unwrap();
     world.fleet.flush().await.unwrap();
-    assert_eq!(stored(&world, id).await.heartbeats, 3);
+    assert_eq!(world.fleet.report(id).unwrap().heartbeats, 3);
     let query = LogQuery::newest(LogKind::Heartbeat, 10).about(id.uuid());
     assert_eq!(world.memory.read_log(&Scope::Instance, &query).await.unwrap().len(), 3);
 }
