@@ -19,6 +19,8 @@ pub(crate) type ApiResult<T> = Result<T, ApiError>;
 /// Seconds after which a caller may try again when a dependency is away.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
+const BUSY: &str = "The control plane is busy. Try again after the time in Retry-After.";
+
 /// What a handler answers when it cannot do what was asked.
 #[derive(Debug)]
 pub(crate) enum ApiError {
@@ -26,6 +28,8 @@ pub(crate) enum ApiError {
     Domain(Error),
     /// A business error whose status is the contract's choice.
     Stated(StatusCode, Cow<'static, str>),
+    /// The server has too much to do: the caller may come back after so many seconds.
+    Busy(u64),
     /// The HTTP layer's own answer; the message says more than the reason phrase.
     Framework(StatusCode, Option<Cow<'static, str>>),
 }
@@ -58,6 +62,10 @@ impl IntoResponse for ApiError {
         match self {
             Self::Domain(error) => domain(&error),
             Self::Stated(status, text) => answer(status, &json!({ "error": text }), None),
+            Self::Busy(seconds) => {
+                let body = json!({ "error": BUSY, "retry_after": seconds });
+                answer(StatusCode::SERVICE_UNAVAILABLE, &body, Some(seconds))
+            }
             Self::Framework(status, message) => framework(status, message.as_deref()),
         }
     }

@@ -22,6 +22,7 @@
 //! The OpenAPI document describes all of them but itself and `/blobs/…`: those URLs are handed out
 //! ready to use, and a client never makes one.
 
+mod admission;
 mod blob;
 pub mod client;
 mod error;
@@ -36,6 +37,7 @@ mod services;
 mod token;
 mod wire;
 
+pub use admission::Pressure;
 pub use extract::Network;
 pub use openapi::router;
 pub use services::{HttpOptions, RateLimits, Services};

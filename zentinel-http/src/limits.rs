@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use zentinel_core::id::NodeId;
 use zentinel_core::{Error, Kind, Timestamp};
 
 /// Length of a window in seconds; windows begin at full minutes of the epoch.
@@ -48,14 +49,29 @@ impl RateDecision {
     }
 }
 
+/// What is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Bucket {
+    /// The requests of one node: by far the most, hence without a text of its own.
+    Node(NodeId),
+    /// Anything else.
+    Named(String),
+}
+
+impl From<String> for Bucket {
+    fn from(name: String) -> Self {
+        Self::Named(name)
+    }
+}
+
 /// Most buckets of one window.
 const CAPACITY: usize = 250_000;
 
 /// Counts what callers use.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    /// Bucket name to (window, used).
-    used: DashMap<String, (i64, u32)>,
+    /// To (window, used).
+    used: DashMap<Bucket, (i64, u32)>,
     swept: AtomicI64,
     /// Buckets that there may be before something is dropped.
     capacity: usize,
@@ -75,11 +91,11 @@ impl Limiter {
     }
 
     /// Takes `cost` from a bucket, or refuses and takes nothing.
-    pub(crate) fn check(&self, bucket: &str, limit: u32, cost: u32, now: Timestamp) -> RateDecision {
+    pub(crate) fn check(&self, bucket: Bucket, limit: u32, cost: u32, now: Timestamp) -> RateDecision {
         let now = now.timestamp();
         let window = now.div_euclid(WINDOW);
         self.sweep(window);
-        let mut entry = match self.used.entry(bucket.to_owned()) {
+        let mut entry = match self.used.entry(bucket) {
             Entry::Occupied(entry) => entry.into_ref(),
             Entry::Vacant(entry) => {
                 self.buckets.fetch_add(1, Ordering::Relaxed);
@@ -144,11 +160,11 @@ impl Api {
     pub(crate) fn limit(
         &self,
         extensions: &Extensions,
-        bucket: &str,
+        bucket: impl Into<Bucket>,
         limit: u32,
         cost: u32,
     ) -> Result<(), ApiError> {
-        let decision = self.limiter().check(bucket, limit, cost, self.now());
+        let decision = self.limiter().check(bucket.into(), limit, cost, self.now());
         if let Some(slot) = extensions.get::<RateSlot>() {
             *slot.0.lock() = Some(decision);
         }
@@ -161,6 +177,10 @@ mod tests {
     use super::*;
     use chrono::DateTime;
 
+    fn named(name: &str) -> Bucket {
+        Bucket::Named(name.to_owned())
+    }
+
     fn at(seconds: i64) -> Timestamp {
         DateTime::from_timestamp(seconds, 0).unwrap()
     }
@@ -168,29 +188,29 @@ mod tests {
     #[test]
     fn a_window_is_a_minute_of_the_epoch() {
         let limiter = Limiter::default();
-        let first = limiter.check("a", 3, 2, at(119));
+        let first = limiter.check(named("a"), 3, 2, at(119));
         assert_eq!((first.allowed, first.remaining, first.reset, first.retry_after), (true, 1, 120, 1));
-        let refused = limiter.check("a", 3, 2, at(119));
+        let refused = limiter.check(named("a"), 3, 2, at(119));
         assert_eq!((refused.allowed, refused.remaining), (false, 1));
-        assert!(limiter.check("a", 3, 1, at(119)).allowed);
-        assert!(limiter.check("b", 3, 1, at(119)).allowed);
-        assert!(limiter.check("a", 3, 3, at(120)).allowed);
+        assert!(limiter.check(named("a"), 3, 1, at(119)).allowed);
+        assert!(limiter.check(named("b"), 3, 1, at(119)).allowed);
+        assert!(limiter.check(named("a"), 3, 3, at(120)).allowed);
     }
 
     #[test]
     fn old_windows_are_forgotten() {
         let limiter = Limiter::default();
         for bucket in 0..1_000 {
-            limiter.check(&bucket.to_string(), 1, 1, at(0));
+            limiter.check(named(&bucket.to_string()), 1, 1, at(0));
         }
-        limiter.check("new", 1, 1, at(60));
+        limiter.check(named("new"), 1, 1, at(60));
         assert_eq!(limiter.used.len(), 1);
     }
 
     #[test]
     fn buckets_do_not_grow_without_end() {
         let limiter = Limiter::holding(100);
-        let check = |bucket: &str| limiter.check(bucket, 5, 1, at(5)).allowed;
+        let check = |bucket: &str| limiter.check(named(bucket), 5, 1, at(5)).allowed;
         assert!((0..5).all(|_| check("busy")));
         for bucket in 0..1_000 {
             assert!(check(&bucket.to_string()));
@@ -209,7 +229,9 @@ mod tests {
         let allowed = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..8)
                 .map(|_| {
-                    scope.spawn(|| (0..100).filter(|_| limiter.check("a", 250, 1, at(5)).allowed).count())
+                    scope.spawn(|| {
+                        (0..100).filter(|_| limiter.check(named("a"), 250, 1, at(5)).allowed).count()
+                    })
                 })
                 .collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum::<usize>()

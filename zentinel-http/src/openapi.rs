@@ -1,12 +1,12 @@
 //! The router, and the document that is made from it.
 
 use crate::error::ApiError;
-use crate::middleware::{accepts_json, guard, security_headers, trace};
+use crate::middleware::serve;
 use crate::services::{Api, Services};
 use crate::{observe, operator};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -71,10 +71,7 @@ pub fn router(services: Arc<Services>) -> Router {
     let mut document = ApiDoc::openapi();
     document.servers = Some(vec![server(&api)]);
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
-    let json = OpenApiRouter::new()
-        .merge(operator::routes())
-        .merge(crate::node::routes())
-        .route_layer(from_fn(accepts_json));
+    let json = OpenApiRouter::new().merge(operator::routes()).merge(crate::node::routes());
     let (router, document) = OpenApiRouter::with_openapi(document)
         .merge(json)
         .merge(observe::routes())
@@ -100,9 +97,7 @@ pub fn router(services: Arc<Services>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         // The guard counts bytes itself.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(api.clone(), guard))
-        .layer(from_fn(security_headers))
-        .layer(from_fn_with_state(api.clone(), trace))
+        .layer(from_fn_with_state(api.clone(), serve))
         .with_state(api)
 }
 

@@ -1,5 +1,6 @@
 //! What the router is made of, and how it is set.
 
+use crate::admission::Pressure;
 use crate::extract::Network;
 use crate::limits::Limiter;
 use crate::observe::Metrics;
@@ -64,6 +65,11 @@ pub struct HttpOptions {
     pub trusted_proxies: Vec<Network>,
     /// How long a node token is valid. 12 hours by default.
     pub token_ttl: Duration,
+    /// How long a node's request may have to wait for the processor before some are told to come
+    /// back later; zero lets all in. 100 ms by default.
+    pub max_queue_delay: Duration,
+    /// How long that is; stays zero unless somebody measures.
+    pub pressure: Pressure,
     /// What `/metrics` demands as a bearer token; open without.
     pub metrics_token: Option<Secret>,
     /// Cancel it when the server begins to shut down: long polls are then answered at once.
@@ -84,6 +90,8 @@ impl HttpOptions {
             rate_limits: RateLimits::default(),
             trusted_proxies: Vec::new(),
             token_ttl: Duration::from_secs(43_200),
+            max_queue_delay: Duration::from_millis(100),
+            pressure: Pressure::default(),
             metrics_token: None,
             draining: CancellationToken::new(),
         }

@@ -79,9 +79,9 @@ impl App {
         if let Some(validator) = validator {
             back.validator = validator;
         }
+        // Restored while it serves: a node that is not known yet is looked up.
         let fleet =
-            Fleet::load(Arc::clone(&back.store), Arc::clone(&clock), fleet_options(settings, back.shared))
-                .await?;
+            Fleet::open(Arc::clone(&back.store), Arc::clone(&clock), fleet_options(settings, back.shared));
         let engine = Arc::new(Engine::new(
             Arc::clone(&back.store),
             Arc::clone(&back.signer),
@@ -103,7 +103,8 @@ impl App {
             options: http_options(settings, public_url.clone(), draining.clone()),
         });
         let router = zentinel_http::router(Arc::clone(&services));
-        let serving = tokio::spawn(serve::serve(listener, router, draining.clone()));
+        let pressure = services.options.pressure.clone();
+        let serving = tokio::spawn(serve::serve(listener, router, pressure, draining.clone()));
         let until = ending.clone();
         let working = vec![
             tokio::spawn(runner.run(ending.clone())),
@@ -185,6 +186,7 @@ fn fleet_options(settings: &Settings, shared: bool) -> FleetOptions {
         offline_after: seconds(settings.nodes.offline_after_seconds),
         poll_interval: seconds(settings.nodes.poll_interval_seconds),
         shared,
+        max_waiting: settings.nodes.max_waiting_heartbeats as usize,
         ..FleetOptions::default()
     }
 }
@@ -203,6 +205,7 @@ fn http_options(settings: &Settings, public_url: Url, draining: CancellationToke
     options.presign_validity = seconds(settings.blobs.presign_seconds);
     options.poll_interval = seconds(settings.nodes.poll_interval_seconds);
     options.max_long_poll = seconds(settings.nodes.long_poll_seconds);
+    options.max_queue_delay = Duration::from_millis(settings.nodes.max_queue_delay_ms.into());
     options.body_limit = settings.http.body_limit_bytes as usize;
     options.request_timeout = seconds(settings.http.request_timeout_seconds);
     // Checked with the settings.

@@ -286,6 +286,11 @@ pub struct Nodes {
     pub offline_after_seconds: u32,
     /// Longest long poll, in seconds.
     pub long_poll_seconds: u32,
+    /// How long a node's request may have to wait for the processor before some are told to come back
+    /// later, in milliseconds; 0 lets all in.
+    pub max_queue_delay_ms: u32,
+    /// Most heartbeats that wait for their commit at once; further ones are told to come back.
+    pub max_waiting_heartbeats: u32,
     /// Heartbeats kept per node.
     pub heartbeats_kept: u32,
     /// Node events kept per node.
@@ -298,6 +303,8 @@ impl Default for Nodes {
             poll_interval_seconds: 30,
             offline_after_seconds: 120,
             long_poll_seconds: 55,
+            max_queue_delay_ms: 100,
+            max_waiting_heartbeats: 2_000,
             heartbeats_kept: 1_000,
             events_kept: 500,
         }
@@ -414,6 +421,7 @@ impl Settings {
             ("http.body_limit_bytes", self.http.body_limit_bytes),
             ("http.request_timeout_seconds", self.http.request_timeout_seconds),
             ("nodes.poll_interval_seconds", self.nodes.poll_interval_seconds),
+            ("nodes.max_waiting_heartbeats", self.nodes.max_waiting_heartbeats),
             ("nodes.offline_after_seconds", self.nodes.offline_after_seconds),
             ("rollouts.statement_days", self.rollouts.statement_days),
             ("queues.default", self.queues.default),

@@ -3,8 +3,8 @@
 use crate::error::ApiError;
 use crate::services::Api;
 use axum::extract::{ConnectInfo, FromRequestParts};
-use http::HeaderMap;
 use http::request::Parts;
+use http::{Extensions, HeaderMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -71,15 +71,20 @@ impl FromRequestParts<Api> for ClientIp {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        Ok(Self::of(parts, &api.options.trusted_proxies))
+        Ok(Self::of_parts(parts, api))
     }
 }
 
 impl ClientIp {
     /// Reads it off a request whose connection put [`ConnectInfo`] into the extensions.
-    pub(crate) fn of(parts: &Parts, trusted: &[Network]) -> Self {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        Self(peer.map(|ConnectInfo(peer)| resolve(peer.ip().to_canonical(), &parts.headers, trusted)))
+    pub(crate) fn of(headers: &HeaderMap, extensions: &Extensions, trusted: &[Network]) -> Self {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+        Self(peer.map(|ConnectInfo(peer)| resolve(peer.ip().to_canonical(), headers, trusted)))
+    }
+
+    /// The same for a request's head.
+    pub(crate) fn of_parts(parts: &Parts, api: &Api) -> Self {
+        Self::of(&parts.headers, &parts.extensions, &api.options.trusted_proxies)
     }
 
     /// For keys of limits: an IPv4 address, or the /64 that one IPv6 subscriber is free to use.
@@ -102,6 +107,9 @@ impl ClientIp {
 /// Walks `X-Forwarded-For` from the right as long as the hop that wrote it is trusted: what is
 /// further left can be made up by anyone.
 fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    if trusted.is_empty() {
+        return peer;
+    }
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let values: Vec<&str> = headers
         .get_all("x-forwarded-for")

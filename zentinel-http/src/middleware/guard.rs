@@ -3,8 +3,8 @@
 use crate::error::ApiError;
 use crate::limits::RateSlot;
 use crate::services::Api;
-use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -19,19 +19,53 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use zentinel_core::{Error, Kind};
 
-/// Bounds size and time, turns a panic into a 500 and writes the rate-limit headers.
-pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let limit = api.options.body_limit;
-    if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
-        return ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE).into_response();
+/// Refuses what is not to be served, bounds size and time, turns a panic into a 500 and adds the
+/// headers that every response has.
+pub(super) async fn guard(api: &Api, request: Request, next: Next) -> Response {
+    let mut response = match admissible(api, &request) {
+        Ok(()) => bounded(api, request, next).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    security_headers(response.headers_mut());
+    response
+}
+
+/// Whether a request may be looked at any further.
+fn admissible(api: &Api, request: &Request) -> Result<(), ApiError> {
+    let limit = api.options.body_limit as u64;
+    if declared_length(request.headers()).is_some_and(|length| length > limit) {
+        return Err(ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE));
     }
     if !is_text(request.uri().path()) {
-        return ApiError::framework(StatusCode::NOT_FOUND).into_response();
+        return Err(ApiError::framework(StatusCode::NOT_FOUND));
     }
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if speaks_json(route) && !wants_json(request.headers()) {
+        return Err(ApiError::framework(StatusCode::NOT_ACCEPTABLE));
+    }
+    if is_of_node(route) { api.admit() } else { Ok(()) }
+}
+
+/// Whether the route is one of those that answer in JSON only.
+fn speaks_json(route: &str) -> bool {
+    route.contains("/api/v1/")
+}
+
+/// Whether nodes call the route.
+pub(super) fn is_of_node(route: &str) -> bool {
+    route.contains("/api/v1/nodes/{node_id}/") || route.ends_with("/nodes/register")
+}
+
+async fn bounded(api: &Api, mut request: Request, next: Next) -> Response {
+    let limit = api.options.body_limit;
     let slot = RateSlot::default();
     request.extensions_mut().insert(slot.clone());
-    let patience = patience(&api, &request);
-    let request = request.map(|body| Body::new(Limited::new(body, limit)));
+    let patience = patience(api, &request);
+    // A body whose length is declared ends there.
+    let request = match request.body().size_hint().exact() {
+        Some(_) => request,
+        None => request.map(|body| Body::new(Limited::new(body, limit))),
+    };
 
     let served = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(patience, served).await {
@@ -50,6 +84,9 @@ pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
 
 /// Whether a path decodes to UTF-8; nothing is named by anything else.
 fn is_text(path: &str) -> bool {
+    if !path.contains('%') {
+        return true;
+    }
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let (bytes, mut decoded) = (path.as_bytes(), Vec::with_capacity(path.len()));
     let mut at = 0;
@@ -88,15 +125,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("unknown")
 }
 
-/// Refuses a caller that wants anything but JSON.
-pub(crate) async fn accepts_json(request: Request, next: Next) -> Response {
-    if wants_json(request.headers()) {
-        next.run(request).await
-    } else {
-        ApiError::framework(StatusCode::NOT_ACCEPTABLE).into_response()
-    }
-}
-
 fn wants_json(headers: &HeaderMap) -> bool {
     let mut ranges = headers
         .get_all(ACCEPT)
@@ -119,19 +147,18 @@ fn is_json_range(range: &str) -> bool {
 }
 
 /// Adds what keeps a browser from doing anything with an answer that was not meant for one.
-pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    for (name, value) in [
+fn security_headers(headers: &mut HeaderMap) {
+    let all = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (CACHE_CONTROL, "no-store"),
-    ] {
+    ];
+    headers.reserve(all.len() + 1);
+    for (name, value) in all {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    response
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Request ids, the access log and the request counters.
 
+use super::guard::{guard, is_of_node};
 use crate::extract::ClientIp;
 use crate::services::Api;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderName, HeaderValue};
-use std::time::Instant;
+use http::{HeaderName, HeaderValue, Method, Uri};
+use std::time::{Duration, Instant};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -18,38 +19,77 @@ fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
         (20..=200).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
     };
     given.filter(usable).cloned().unwrap_or_else(|| {
-        HeaderValue::from_str(&Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+        let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+        let mut text = Uuid::encode_buffer();
+        let text = id.hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
     })
 }
 
-/// Logs each request once, without query strings, headers and bodies: they hold secrets.
-pub(crate) async fn trace(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let id = request_id(request.headers().get(REQUEST_ID));
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let (parts, body) = request.into_parts();
-    let client = ClientIp::of(&parts, &api.options.trusted_proxies);
-    let request = Request::from_parts(parts, body);
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+/// A request as the log shows it: without query string, headers and body, which hold secrets.
+struct Seen {
+    id: HeaderValue,
+    method: Method,
+    uri: Uri,
+    route: Option<MatchedPath>,
+    client: ClientIp,
+}
 
+impl Seen {
+    fn of(api: &Api, request: &Request) -> Self {
+        Self {
+            id: request_id(request.headers().get(REQUEST_ID)),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            client: ClientIp::of(request.headers(), request.extensions(), &api.options.trusted_proxies),
+        }
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
+
+    /// Nodes call all the time: only what goes wrong is worth a line. What is refused because the
+    /// server is busy is counted; lines would make it busier.
+    fn is_routine(&self, status: u16) -> bool {
+        is_of_node(self.route()) && (status < 400 || status == 503)
+    }
+
+    fn log(&self, status: u16, took: Duration) {
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    id = self.id.to_str().unwrap_or_default(),
+                    method = %self.method,
+                    path = self.uri.path(),
+                    route = self.route(),
+                    status,
+                    client = self.client.text(),
+                    took_ms = took.as_secs_f64() * 1_000.0,
+                    "request served",
+                )
+            };
+        }
+        if self.is_routine(status) { line!(debug) } else { line!(info) }
+    }
+}
+
+/// Serves a request: everything that all of them have in common is done here. Each is logged once.
+pub(crate) async fn serve(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let seen = Seen::of(&api, &request);
     let begun = Instant::now();
-    let mut response = next.run(request).instrument(span.clone()).await;
-    let took = begun.elapsed();
-    let status = response.status().as_u16();
-    span.in_scope(|| {
-        tracing::info!(
-            %method, path, route, status,
-            client = client.text(),
-            took_ms = took.as_secs_f64() * 1_000.0,
-            "request served",
-        );
-    });
-    api.metrics().request(&method, &route, status, took);
-    response.headers_mut().insert(REQUEST_ID, id);
+    let mut response = if is_of_node(seen.route()) {
+        // A span costs as much as the rest of the bookkeeping.
+        guard(&api, request, next).await
+    } else {
+        let span = tracing::info_span!("request", id = seen.id.to_str().unwrap_or_default());
+        guard(&api, request, next).instrument(span).await
+    };
+    let (status, took) = (response.status().as_u16(), begun.elapsed());
+    seen.log(status, took);
+    api.metrics().request(&seen.method, seen.route(), status, took);
+    response.headers_mut().insert(REQUEST_ID, seen.id);
     response
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn latest(
             answer = Answer::to(&api, &caller, &news.map_err(gone)?).await?;
         }
     }
-    let poll_after = jittered(api.options.poll_interval);
+    let poll_after = jittered(api.options.poll_interval, api.load());
     let mut response = if is_seen(answer.etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
@@ -124,11 +124,13 @@ fn names(value: &str, etag: u64) -> bool {
 }
 
 /// The poll interval with up to 10 % of jitter either way, in whole seconds, so that nodes that
-/// began together do not stay together.
-fn jittered(interval: Duration) -> u64 {
+/// began together do not stay together; the busier the server, the later and the wider apart, up to
+/// three times the interval.
+fn jittered(interval: Duration, load: f64) -> u64 {
     let base = interval.as_secs().max(1);
     let spread = base / 10;
-    rand::random_range(base - spread..=base + spread)
+    let later = (2.0 * load * base as f64) as u64;
+    rand::random_range(base - spread..=base + spread + later)
 }
 
 async fn update(
@@ -177,10 +179,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn jitter_stays_within_a_tenth(seconds in 0_u64..100_000) {
-            let hint = jittered(Duration::from_secs(seconds));
+        fn jitter_stays_within_a_tenth_of_what_the_load_asks(seconds in 0_u64..100_000, load in 0.0..=1.0) {
+            let hint = jittered(Duration::from_secs(seconds), load);
             let base = seconds.max(1);
-            prop_assert!(hint >= base - base / 10 && hint <= base + base / 10);
+            let most = (base + base / 10) as f64 + 2.0 * load * base as f64;
+            prop_assert!(hint >= base - base / 10 && hint as f64 <= most);
         }
 
         #[test]

@@ -3,14 +3,16 @@
 use super::PATIENCE;
 use crate::services::Api;
 use http::Method;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use zentinel_core::entity::{BundleStatus, NodeStatus};
 use zentinel_core::port::Queue;
@@ -18,6 +20,9 @@ use zentinel_core::{Error, RecordKind, Result, Scope, Timestamp};
 
 /// How long counts of the database are shown before they are taken again, in seconds.
 const FRESH: i64 = 15;
+
+/// Counted apart; anybody can invent others.
+const METHODS: [&str; 7] = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Upper bounds of the buckets of request durations, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -52,12 +57,23 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Answer, Counter>,
     durations: Family<Route, Histogram>,
+    /// What was counted before, found without making the labels' texts again.
+    known: RwLock<HashMap<&'static str, HashMap<String, Counted>>>,
+    refused: Counter,
+    queue_delay: Gauge<f64, AtomicU64>,
     nodes: Family<Status, Gauge>,
     rollouts_active: Gauge,
     bundles: Family<Status, Gauge>,
     jobs: Family<Jobs, Gauge>,
     database_up: Gauge,
     counted_at: Mutex<Option<Timestamp>>,
+}
+
+/// The counters of one route.
+#[derive(Debug)]
+struct Counted {
+    durations: Histogram,
+    requests: Vec<(u16, Counter)>,
 }
 
 fn histogram() -> Histogram {
@@ -77,6 +93,11 @@ impl Metrics {
             "Time from the request's head to the response's head",
             durations.clone(),
         );
+        let (refused, queue_delay) = (Counter::default(), Gauge::<f64, AtomicU64>::default());
+        let help = "Requests of nodes that were told to come back because the server was busy";
+        registry.register("zentinel_cp_node_requests_refused", help, refused.clone());
+        let help = "How long whatever is ready waits for the processor";
+        registry.register("zentinel_cp_queue_delay_seconds", help, queue_delay.clone());
         registry.register("zentinel_cp_nodes_total", "Nodes by status", nodes.clone());
         registry.register("zentinel_cp_rollouts_active", "Running rollouts", rollouts_active.clone());
         registry.register("zentinel_cp_bundles_total", "Bundles by status", bundles.clone());
@@ -87,6 +108,9 @@ impl Metrics {
             registry,
             requests,
             durations,
+            known: RwLock::default(),
+            refused,
+            queue_delay,
             nodes,
             rollouts_active,
             bundles,
@@ -98,21 +122,41 @@ impl Metrics {
 
     /// Counts a request by its route, never by its path: ids would make a series each.
     pub(crate) fn request(&self, method: &Method, route: &str, status: u16, took: Duration) {
-        // Anybody can invent methods.
-        let known = [
-            Method::GET,
-            Method::HEAD,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-            Method::OPTIONS,
-        ];
-        let method = if known.contains(method) { method.as_str() } else { "OTHER" };
-        let (method, path) = (method.to_owned(), route.to_owned());
-        let answer = Answer { method: method.clone(), path: path.clone(), status };
-        self.requests.get_or_create(&answer).inc();
-        self.durations.get_or_create(&Route { method, path }).observe(took.as_secs_f64());
+        let method = METHODS.iter().find(|known| **known == method.as_str()).unwrap_or(&"OTHER");
+        if !self.count_known(method, route, status, took) {
+            self.meet(method, route, status);
+            self.count_known(method, route, status, took);
+        }
+    }
+
+    /// False for what was never counted before.
+    fn count_known(&self, method: &str, route: &str, status: u16, took: Duration) -> bool {
+        let known = self.known.read();
+        let Some(counted) = known.get(method).and_then(|routes| routes.get(route)) else { return false };
+        let Some((_, requests)) = counted.requests.iter().find(|(of, _)| *of == status) else {
+            return false;
+        };
+        requests.inc();
+        counted.durations.observe(took.as_secs_f64());
+        true
+    }
+
+    fn meet(&self, method: &'static str, route: &str, status: u16) {
+        let (name, path) = (method.to_owned(), route.to_owned());
+        let answer = Answer { method: name.clone(), path: path.clone(), status };
+        let requests = self.requests.get_or_create_owned(&answer);
+        let durations = self.durations.get_or_create_owned(&Route { method: name, path: path.clone() });
+        let mut known = self.known.write();
+        let of_route = known.entry(method).or_default().entry(path);
+        let counted = of_route.or_insert_with(|| Counted { durations, requests: Vec::new() });
+        if counted.requests.iter().all(|(of, _)| *of != status) {
+            counted.requests.push((status, requests));
+        }
+    }
+
+    /// Counts a node that was sent away.
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
     }
 
     /// Everything in the text format 0.0.4. While the database is away its counts stay what they
@@ -122,6 +166,7 @@ impl Metrics {
     /// [`Kind::Internal`](zentinel_core::Kind::Internal) when the text can't be written.
     pub(crate) async fn render(&self, api: &Api) -> Result<String> {
         self.count_nodes(api);
+        self.queue_delay.set(api.options.pressure.delay().as_secs_f64());
         let now = api.now();
         let fresh = self.counted_at.lock().is_some_and(|at| (now - at).num_seconds() < FRESH);
         if !fresh {

@@ -125,7 +125,7 @@ impl<A: Access> FromRequestParts<Api> for Operator<A> {
         let name = A::SCOPE.map_or("default", ApiScope::as_str);
         let bucket = format!("key:{}:{name}", key.id);
         let limit = api.options.rate_limits.of(name);
-        api.limit(&parts.extensions, &bucket, limit, A::COST)?;
+        api.limit(&parts.extensions, bucket, limit, A::COST)?;
         if let Some(scope) = A::SCOPE {
             caller.require(scope)?;
         }
@@ -194,9 +194,9 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// # Errors
 /// 429 for an address that keeps guessing.
 pub(crate) fn count_guess(parts: &Parts, api: &Api) -> ApiResult<()> {
-    let client = ClientIp::of(parts, &api.options.trusted_proxies);
+    let client = ClientIp::of_parts(parts, api);
     let bucket = format!("guess:{}", client.subscriber());
-    api.limit(&parts.extensions, &bucket, api.options.rate_limits.default, 1)
+    api.limit(&parts.extensions, bucket, api.options.rate_limits.default, 1)
 }
 
 /// Finds out who calls.

@@ -3,6 +3,7 @@
 use super::auth::{self, AnyKey, InProject};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::path_param;
+use crate::limits::Bucket;
 use crate::services::Api;
 use crate::token;
 use crate::wire::{Json, Refusals};
@@ -79,8 +80,7 @@ impl FromRequestParts<Api> for Reader {
             auth::count_guess(parts, api)?;
         }
         let node = node?;
-        let bucket = format!("node:{}", node.id);
-        api.limit(&parts.extensions, &bucket, api.options.rate_limits.node, 1)?;
+        api.limit(&parts.extensions, Bucket::Node(node.id), api.options.rate_limits.node, 1)?;
         let slug = path_param(parts, api, "project_slug").await?;
         let project = api.store.find::<Project>(&node.scope(), node.project_id).await?;
         project

@@ -3,21 +3,24 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
+use zentinel_http::Pressure;
 
 /// How long a connection may take to send a request's head, or stay idle between two. Longer than
 /// nodes pause between heartbeats, so that theirs stay open.
@@ -27,8 +30,16 @@ const MOST_CONNECTIONS: usize = 20_000;
 /// How long connections without a request may linger once the server drains.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Serves until `draining` is cancelled, then finishes what is in flight.
-pub(super) async fn serve(listener: TcpListener, router: Router, draining: CancellationToken) {
+/// Serves until `draining` is cancelled, then finishes what is in flight. Meanwhile it measures how
+/// far it is behind.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    pressure: Pressure,
+    draining: CancellationToken,
+) {
+    let until = draining.clone();
+    tokio::spawn(async move { until.run_until_cancelled(pressure.watch()).await });
     let connections = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let in_flight = Arc::new(AtomicUsize::new(0));
@@ -43,11 +54,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, draining: Cance
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
                 let response = router.call(request).await?;
-                let held = move |frame| {
-                    let _until_sent = &guard;
-                    frame
-                };
-                Ok::<_, Infallible>(response.map(|body| Body::new(body.map_frame(held))))
+                Ok::<_, Infallible>(response.map(|body| Sending { body, _until_sent: guard }))
             }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -97,6 +104,33 @@ async fn accept(
             }
             Some(None) => {}
         }
+    }
+}
+
+/// The body of an answer, counted as in flight until it is sent.
+#[derive(Debug)]
+struct Sending {
+    body: Body,
+    _until_sent: InFlight,
+}
+
+impl hyper::body::Body for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
