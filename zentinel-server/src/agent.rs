@@ -30,6 +30,7 @@ mod download;
 mod events;
 pub mod health;
 mod http;
+mod install;
 pub mod proxy;
 mod release;
 mod report;

@@ -12,13 +12,13 @@ use zentinel_tests::wait_for;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The tool with the key in a file and everything else in the environment.
-struct Ctl {
+pub(crate) struct Ctl {
     environment: Vec<(String, String)>,
-    directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 impl Ctl {
-    fn new(plane: &Plane) -> Self {
+    pub(crate) fn new(plane: &Plane) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
         private(&key, &plane.api_key);
@@ -37,14 +37,14 @@ impl Ctl {
         tokio::task::spawn_blocking(move || command.output().expect("it runs")).await.expect("it ends")
     }
 
-    async fn text(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn text(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments).await;
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(!output.stdout.contains(&0x1b), "colours are for terminals");
         String::from_utf8(output.stdout).expect("text")
     }
 
-    async fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         let text = self.text(&arguments).await;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))

@@ -2,6 +2,7 @@
 
 mod cli;
 mod ctl;
+mod install;
 mod outage;
 mod restart;
 mod sim;

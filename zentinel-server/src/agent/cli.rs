@@ -3,6 +3,9 @@
 mod run;
 mod status;
 
+pub(super) use run::lock;
+
+use super::install::{InstallArguments, install, set_key};
 use super::settings::{Flags, load};
 use crate::cli::Output;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -13,7 +16,7 @@ use zentinel_core::Result;
 /// Makes a Zentinel proxy a node of the control plane: fetches, checks, activates, proves, reports.
 #[derive(Debug, Parser)]
 #[command(name = "zentinel-agent", version, propagate_version = true)]
-struct Arguments {
+pub(super) struct Arguments {
     /// Settings file (TOML); /etc/zentinel/agent.toml when it exists.
     #[arg(long, global = true, env = "ZENTINEL_AGENT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -32,6 +35,13 @@ enum Command {
     Run,
     /// Say what the node in this directory is and runs, without asking anybody.
     Status,
+    /// Make this machine a node: program, settings, system user and unit. Starts nothing.
+    Install(InstallArguments),
+    /// Give this node the key that `zentinelctl node rotate-key` made; the agent must be stopped.
+    SetKey {
+        /// File that holds the key.
+        file: PathBuf,
+    },
     /// Print a shell completion script.
     Completions {
         /// The shell.
@@ -65,6 +75,8 @@ fn carry_out(arguments: Arguments, output: &Output) -> Result<ExitCode> {
     match command {
         Command::Run => run::run(&settings, output),
         Command::Status => status::status(&settings, output),
+        Command::Install(arguments) => install(&settings, &arguments, output),
+        Command::SetKey { file } => set_key(&settings, &file, output),
         Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

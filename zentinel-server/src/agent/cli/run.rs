@@ -108,7 +108,7 @@ fn prepare(directory: &Path) -> Result<PathBuf> {
 }
 
 /// Two agents on one directory would undo each other's work.
-fn lock(directory: &Path) -> Result<File> {
+pub(in crate::agent) fn lock(directory: &Path) -> Result<File> {
     let path = directory.join("agent.lock");
     let failed =
         |error: std::io::Error| Error::unavailable(format!("{}: {error}", path.display())).with_source(error);

@@ -46,7 +46,7 @@ pub(super) async fn rotate(session: &Session, text: &str, output: Option<&Path>)
     }
     session.screen.note(&format!(
         "The key before it works until {until}. Until then, give the new one to the node:\n  \
-         zentinel-agent set-key FILE && systemctl restart zentinel-agent"
+         systemctl stop zentinel-agent; zentinel-agent set-key FILE; systemctl start zentinel-agent"
     ));
     Ok(())
 }
