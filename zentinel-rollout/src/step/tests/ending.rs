@@ -351,3 +351,19 @@ fn a_node_that_ran_the_bundle_before_is_left_alone() {
         rollback_in(&decision).unwrap().nodes.iter().map(|node| (node.node_id, node.bundle_id)).collect();
     assert_eq!(bundles, [(node(2), bundle(OLD))]);
 }
+
+#[test]
+fn a_node_that_takes_the_bundle_back_while_gates_are_awaited_fails() {
+    let mut world = World::running(2, spec());
+    world.activate(1, NEW);
+    world.activate(2, NEW);
+    world.tick();
+    assert_eq!(world.state.steps()[0].state, StepState::Verifying);
+    // Its proxy kept crashing: it went back to what it ran before, and says why.
+    world.pass(5);
+    world.activate(1, OLD);
+    world.rejects(1);
+    world.tick();
+    assert_eq!((state_of(&world), reason_of(&world)), (RolloutState::Failed, FAILURE_THRESHOLD_EXCEEDED));
+    assert_eq!(world.state.node(node(1)).unwrap().state, NodeProgress::Failed);
+}

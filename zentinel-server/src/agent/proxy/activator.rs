@@ -267,7 +267,7 @@ impl ProxyActivator {
     fn rejection(&self, unproven: Unproven) -> Rejection {
         let mut message = unproven.message;
         if let Some(words) = self.control.last_words() {
-            message.push_str(&format!("\nlast words of the proxy: {words}\n"));
+            message.push_str(&format!("\nlast words of the proxy: {words}"));
         }
         Rejection::new(unproven.reason, message)
     }

@@ -29,7 +29,9 @@ impl ProxyActivator {
             None => self.serve_nothing().await,
         };
         tracing::warn!(sequence = entry.sequence, bundle_id = %entry.bundle_id, became, "taken back");
-        let message = format!("{}; {became}", rejection.message.trim_end());
+        // What the proxy said comes last: it may be long.
+        let (what, words) = rejection.message.split_once('\n').unwrap_or((&rejection.message, ""));
+        let message = format!("{what}; {became}\n{words}").trim_end().to_owned();
         let rejection = Rejection { message, ..rejection };
         self.journal.note(&Entry { phase: Phase::Restored(rejection.clone()), ..entry });
         crash::point("journal-restored");

@@ -114,7 +114,7 @@ impl ProxyActivator {
             return Incident::ProxyDied(message);
         };
         let seconds = self.options.crash_window.as_secs_f64();
-        let reason = format!("{DEATHS} times within {seconds} s after the activation: {message}");
+        let reason = format!("{DEATHS} times within {seconds} s, lately: {message}");
         let (sequence, bundle_id) = (entry.sequence, entry.bundle_id);
         let rejection = self.take_back(duty, entry, Rejection::new("proxy_crashed", reason), true).await;
         Incident::TakenBack(Outcome { sequence, bundle_id, result: Err(rejection) })
