@@ -365,5 +365,5 @@ fn a_node_that_takes_the_bundle_back_while_gates_are_awaited_fails() {
     world.rejects(1);
     world.tick();
     assert_eq!((state_of(&world), reason_of(&world)), (RolloutState::Failed, FAILURE_THRESHOLD_EXCEEDED));
-    assert_eq!(world.state.node(node(1)).unwrap().state, NodeProgress::Failed);
+    assert_eq!(world.state.nodes()[&node(1)].state, NodeProgress::Failed);
 }

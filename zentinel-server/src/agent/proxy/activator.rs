@@ -294,10 +294,12 @@ impl ProxyActivator {
 
     /// Starts the proxy when there is something to serve and nothing does.
     async fn ensure_running(&self, duty: &mut Duty) {
-        if self.serving().is_some() && self.control.supervises() && self.control.state() == ProxyState::Dead {
-            if let Err(fault) = self.control.restart().await {
-                tracing::error!(reason = fault.reason, message = fault.message, "the proxy did not start");
-            }
+        let wanted = self.serving().is_some() && self.control.supervises();
+        if wanted
+            && self.control.state() == ProxyState::Dead
+            && let Err(fault) = self.control.restart().await
+        {
+            tracing::error!(reason = fault.reason, message = fault.message, "the proxy did not start");
         }
         duty.begin(self.control.state(), None);
     }

@@ -59,11 +59,16 @@ impl ProxyActivator {
                 .as_ref()
                 .is_some_and(|from| from.activation == zentinel_core::entity::Activation::Restart)
             || self.needs_restart(from.as_ref(), &reloadable(previous)).await;
+        let resumed = self.serving().as_ref() == Some(previous);
         crash::point("restore-switching");
         switch(directory, &render::home(directory, previous.sequence))
             .map_err(|error| Unproven::new("switch_failed", format!("current: {error}")))?;
         self.serve(Some(previous.clone()));
         crash::point("restore-switched");
+        if resumed && self.proved(previous).await.is_ok() {
+            // An agent that ended on the way back had told the proxy already.
+            return Ok(());
+        }
         if !restart && self.told_and_proved(previous, false).await.is_ok() {
             return Ok(());
         }
@@ -82,6 +87,13 @@ impl ProxyActivator {
         prove(release, &mut watched, self.patience(), unproven, restart).await?;
         crash::point("restore-proven");
         Ok(())
+    }
+
+    /// Whether the release serves without anybody being told.
+    async fn proved(&self, release: &RenderedRelease) -> Result<(), Unproven> {
+        ask_marker(release, PROBE).await.map_err(|why| Unproven::new("reload_not_proven", why))?;
+        let mut watched = Watched { control: &*self.control, same: self.control.state().process() };
+        prove(release, &mut watched, self.patience(), "reload_not_proven", false).await
     }
 
     /// Nothing served before, so nothing serves.
