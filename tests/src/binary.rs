@@ -1,6 +1,7 @@
 //! The server's binary as a child process.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,33 +12,40 @@ use std::sync::OnceLock;
 /// # Panics
 /// When it does not build.
 pub fn path() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        // `cargo test` does not build the binaries of other packages.
-        let output = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--locked",
-                "--offline",
-                "-p",
-                "zentinel-server",
-                "--bins",
-                "--message-format=json",
-            ])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo runs");
-        assert!(output.status.success(), "the server builds");
-        output
-            .stdout
-            .lines()
-            .map_while(Result::ok)
-            .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
-            .filter(|message| message["target"]["name"] == "zentinel-server")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("cargo names the binary")
-    })
+    path_of("zentinel-server")
+}
+
+/// The path of a built binary: of the server's package, with the agent's crash points, or of this one.
+///
+/// # Panics
+/// When it does not build.
+pub fn path_of(name: &str) -> &'static Path {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(build);
+    built.get(name).unwrap_or_else(|| panic!("there is no binary {name} among {built:?}"))
+}
+
+fn build() -> BTreeMap<String, PathBuf> {
+    // `cargo test` does not build the binaries of other packages. This package among them turns on
+    // the features that tests need.
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--offline", "-p", "zentinel-server", "-p", "zentinel-tests", "--bins"])
+        .arg("--message-format=json")
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "the binaries build");
+    output
+        .stdout
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+        .filter_map(|message| {
+            let executable = message["executable"].as_str()?;
+            Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(executable)))
+        })
+        .collect()
 }
 
 /// A command of the server's binary that inherits nothing from the environment but the path.

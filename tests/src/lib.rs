@@ -3,10 +3,13 @@
 pub mod binary;
 pub mod cluster;
 pub mod faults;
+pub mod meddler;
+pub mod node;
 pub mod plane;
 pub mod postgres;
 pub mod s3;
 pub mod stand_in;
+pub mod traffic;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
