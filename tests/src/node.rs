@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use zentinel_core::id::{BundleId, NodeId};
-use zentinel_http::client::{BundleView, NewBundle, NodeView};
+use zentinel_http::client::{BundleView, NewBundle, NewRegistrationToken, NodeView};
 
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -124,10 +124,30 @@ observability {{
 /// # Panics
 /// When it does not compile.
 pub async fn compile(plane: &Plane, version: &str, kdl: &str) -> BundleView {
+    compile_in(plane, &plane.project, version, kdl).await
+}
+
+/// Makes another project of a plane; its slug and a registration token.
+///
+/// # Panics
+/// When the control plane does not.
+pub async fn new_project(plane: &Plane, name: &str) -> (String, String) {
+    let client = plane.operator();
+    let project = client.create_project(name).await.expect("created").slug.to_string();
+    let token = client
+        .create_registration_token(
+            &project,
+            &NewRegistrationToken { name: name.to_owned(), ..NewRegistrationToken::default() },
+        )
+        .await;
+    (project, token.expect("created").token.expose().to_owned())
+}
+
+async fn compile_in(plane: &Plane, project: &str, version: &str, kdl: &str) -> BundleView {
     let client = plane.operator();
     let request = NewBundle { version: version.into(), config_source: kdl.into(), ..NewBundle::default() };
-    let created = client.create_bundle(&plane.project, &request).await.expect("created");
-    let bundle = client.wait_until_compiled(&plane.project, created.id, LIMIT).await.expect("compiled");
+    let created = client.create_bundle(project, &request).await.expect("created");
+    let bundle = client.wait_until_compiled(project, created.id, LIMIT).await.expect("compiled");
     assert_eq!(bundle.status, zentinel_core::entity::BundleStatus::Compiled, "{bundle:?}");
     bundle
 }
@@ -151,6 +171,7 @@ pub struct Node {
     pub directory: PathBuf,
     /// Its id.
     pub id: NodeId,
+    project: String,
     /// Its first configuration; others are made from it.
     pub config: ProxyConfig,
     environment: Vec<(String, String)>,
@@ -167,6 +188,8 @@ pub struct NodeOptions {
     pub proxy: Option<PathBuf>,
     /// The directory; a temporary one by default.
     pub directory: Option<PathBuf>,
+    /// The slug of its project and a registration token; the plane's by default.
+    pub project: Option<(String, String)>,
     /// More environment variables of the agent.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -182,10 +205,12 @@ impl Node {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let directory = options.directory.unwrap_or_else(|| temporary.path().join("agent"));
         let server = options.server.unwrap_or_else(|| plane.url.to_string());
+        let (project, token) =
+            options.project.unwrap_or_else(|| (plane.project.clone(), plane.join_token.clone()));
         let own = [
             ("SERVER", server),
-            ("PROJECT", plane.project.clone()),
-            ("TOKEN", plane.join_token.clone()),
+            ("PROJECT", project.clone()),
+            ("TOKEN", token),
             ("NAME", name.to_owned()),
             ("DIRECTORY", directory.display().to_string()),
             ("HEARTBEAT_INTERVAL_SECONDS", "0.5".to_owned()),
@@ -210,19 +235,21 @@ impl Node {
             more: String::new(),
         };
         let id = NodeId::random();
-        let mut node = Self { directory, id, config, environment, agent: None, _temporary: temporary };
+        let mut node =
+            Self { directory, id, project, config, environment, agent: None, _temporary: temporary };
         node.start_agent(&[]);
-        node.id = wait_for("the node to register", LIMIT, || async {
+        let found = wait_for("the node to register", LIMIT, || async {
             plane
                 .operator()
-                .nodes(&plane.project, None)
+                .nodes(&node.project, None)
                 .await
                 .ok()?
                 .items
                 .iter()
-                .find_map(|node| (node.name == name).then_some(node.id))
+                .find_map(|found| (found.name == name).then_some(found.id))
         })
         .await;
+        node.id = found;
         node
     }
 
@@ -317,12 +344,13 @@ impl Node {
     /// # Panics
     /// When it knows nothing.
     pub async fn view(&self, plane: &Plane) -> NodeView {
-        plane.operator().node(&plane.project, self.id).await.expect("the node is known")
+        plane.operator().node(&self.project, self.id).await.expect("the node is known")
     }
 
     /// Compiles a configuration and hands it to this node.
     pub async fn assign(&self, plane: &Plane, config: &ProxyConfig) -> BundleView {
-        let bundle = compile(plane, &format!("{}-{}", self.id, config.version), &config.kdl()).await;
+        let name = format!("{}-{}", self.id, config.version);
+        let bundle = compile_in(plane, &self.project, &name, &config.kdl()).await;
         self.assign_bundle(plane, bundle.id).await;
         bundle
     }
@@ -332,7 +360,7 @@ impl Node {
     /// # Panics
     /// When the control plane does not take it.
     pub async fn assign_bundle(&self, plane: &Plane, bundle: BundleId) {
-        let assigned = plane.operator().assign_bundle(&plane.project, bundle, &[self.id]).await;
+        let assigned = plane.operator().assign_bundle(&self.project, bundle, &[self.id]).await;
         assert_eq!(assigned.expect("assigned"), 1);
     }
 

@@ -2,10 +2,10 @@
 //! metrics, and the same rules about what a reload applies.
 //!
 //! It speaks plain HTTP/1.1 and does redirect filters, the builtin handlers `health` and `status`,
-//! and upstreams by turns; other filters and policies do nothing. As in the proxy, a listener whose
-//! address cannot be bound leaves the process up without it, `SIGHUP` swaps routes and upstreams
-//! only, a bad file leaves the old ones in place, and a bad `path-regex` makes a reload report a
-//! success that did not happen. `real-proxy.sh` holds it against the proxy itself.
+//! and upstreams by turns; other filters and policies do nothing. As in the proxy, an address that
+//! cannot be bound leaves the process up without listeners, `SIGHUP` swaps routes, filters and
+//! upstreams only, a bad file leaves the old ones in place, and a bad `path-regex` makes a reload
+//! report a success that did not happen. `.ci/real-proxy.sh` holds it against the proxy itself.
 //!
 //! Comments in the configuration make it misbehave; see [`behaviour::Behaviour`].
 
@@ -17,7 +17,7 @@ mod serve;
 use behaviour::Behaviour;
 use clap::{Parser, Subcommand};
 use metrics::Metrics;
-use routes::Table;
+use routes::{Shared, Table};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,16 +63,18 @@ impl Loaded {
         parse.map_err(|error| error.to_string())?.join().map_err(|_| "the parser panicked".to_owned())?
     }
 
-    fn live(&self) -> Result<Live, regex::Error> {
+    /// What is live with these routes.
+    fn live(&self, table: Arc<Table>) -> Live {
         let Behaviour { errors, latency, .. } = self.behaviour;
-        Ok(Live { table: Table::new(&self.config)?, errors, latency })
+        Live { table, parts: Shared::new(&self.config), errors, latency }
     }
 }
 
 /// What a reload swaps.
 #[derive(Debug)]
 struct Live {
-    table: Table,
+    table: Arc<Table>,
+    parts: Shared,
     errors: u64,
     latency: Duration,
 }
@@ -121,12 +123,16 @@ impl Proxy {
             log("INFO", "stand-in: hang-on-load");
             std::future::pending::<()>().await;
         }
-        match loaded.live() {
-            // A bad regular expression passes validation and is found too late: a false success.
-            Err(error) => log("WARN", &format!("the old route table stays: {error}")),
-            Ok(_) if loaded.behaviour.ignore_reload => log("WARN", "stand-in: ignore-reload"),
-            Ok(live) => self.swap(live),
-        }
+        let table = match Table::new(&loaded.config) {
+            Ok(table) if !loaded.behaviour.ignore_reload => Arc::new(table),
+            // A bad regular expression passes validation and is found too late: a false success,
+            // with new filters and upstreams under the old routes.
+            refused => {
+                log("WARN", &format!("the old route table stays: {:?}", refused.err()));
+                Arc::clone(&self.live().table)
+            }
+        };
+        self.swap(loaded.live(table));
         self.took_over(&loaded.behaviour);
         log("INFO", "Configuration reload completed successfully");
     }
@@ -176,7 +182,8 @@ async fn serve(path: &Path, hangup: &mut Signal) -> Result<(), String> {
         log("INFO", "stand-in: hang-on-load");
         return std::future::pending().await;
     }
-    let live = loaded.live().map_err(|error| error.to_string())?;
+    let table = Table::new(&loaded.config).map_err(|error| error.to_string())?;
+    let live = loaded.live(Arc::new(table));
     let proxy = Arc::new(Proxy {
         live: RwLock::new(Arc::new(live)),
         generation: AtomicU64::new(0),
@@ -184,9 +191,7 @@ async fn serve(path: &Path, hangup: &mut Signal) -> Result<(), String> {
         started: Instant::now(),
         upstream: serve::upstream_client(&loaded.config),
     });
-    for listener in &loaded.config.listeners {
-        tokio::spawn(serve::listen(Arc::clone(&proxy), listener.clone()));
-    }
+    tokio::spawn(serve::listen(Arc::clone(&proxy), loaded.config.listeners.clone()));
     let metrics = &loaded.config.observability.metrics;
     if metrics.enabled {
         tokio::spawn(serve::metrics(Arc::clone(&proxy), metrics.address.clone(), metrics.path.clone()));

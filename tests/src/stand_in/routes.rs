@@ -2,7 +2,7 @@
 
 use http::request::Parts;
 use regex::Regex;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use zentinel_config::{BuiltinHandler, Config, Filter, MatchCondition, RedirectFilter, RouteConfig};
 
@@ -17,8 +17,7 @@ pub struct Table {
 pub struct Route {
     /// Its id, as metrics name it.
     pub id: String,
-    /// What it does.
-    pub action: Action,
+    config: RouteConfig,
     precedence: (i32, usize),
     hosts: Vec<String>,
     conditions: Vec<Condition>,
@@ -26,15 +25,22 @@ pub struct Route {
 
 /// What a route does with a request.
 #[derive(Debug)]
-pub enum Action {
+pub enum Action<'a> {
     /// Sends the client elsewhere.
-    Redirect(RedirectFilter),
+    Redirect(&'a RedirectFilter),
     /// Answers itself.
     Builtin(BuiltinHandler),
     /// Passes it on.
-    Upstream(Arc<Pool>),
+    Upstream(&'a Pool),
     /// Has no target, which is an error of the proxy.
     Nothing,
+}
+
+/// What routes refer to by name. A reload takes it over even when it cannot take over the routes.
+#[derive(Debug)]
+pub struct Shared {
+    redirects: HashMap<String, RedirectFilter>,
+    pools: HashMap<String, Pool>,
 }
 
 /// The targets of an upstream, taken by turns.
@@ -69,8 +75,7 @@ impl Table {
     /// # Errors
     /// On a bad regular expression, as the proxy.
     pub fn new(config: &Config) -> Result<Self, regex::Error> {
-        let mut routes =
-            config.routes.iter().map(|route| Route::new(config, route)).collect::<Result<Vec<_>, _>>()?;
+        let mut routes = config.routes.iter().map(Route::new).collect::<Result<Vec<_>, _>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.precedence));
         Ok(Self { routes })
     }
@@ -84,7 +89,7 @@ impl Table {
 }
 
 impl Route {
-    fn new(config: &Config, route: &RouteConfig) -> Result<Self, regex::Error> {
+    fn new(route: &RouteConfig) -> Result<Self, regex::Error> {
         let (mut hosts, mut conditions) = (Vec::new(), Vec::new());
         let (mut path, mut host, mut others) = (0, 0, 0);
         for condition in &route.matches {
@@ -121,7 +126,7 @@ impl Route {
             });
         }
         let precedence = (route.priority.0, path + host + others);
-        Ok(Self { id: route.id.clone(), action: Action::of(config, route), precedence, hosts, conditions })
+        Ok(Self { id: route.id.clone(), config: route.clone(), precedence, hosts, conditions })
     }
 
     fn takes(&self, request: &Parts) -> bool {
@@ -134,22 +139,31 @@ impl Route {
     }
 }
 
-impl Action {
-    fn of(config: &Config, route: &RouteConfig) -> Self {
-        let filters = route.filters.iter().filter_map(|id| config.filters.get(id));
-        let mut redirects = filters.filter_map(|filter| match &filter.filter {
-            Filter::Redirect(redirect) => Some(redirect.clone()),
+impl Shared {
+    /// The filters and upstreams of a configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let redirects = config.filters.iter().filter_map(|(id, filter)| match &filter.filter {
+            Filter::Redirect(redirect) => Some((id.clone(), redirect.clone())),
             _ => None,
         });
-        let upstream = route.upstream.as_ref().and_then(|id| config.upstreams.get(id));
-        match (redirects.next(), route.builtin_handler, upstream) {
-            (_, Some(handler), _) => Self::Builtin(handler),
-            (Some(redirect), ..) => Self::Redirect(redirect),
-            (.., Some(upstream)) => Self::Upstream(Arc::new(Pool {
-                targets: upstream.targets.iter().map(|target| target.address.clone()).collect(),
-                turn: AtomicUsize::new(0),
-            })),
-            _ => Self::Nothing,
+        let pools = config.upstreams.iter().map(|(id, upstream)| {
+            let targets = upstream.targets.iter().map(|target| target.address.clone()).collect();
+            (id.clone(), Pool { targets, turn: AtomicUsize::new(0) })
+        });
+        Self { redirects: redirects.collect(), pools: pools.collect() }
+    }
+
+    /// What a route does.
+    #[must_use]
+    pub fn action(&self, route: &Route) -> Action<'_> {
+        let redirect = route.config.filters.iter().find_map(|id| self.redirects.get(id));
+        let pool = route.config.upstream.as_ref().and_then(|id| self.pools.get(id));
+        match (route.config.builtin_handler, redirect, pool) {
+            (Some(handler), ..) => Action::Builtin(handler),
+            (_, Some(redirect), _) => Action::Redirect(redirect),
+            (.., Some(pool)) => Action::Upstream(pool),
+            _ => Action::Nothing,
         }
     }
 }

@@ -11,6 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -51,17 +52,32 @@ async fn bind(address: &str) -> Option<TcpListener> {
     None
 }
 
-/// Serves one listener; without its address the process lives on without it.
-pub(super) async fn listen(proxy: Arc<Proxy>, config: ListenerConfig) {
-    if let Some(tls) = &config.tls {
-        let missing = [&tls.cert_file, &tls.key_file].into_iter().flatten().find(|path| !path.exists());
-        if let Some(path) = missing {
-            return log("ERROR", &format!("TLS certificate file not found: {}", path.display()));
+/// Serves the listeners. They are bound one after another before any of them serves: an address that
+/// is taken holds all of them up, and in the end takes all of them away; the process lives on.
+pub(super) async fn listen(proxy: Arc<Proxy>, listeners: Vec<ListenerConfig>) {
+    let mut bound = Vec::new();
+    for config in listeners {
+        if let Some(path) = missing_file(&config) {
+            log("ERROR", &format!("TLS certificate file not found: {}", path.display()));
+            continue;
         }
+        let Some(listener) = bind(&config.address).await else { return };
+        bound.push((listener, config));
     }
-    let Some(listener) = bind(&config.address).await else { return };
-    log("INFO", &format!("listening on {}", config.address));
-    let default: Arc<Option<String>> = Arc::new(config.default_route);
+    for (listener, config) in bound {
+        log("INFO", &format!("listening on {}", config.address));
+        tokio::spawn(serve(Arc::clone(&proxy), listener, config.default_route));
+    }
+}
+
+fn missing_file(listener: &ListenerConfig) -> Option<&Path> {
+    let tls = listener.tls.as_ref()?;
+    let mut files = [&tls.cert_file, &tls.key_file].into_iter().flatten();
+    files.find(|path| !path.exists()).map(PathBuf::as_path)
+}
+
+async fn serve(proxy: Arc<Proxy>, listener: TcpListener, default: Option<String>) {
+    let default: Arc<Option<String>> = Arc::new(default);
     while let Ok((stream, _)) = accept(&listener).await {
         let (proxy, default) = (Arc::clone(&proxy), Arc::clone(&default));
         tokio::spawn(async move {
@@ -113,9 +129,9 @@ async fn answer(proxy: &Proxy, request: Request<Incoming>, default: Option<&str>
     let Some(route) = live.table.find(&parts, default) else {
         return proxy_error(proxy, StatusCode::NOT_FOUND);
     };
-    match &route.action {
+    match live.parts.action(route) {
         Action::Redirect(redirect) => redirected(&parts, redirect),
-        Action::Builtin(handler) => builtin(proxy, *handler),
+        Action::Builtin(handler) => builtin(proxy, handler),
         Action::Nothing => proxy_error(proxy, StatusCode::INTERNAL_SERVER_ERROR),
         Action::Upstream(pool) => {
             let started = Instant::now();

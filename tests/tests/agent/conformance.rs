@@ -19,12 +19,18 @@ struct Proxy {
 
 impl Proxy {
     async fn start(more: &str) -> Self {
+        let proxy = Self::launch(more, &[]).await;
+        proxy.serves("v1").await;
+        proxy
+    }
+
+    async fn launch(more: &str, more_listeners: &[u16]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let upstream = Upstream::start().await;
         let config = ProxyConfig {
             version: "v1".into(),
             listen: free_port(),
-            more_listeners: Vec::new(),
+            more_listeners: more_listeners.to_vec(),
             metrics: free_port(),
             upstream: upstream.address,
             special: Vec::new(),
@@ -42,9 +48,7 @@ impl Proxy {
             .stderr(log)
             .spawn()
             .unwrap();
-        let proxy = Self { child, config, file, _directory: directory, _upstream: upstream };
-        proxy.serves("v1").await;
-        proxy
+        Self { child, config, file, _directory: directory, _upstream: upstream }
     }
 
     async fn serves(&self, version: &str) {
@@ -126,12 +130,17 @@ async fn a_bad_file_leaves_everything_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_expression_passes_the_test_and_keeps_the_old_routes() {
     let mut proxy = Proxy::start("").await;
-    let bad = proxy.config.version("v2").kdl().replace("path-prefix \"/\"", "path-regex \"([\"");
+    let more = "routes {\n    route \"new\" {\n        priority \"high\"\n        matches {\n            path \"/new\"\n        }\n        filters \"which\"\n    }\n}\n";
+    let bad = ProxyConfig { more: more.to_owned(), ..proxy.config.version("v2") };
+    let bad = bad.kdl().replace("path-prefix \"/\"", "path-regex \"([\"");
     assert!(tested(&bad), "the proxy's own test does not see it");
     proxy.reload(&bad);
     let log = || async { proxy.log().to_lowercase().contains("completed successfully").then_some(()) };
     wait_for("the false success", LIMIT, log).await;
-    assert_eq!(which(proxy.config.listen).await.as_deref(), Some("v1"));
+    // New filters under the old routes: only a new route can prove that routes are new.
+    proxy.serves("v2").await;
+    let new = reqwest::get(format!("http://127.0.0.1:{}/new", proxy.config.listen)).await.unwrap();
+    assert_eq!((new.status().as_u16(), new.text().await.unwrap().as_str()), (200, "up"));
     assert!(proxy.is_alive());
     // A start with it fails.
     drop(proxy.child.kill());
@@ -156,14 +165,10 @@ async fn listeners_are_not_rebuilt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_taken_address_and_a_missing_certificate_cost_the_listener_not_the_process() {
-    let holder = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
-    let (taken, tls) = (holder.local_addr().unwrap().port(), free_port());
+async fn a_missing_certificate_costs_the_listener() {
+    let tls = free_port();
     let more = format!(
         r#"listeners {{
-    listener "taken" {{
-        address "127.0.0.1:{taken}"
-    }}
     listener "tls" {{
         address "127.0.0.1:{tls}"
         protocol "https"
@@ -179,7 +184,22 @@ async fn a_taken_address_and_a_missing_certificate_cost_the_listener_not_the_pro
     assert!(tested(&proxy.config.kdl()), "the proxy's own test does not see it");
     assert!(closed(tls).await);
     assert!(proxy.is_alive());
-    assert_eq!(which(proxy.config.listen).await.as_deref(), Some("v1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_address_holds_every_listener_up() {
+    let holder = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let mut proxy = Proxy::launch("", &[holder.local_addr().unwrap().port()]).await;
+    // The metrics have a listener of their own, and tell that the process is up.
+    wait_for("the metrics", LIMIT, || async {
+        reqwest::get(format!("http://127.0.0.1:{}/metrics", proxy.config.metrics)).await.ok().map(drop)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(which(proxy.config.listen).await, None);
+    assert!(proxy.is_alive());
+    drop(holder);
+    proxy.serves("v1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

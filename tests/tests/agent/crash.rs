@@ -3,7 +3,7 @@
 use crate::lifecycle::traffic;
 use std::os::unix::process::ExitStatusExt as _;
 use zentinel_server::agent::CRASH_POINTS;
-use zentinel_tests::node::{Node, NodeOptions, stand_in_binary, which};
+use zentinel_tests::node::{Node, NodeOptions, new_project, stand_in_binary, which};
 use zentinel_tests::plane::Plane;
 use zentinel_tests::traffic::Upstream;
 
@@ -16,12 +16,13 @@ fn is_restoring(point: &str) -> bool {
 /// all the time. Then the node must run the new bundle, or the old one and say that it refused the
 /// new; and the next bundle must come through.
 async fn killed_at(plane: &Plane, upstream: &Upstream, point: &str) {
-    let options = NodeOptions { proxy: Some(stand_in_binary()), ..NodeOptions::default() };
+    // A project of its own, so that its bundles are compared with its bundles.
+    let project = Some(new_project(plane, &format!("at {point}")).await);
+    let options = NodeOptions { proxy: Some(stand_in_binary()), project, ..NodeOptions::default() };
     let mut node = Node::start_with(plane, &format!("at-{point}"), upstream.address, options).await;
     let first = node.first(plane).await;
     let traffic = traffic(&node);
     assert!(node.stop_agent().await.success());
-    // `reported` is reached by every heartbeat; the third is after the restart's first.
     node.start_agent(&[("ZENTINEL_CRASH_AT", point)]);
     let mut next = node.config.version("v2");
     if is_restoring(point) {
@@ -39,11 +40,11 @@ async fn killed_at(plane: &Plane, upstream: &Upstream, point: &str) {
     } else {
         node.runs(plane, next.id, "v2").await;
     }
-    let last = node.assign(plane, &node.config.version("v3")).await;
-    node.runs(plane, last.id, "v3").await;
     let count = traffic.stop().await;
     assert!(count.failed.is_empty(), "{point}: of {} requests failed: {:?}", count.sent, count.failed);
     assert!(count.sent > 0);
+    let last = node.assign(plane, &node.config.version("v3")).await;
+    node.runs(plane, last.id, "v3").await;
 }
 
 /// A few at a time: each is a server's worth of processes.

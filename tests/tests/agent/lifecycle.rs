@@ -40,6 +40,7 @@ async fn another_listener_takes_a_restart() {
     // What a restart costs is the time without a listener, and nothing after it.
     let during = traffic.take();
     assert!(during.gap() < LIMIT / 4, "{:?}", during.failed);
+    wait_for("requests after it", LIMIT, || async { (traffic.so_far().sent > 20).then_some(()) }).await;
     traffic.stop_unharmed().await;
 }
 

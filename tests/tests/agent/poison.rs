@@ -41,9 +41,9 @@ async fn one_that_a_reload_ignores_is_noticed() {
     let traffic = traffic(&node);
     let bad = node.assign(&plane, &node.config.version("bad").special("ignore-reload")).await;
     restored(&plane, &node, &first, &bad, &["reload_not_proven"]).await;
+    traffic.stop_unharmed().await;
     let good = node.assign(&plane, &node.config.version("v3")).await;
     node.runs(&plane, good.id, "v3").await;
-    traffic.stop_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,10 +54,8 @@ async fn one_that_kills_the_proxy_while_it_loads() {
     let bad = node.assign(&plane, &node.config.version("bad").special("die-on-load")).await;
     restored(&plane, &node, &first, &bad, &["proxy_died"]).await;
     // The proxy serves the bundle before, and the next one.
-    let traffic = traffic(&node);
     let good = node.assign(&plane, &node.config.version("v3")).await;
     node.runs(&plane, good.id, "v3").await;
-    traffic.stop_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,10 +119,10 @@ async fn one_with_an_address_that_somebody_else_holds() {
     let node = node(&plane, "edge", &upstream).await;
     let first = node.first(&plane).await;
     let mut bad = node.config.version("bad");
-    // Something accepts connections there, but it is not the proxy.
+    // Something accepts connections there, but it is not the proxy, which serves nowhere then.
     bad.more_listeners.push(upstream.address.port());
     let bad = node.assign(&plane, &bad).await;
-    restored(&plane, &node, &first, &bad, &["listener_missing"]).await;
+    restored(&plane, &node, &first, &bad, &["restart_not_proven"]).await;
 }
 
 pub(crate) fn gated(bundle: &BundleView, gates: HealthGates) -> NewRollout {
@@ -151,7 +149,16 @@ pub(crate) async fn ended(plane: &Plane, id: zentinel_core::id::RolloutId) -> Ro
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_batch_stops_a_rollout_and_takes_it_back() {
     let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
-    let (a, b) = tokio::join!(node(&plane, "a", &upstream), node(&plane, "b", &upstream));
+    // The bundle must live as long as the poison takes before it counts as active.
+    let patient = || NodeOptions {
+        proxy: Some(stand_in_binary()),
+        environment: vec![("ZENTINEL_AGENT_SETTLE_SECONDS", "3".to_owned())],
+        ..NodeOptions::default()
+    };
+    let (a, b) = tokio::join!(
+        Node::start_with(&plane, "a", upstream.address, patient()),
+        Node::start_with(&plane, "b", upstream.address, patient())
+    );
     let (first_a, first_b) = tokio::join!(a.first(&plane), b.first(&plane));
     let bad = ProxyConfig { listen: free_port(), metrics: free_port(), ..a.config.version("bad") };
     let bad = compile(&plane, "bad", &bad.special("die-after 1s").kdl()).await;

@@ -6,19 +6,19 @@
 
 use crate::poison::{ended, gated};
 use std::collections::BTreeSet;
-use zentinel_core::entity::{Activation, BundleStatus, HealthGates, RolloutState, StepState, TargetSelector};
+use zentinel_core::entity::{BundleStatus, HealthGates, RolloutState, StepState, TargetSelector};
 use zentinel_http::client::{BundleView, NewBundle, NewRollout};
 use zentinel_tests::node::{LIMIT, Node, ProxyConfig, compile, proxy_binary, which};
 use zentinel_tests::plane::{Plane, free_port};
 use zentinel_tests::traffic::{Count, Traffic, Upstream};
+use zentinel_tests::wait_for;
 
 struct Site {
     plane: Plane,
     nodes: [Node; 2],
     traffic: Vec<Traffic>,
-    /// The bundles that serve, of each node.
-    serving: Vec<BundleView>,
-    version: &'static str,
+    /// Which node serves which bundle.
+    serving: Vec<(usize, BundleView)>,
 }
 
 fn errors() -> HealthGates {
@@ -32,46 +32,32 @@ impl Site {
             Node::start(&plane, "a", upstream.address),
             Node::start(&plane, "b", upstream.address)
         );
-        Self { plane, nodes: [a, b], traffic: Vec::new(), serving: Vec::new(), version: "none" }
+        Self { plane, nodes: [a, b], traffic: Vec::new(), serving: Vec::new() }
     }
 
-    /// Rolls a good version out to both nodes, and proves that they serve it.
-    async fn good(&mut self, version: &'static str, needs: Activation, change: impl Fn(&mut ProxyConfig)) {
-        let (mut bundles, mut rollouts) = (Vec::new(), Vec::new());
-        for node in &mut self.nodes {
-            change(&mut node.config);
-            node.config.version = version.to_owned();
-            let name = format!("{version}-{}", node.id);
-            let bundle = compile(&self.plane, &name, &node.config.kdl()).await;
-            let target = TargetSelector::NodeIds { node_ids: BTreeSet::from([node.id]) };
-            let rollout = NewRollout {
-                target_selector: Some(target),
-                progress_deadline_seconds: Some(120),
-                ..gated(&bundle, errors())
-            };
-            let client = self.plane.operator();
-            rollouts.push(client.create_rollout(&self.plane.project, &rollout).await.expect("created").id);
-            bundles.push(bundle);
-        }
-        for rollout in rollouts {
-            let ended = ended(&self.plane, rollout).await;
-            assert_eq!(ended.rollout.state, RolloutState::Completed, "{version}: {ended:?}");
-        }
-        if !self.serving.is_empty() {
-            println!("{version}: a {needs:?} for both nodes");
-        }
-        (self.serving, self.version) = (bundles, version);
-        self.all_serve().await;
+    /// Rolls a good version out to one node, and proves that it serves it.
+    async fn good(&mut self, index: usize, version: &'static str) {
+        let node = &mut self.nodes[index];
+        node.config.version = version.to_owned();
+        let bundle = compile(&self.plane, &format!("{version}-{}", node.id), &node.config.kdl()).await;
+        let rollout = NewRollout {
+            target_selector: Some(TargetSelector::NodeIds { node_ids: BTreeSet::from([node.id]) }),
+            progress_deadline_seconds: Some(120),
+            ..gated(&bundle, errors())
+        };
+        let rollout = self.plane.operator().create_rollout(&self.plane.project, &rollout).await;
+        let ended = ended(&self.plane, rollout.expect("created").id).await;
+        assert_eq!(ended.rollout.state, RolloutState::Completed, "{version}: {ended:?}");
+        node.runs(&self.plane, bundle.id, version).await;
+        self.serving.retain(|(serves, _)| *serves != index);
+        self.serving.push((index, bundle));
     }
 
     async fn all_serve(&self) {
-        for (node, bundle) in self.nodes.iter().zip(&self.serving) {
-            node.runs(&self.plane, bundle.id, self.version).await;
+        for (index, bundle) in &self.serving {
+            let node = &self.nodes[*index];
+            node.runs(&self.plane, bundle.id, &node.config.version).await;
         }
-    }
-
-    fn processes(&self) -> [Option<i64>; 2] {
-        [self.nodes[0].proxy_pid(), self.nodes[1].proxy_pid()]
     }
 
     /// What became of the requests since the last time.
@@ -106,29 +92,35 @@ async fn two_proxies_through_good_and_bad_bundles() {
     println!("the proxy is {}", proxy_binary().display());
     let upstream = Upstream::start().await;
     let mut site = Site::new(&upstream).await;
-    site.good("v1", Activation::Restart, |_| {}).await;
-    site.traffic =
-        site.nodes.iter().map(|node| url(node.config.listen)).map(|url| Traffic::start(&url)).collect();
-
-    let before = site.processes();
-    site.good("v2", Activation::Reload, |_| {}).await;
-    assert_eq!(site.processes(), before, "a reload starts no process");
-    unharmed(&site.counts("a reload"));
-
-    site.good("v3", Activation::Restart, |config| config.more_listeners.push(free_port())).await;
-    assert!(site.processes().iter().zip(&before).all(|(now, then)| now != then), "a restart does");
-    for node in &site.nodes {
-        assert_eq!(which(node.config.more_listeners[0]).await.as_deref(), Some("v3"));
+    // One node after the other: a bundle is compared with the one before it in the project.
+    for index in 0..2 {
+        site.good(index, "v1").await;
+        site.traffic.push(Traffic::start(&url(site.nodes[index].config.listen)));
+        let process = site.nodes[index].proxy_pid();
+        site.good(index, "v2").await;
+        assert_eq!(site.nodes[index].proxy_pid(), process, "a reload starts no process");
+        unharmed(&site.counts("a reload"));
+        let wider = free_port();
+        site.nodes[index].config.more_listeners.push(wider);
+        site.good(index, "v3").await;
+        assert_ne!(site.nodes[index].proxy_pid(), process, "a restart does");
+        assert_eq!(which(wider).await.as_deref(), Some("v3"));
+        let counts = site.counts("a restart");
+        unharmed(&counts[..index]);
+        only_a_gap(&counts[index..]);
     }
-    only_a_gap(&site.counts("a restart"));
 
     refused_when_compiled(&site).await;
     breaks_a_listener(&site).await;
     breaks_requests(&site).await;
 
+    wait_for("requests afterwards", LIMIT, || async {
+        site.traffic.iter().all(|traffic| traffic.so_far().sent > 50).then_some(())
+    })
+    .await;
     unharmed(&site.counts("afterwards"));
     for traffic in site.traffic {
-        traffic.stop_unharmed().await;
+        assert!(traffic.stop().await.failed.is_empty());
     }
     assert!(site.plane.stop().await, "it stops in order");
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use zentinel_compiler::validate::IsolatedValidator;
-use zentinel_core::port::SystemClock;
+use zentinel_core::port::{Clock, SystemClock};
 use zentinel_core::{Error, Result};
 
 /// Runs the agent until it is told to end.
@@ -54,7 +54,7 @@ async fn serve(settings: &AgentSettings, output: &Output) -> Result<ExitCode> {
         proxy_options(settings, &directory),
         control,
         Arc::new(IsolatedValidator::default()),
-        Arc::new(SystemClock),
+        clock(),
     ));
     let options = agent_options(settings, directory).await?;
     let enrolled = shutdown.run_until_cancelled(enrol(&options, settings, &activator)).await;
@@ -71,6 +71,34 @@ async fn serve(settings: &AgentSettings, output: &Output) -> Result<ExitCode> {
     }
 }
 
+#[cfg(not(feature = "crash-points"))]
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
+/// The clock, off by as many seconds as a test asks for.
+#[cfg(feature = "crash-points")]
+fn clock() -> Arc<dyn Clock> {
+    let seconds = std::env::var("ZENTINEL_CLOCK_OFFSET_SECONDS").ok().and_then(|text| text.parse().ok());
+    Arc::new(WrongClock(chrono::TimeDelta::seconds(seconds.unwrap_or(0))))
+}
+
+#[cfg(feature = "crash-points")]
+#[derive(Debug)]
+struct WrongClock(chrono::TimeDelta);
+
+#[cfg(feature = "crash-points")]
+#[async_trait::async_trait]
+impl Clock for WrongClock {
+    fn now(&self) -> zentinel_core::Timestamp {
+        SystemClock.now() + self.0
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration).await;
+    }
+}
+
 /// Registers, if need be for as long as it takes: a node may start before its control plane.
 async fn enrol(
     options: &AgentOptions,
@@ -82,7 +110,7 @@ async fn enrol(
         let interval = seconds(settings.heartbeat_interval_seconds);
         let health = Arc::new(ProxyHealth::new(Arc::clone(activator), interval));
         let activator = Arc::clone(activator);
-        match Agent::enrol(options.clone(), Arc::new(SystemClock), activator, health).await {
+        match Agent::enrol(options.clone(), clock(), activator, health).await {
             Err(error) if error.kind().is_transient() => {
                 tracing::warn!(%error, "not registered yet");
                 tokio::time::sleep(backoff.pause()).await;
