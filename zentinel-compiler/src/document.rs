@@ -24,6 +24,7 @@
 //! ```
 
 pub(crate) mod build;
+mod plain;
 mod value;
 
 pub use value::{Argument, Property, Value};
@@ -63,6 +64,8 @@ pub struct Document {
     nodes: Vec<NodeData>,
     roots: Vec<usize>,
     by_path: HashMap<String, usize>,
+    /// Whether the `kdl` crate has not seen the text.
+    plain: bool,
 }
 
 impl Document {
@@ -88,6 +91,23 @@ impl Document {
 
     /// Parses on the current stack what has passed the guards.
     pub(crate) fn parse_guarded(text: &str) -> Result<Self, Finding> {
+        match plain::read(text) {
+            Some(document) => Ok(document),
+            None => Self::parse_by_kdl(text),
+        }
+    }
+
+    /// The error of the `kdl` crate, if it refuses a text that was read without it.
+    pub(crate) fn syntax_error(&self, text: &str) -> Option<Finding> {
+        if self.plain { Self::parse_by_kdl(text).err() } else { None }
+    }
+
+    /// Whether it was read without the `kdl` crate, which takes long.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    fn parse_by_kdl(text: &str) -> Result<Self, Finding> {
         match kdl::KdlDocument::parse_v2(text) {
             Ok(document) => Ok(build::build(text, &document)),
             Err(error) => Err(build::syntax_finding(text, &error)),
@@ -100,8 +120,11 @@ impl Document {
     /// # Errors
     /// The findings that keep the text from being read, or the parser's refusal.
     pub fn config(text: &str) -> Result<Config, Vec<Diagnostic>> {
-        let document = Self::parse(text)?;
-        let parsed = stack::run(|| crate::validate::parser::parse(text, &document));
+        guard::check(text, &Limits::default()).map_err(|finding| vec![finding.into()])?;
+        let parsed = stack::run(|| {
+            let document = Self::parse_guarded(text)?;
+            crate::validate::parser::parse(text, &document)
+        });
         match parsed {
             Ok(result) => result.map_err(|finding| vec![finding.into()]),
             Err(finding) => Err(vec![finding.into()]),

@@ -56,63 +56,96 @@ pub(super) fn syntax_finding(text: &str, error: &KdlError) -> Finding {
 }
 
 pub(super) fn build(text: &str, kdl: &KdlDocument) -> Document {
-    let mut builder = Builder {
-        cursor: Cursor::new(text),
-        nodes: Vec::new(),
-        by_path: HashMap::new(),
-        seen: HashMap::new(),
-    };
-    let roots = kdl.nodes().iter().map(|node| builder.add(node, None)).collect();
-    Document { nodes: builder.nodes, roots, by_path: builder.by_path }
+    let mut builder = Builder::new(text, false);
+    for node in kdl.nodes() {
+        builder.add(node, None);
+    }
+    builder.finish()
 }
 
-struct Builder<'t> {
-    cursor: Cursor<'t>,
+/// A node as it is read.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) position: Option<Position>,
+    pub(super) arguments: Vec<Argument>,
+    pub(super) properties: Vec<Property>,
+    pub(super) has_block: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Builder<'t> {
+    pub(super) cursor: Cursor<'t>,
+    plain: bool,
     nodes: Vec<NodeData>,
+    roots: Vec<usize>,
     by_path: HashMap<String, usize>,
     seen: HashMap<String, usize>,
 }
 
-impl Builder<'_> {
+impl<'t> Builder<'t> {
+    pub(super) fn new(text: &'t str, plain: bool) -> Self {
+        Self {
+            cursor: Cursor::new(text),
+            plain,
+            nodes: Vec::new(),
+            roots: Vec::new(),
+            by_path: HashMap::new(),
+            seen: HashMap::new(),
+        }
+    }
+
+    pub(super) fn finish(self) -> Document {
+        Document { nodes: self.nodes, roots: self.roots, by_path: self.by_path, plain: self.plain }
+    }
+
     /// Adds a node and all below it. The guards bound the depth of this recursion.
-    fn add(&mut self, node: &KdlNode, parent: Option<usize>) -> usize {
-        let position = self.cursor.position(node.name().span().offset());
-        let mut arguments = Vec::new();
-        let mut properties = Vec::new();
+    fn add(&mut self, node: &KdlNode, parent: Option<usize>) {
+        let mut draft = Draft {
+            name: node.name().value().to_owned(),
+            position: Some(self.cursor.position(node.name().span().offset())),
+            has_block: node.children().is_some(),
+            ..Draft::default()
+        };
         for entry in node.entries() {
             let offset = entry.span().offset();
             let position = self.cursor.position(offset);
             match entry.name() {
                 Some(name) => {
-                    properties.push(Property {
-                        name: name.value().to_owned(),
-                        value: value(entry),
-                        position,
-                    });
+                    let name = name.value().to_owned();
+                    draft.properties.push(Property { name, value: value(entry), position });
                 }
                 None => {
                     let span = offset..offset + entry.span().len();
-                    arguments.push(Argument { value: value(entry), position, span });
+                    draft.arguments.push(Argument { value: value(entry), position, span });
                 }
             }
         }
-        let path = self.path(node.name().value(), arguments.first(), parent);
+        let index = self.push(draft, parent);
+        for child in node.children().iter().flat_map(|children| children.nodes()) {
+            self.add(child, Some(index));
+        }
+    }
+
+    /// Adds one node, after its parent and the nodes before it.
+    pub(super) fn push(&mut self, draft: Draft, parent: Option<usize>) -> usize {
+        let path = self.path(&draft.name, draft.arguments.first(), parent);
         let index = self.nodes.len();
         self.nodes.push(NodeData {
-            name: node.name().value().to_owned(),
-            arguments,
-            properties,
+            name: draft.name,
+            arguments: draft.arguments,
+            properties: draft.properties,
             children: Vec::new(),
-            has_block: node.children().is_some(),
+            has_block: draft.has_block,
             parent,
             depth: parent.map_or(0, |parent| self.nodes[parent].depth + 1),
-            position,
+            position: draft.position.unwrap_or(Position { line: 1, column: 1 }),
             path: path.clone(),
         });
         self.by_path.entry(path).or_insert(index);
-        if let Some(children) = node.children() {
-            let children = children.nodes().iter().map(|child| self.add(child, Some(index))).collect();
-            self.nodes[index].children = children;
+        match parent {
+            Some(parent) => self.nodes[parent].children.push(index),
+            None => self.roots.push(index),
         }
         index
     }

@@ -16,8 +16,11 @@ use zentinel_core::port::Severity;
 
 /// Parses the text as the proxy does.
 pub(crate) fn parse(text: &str, document: &Document) -> Result<Config, Finding> {
-    Config::from_kdl(text)
-        .map_err(|error| finding(&format!("{error:#}"), Code::ConfigRejected, &Places::new(document)))
+    Config::from_kdl(text).map_err(|error| {
+        document
+            .syntax_error(text)
+            .unwrap_or_else(|| finding(&format!("{error:#}"), Code::ConfigRejected, &Places::new(document)))
+    })
 }
 
 /// Runs the proxy's validation and, if asked for, its linter.
@@ -134,10 +137,20 @@ fn classify(message: &str) -> Option<Code> {
     rules.iter().find(|(patterns, _)| matches(patterns)).map(|(_, code)| *code)
 }
 
-/// Keys that the proxy would ignore.
-pub(super) fn unknown_keys(text: &str, document: &Document, generated: bool, findings: &mut Vec<Finding>) {
+/// Asks the proxy for keys that it would ignore; it parses the text anew for that.
+pub(super) fn find_unknown_keys(text: &str) -> ValidationResult {
     let mut result = ValidationResult::new();
     unknown_keys::check_unknown_keys(text, &mut result);
+    result
+}
+
+/// Keys that the proxy would ignore.
+pub(super) fn unknown_keys(
+    result: ValidationResult,
+    document: &Document,
+    generated: bool,
+    findings: &mut Vec<Finding>,
+) {
     let mut unknown = UnknownKeys::new(document);
     for warning in result.warnings {
         let found = unknown.finding(&warning.message);

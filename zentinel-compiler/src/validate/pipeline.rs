@@ -1,6 +1,6 @@
 //! The order of the checks.
 
-use super::{ValidateOptions, guard, parser, rules};
+use super::{ValidateOptions, guard, parser, rules, stack};
 use crate::diagnostic::{Code, Finding, finish};
 use crate::document::Document;
 use zentinel_core::port::Diagnostic;
@@ -28,11 +28,21 @@ fn check_guarded(text: &str, generated: bool, options: &ValidateOptions) -> Vec<
     let refused = !findings.is_empty();
     rules::check(&document, &mut findings);
     if !refused {
-        match parser::parse(text, &document) {
-            Ok(config) => {
-                parser::validate(config, &document, options.lint, &mut findings);
-                parser::unknown_keys(text, &document, generated, &mut findings);
-            }
+        let mut validate = || {
+            let config = parser::parse(text, &document)?;
+            parser::validate(config, &document, options.lint, &mut findings);
+            Ok(())
+        };
+        // Both parse the text, which takes most of the time: at the same time. What is intricate
+        // must be parsed at all before more time is spent on it.
+        let unknown = if document.is_plain() {
+            let (unknown, validated) = stack::both(|| parser::find_unknown_keys(text), &mut validate);
+            validated.and(unknown)
+        } else {
+            validate().map(|()| parser::find_unknown_keys(text))
+        };
+        match unknown {
+            Ok(unknown) => parser::unknown_keys(unknown, &document, generated, &mut findings),
             Err(finding) => findings.push(finding),
         }
     }

@@ -8,15 +8,26 @@ pub(crate) const STACK_BYTES: usize = 64 << 20;
 
 /// Runs `work` on a thread with a large stack and waits for it. A panic in it is a finding.
 pub(crate) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Finding> {
-    let result = thread::scope(|scope| {
+    both(work, || ()).0
+}
+
+/// Runs `work` on a thread with a large stack, and `here` on this one at the same time.
+pub(crate) fn both<T: Send, U>(
+    work: impl FnOnce() -> T + Send,
+    here: impl FnOnce() -> U,
+) -> (Result<T, Finding>, U) {
+    let (result, here) = thread::scope(|scope| {
         let thread = thread::Builder::new().name("kdl-parser".to_owned()).stack_size(STACK_BYTES);
-        thread.spawn_scoped(scope, work).map(thread::ScopedJoinHandle::join)
+        let thread = thread.spawn_scoped(scope, work);
+        let here = here();
+        (thread.map(thread::ScopedJoinHandle::join), here)
     });
-    match result {
+    let result = match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(_)) => Err(Finding::new(Code::ParserCrashed, "the parser failed on this text")
             .help("please report it with the configuration")),
         Err(error) => Err(Finding::new(Code::ParserCrashed, format!("no thread for the parser: {error}"))
             .help("try again when the machine has memory to spare")),
-    }
+    };
+    (result, here)
 }
