@@ -151,6 +151,9 @@ pub(super) fn unknown_keys(
     generated: bool,
     findings: &mut Vec<Finding>,
 ) {
+    if result.warnings.is_empty() {
+        return;
+    }
     let mut unknown = UnknownKeys::new(document);
     for warning in result.warnings {
         let found = unknown.finding(&warning.message);
