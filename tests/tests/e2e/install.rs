@@ -142,6 +142,24 @@ fn what_stands_in_the_way_is_named() {
     refused(&machine.install(&GIVEN), 65, &["/usr/local/bin/zentinel", "--proxy-binary"]);
 }
 
+#[test]
+fn a_missing_user_is_made_by_the_file_that_describes_it() {
+    let machine = Machine::new();
+    // Real ones need rights that a test may lack; what they are told is what counts.
+    let script = "#!/bin/sh\nset -e\nroot=${1#--root=}\ngrep -q '^u edge ' \"$2\"\n\
+        echo \"edge:x:$(id -u):$(id -g)::/:/bin/false\" >> \"$root/etc/passwd\"\n";
+    let program = machine.at("/tools/systemd-sysusers");
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", machine.at("/tools").display());
+    let arguments = [&GIVEN[..], &["--user", "edge"]].concat();
+    let told = stdout(&machine.install_on(&arguments, |command| drop(command.env("PATH", path))));
+    assert!(told.contains("wrote  system user edge"), "{told}");
+    let unit = machine.text("/etc/systemd/system/zentinel-agent.service");
+    assert!(unit.contains("\nUser=edge\nGroup=edge\n"));
+}
+
 /// The unit's command, for a root that is not `/`.
 struct Service(Child);
 

@@ -133,15 +133,19 @@ impl Place {
     fn owner(&self) -> Result<Option<Owner>> {
         let found = self.known_user();
         if found.is_none() && !self.dry_run {
-            let text =
-                format!("there is no user {} in {}", self.user, below(&self.root, "/etc/passwd").display());
-            let hint = format!(
-                "useradd --system --home-dir /var/lib/zentinel-agent --shell /usr/sbin/nologin {}",
-                self.user
-            );
-            return Err(Error::not_found(text).with_hint(hint));
+            return Err(self.no_user("it is gone"));
         }
         Ok(found)
+    }
+
+    fn no_user(&self, why: &str) -> Error {
+        let passwd = below(&self.root, "/etc/passwd");
+        Error::not_found(format!("there is no user {} in {} ({why})", self.user, passwd.display())).with_hint(
+            format!(
+                "useradd --system --home-dir /var/lib/zentinel-agent --shell /usr/sbin/nologin {}",
+                self.user
+            ),
+        )
     }
 
     fn known_user(&self) -> Option<Owner> {
@@ -166,15 +170,15 @@ impl Place {
             if !self.is_this_machine() {
                 command.arg(format!("--root={}", self.root.display()));
             }
-            // Without the program, or where it may not, looking for the owner says what is missing.
-            match command.arg(described).output() {
-                Ok(made) if made.status.success() => {}
-                Ok(made) => {
-                    tracing::warn!(output = %String::from_utf8_lossy(&made.stderr).trim(), "systemd-sysusers failed")
-                }
-                Err(error) => tracing::warn!(%error, "systemd-sysusers cannot be run"),
+            // The file is named by its full path, also below another root.
+            let why = match command.arg(below(&self.root, described)).output() {
+                Ok(made) if made.status.success() => "systemd-sysusers did not make it".to_owned(),
+                Ok(made) => format!("systemd-sysusers: {}", String::from_utf8_lossy(&made.stderr).trim()),
+                Err(error) => format!("systemd-sysusers: {error}"),
+            };
+            if self.known_user().is_none() {
+                return Err(self.no_user(&why));
             }
-            self.owner()?;
         }
         Ok(Some(self.say(true, &format!("system user {}", self.user))))
     }
