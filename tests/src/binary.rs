@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// The path of the built server binary.
+/// The path of the built server binary: the one that `ZENTINEL_TEST_SERVER` names, for example an
+/// optimised one, or one that is built now.
 ///
 /// # Panics
 /// When it does not build.
 pub fn path() -> &'static Path {
-    path_of("zentinel-server")
+    static NAMED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let named = NAMED.get_or_init(|| std::env::var_os("ZENTINEL_TEST_SERVER").map(PathBuf::from));
+    named.as_deref().unwrap_or_else(|| path_of("zentinel-server"))
 }
 
 /// The path of a built binary: of the server's package, with the agent's crash points, or of this one.

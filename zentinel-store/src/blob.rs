@@ -1,5 +1,7 @@
 //! Blob back ends over [`object_store`]: memory, a local directory, S3-compatible services.
 
+mod leftovers;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -99,6 +101,13 @@ impl ObjectBlobStore {
             presigner: Presigner::Own { base: base_url, signer },
             attributes: Attributes::new(),
         })
+    }
+
+    /// Removes from a local directory what puts left behind whose process was killed an hour ago or
+    /// earlier. It was never served, but it takes room. Returns how many files are gone.
+    #[must_use]
+    pub fn remove_leftovers(dir: &Path, now: Timestamp) -> usize {
+        leftovers::remove(dir, now.into())
     }
 
     /// Keeps blobs in a bucket of an S3-compatible service, which presigns download URLs itself.

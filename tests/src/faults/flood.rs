@@ -16,6 +16,8 @@ use url::Url;
 
 /// Nodes that take part, per role.
 const MEMBERS: usize = 6;
+/// Nodes that change with every heartbeat.
+const FLIPPERS: usize = 3;
 /// The source whose bundles nodes refuse, so that rollouts fail and are rolled back.
 const POISON: usize = 3;
 
@@ -55,6 +57,9 @@ impl Flood {
             };
             flood.makers.spawn(roller.run(flood.stop.clone()));
         }
+        for number in 0..FLIPPERS {
+            flood.admit(plane, &format!("flip-{number}"), "flip", seed).await;
+        }
         let sources: Arc<Vec<String>> = Arc::new(
             (0..=POISON).map(|number| format!("// source {number}\n{}", example("edge.kdl"))).collect(),
         );
@@ -91,6 +96,7 @@ impl Flood {
             events: 0,
             unsent: Vec::new(),
             doubt: false,
+            flips: role == "flip",
         };
         self.members.spawn(member.run(self.end.clone()));
     }

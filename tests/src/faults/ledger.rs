@@ -16,6 +16,8 @@ pub struct KnownNode {
     pub key: String,
     /// The bundle whose activation was acknowledged last.
     pub active: Option<String>,
+    /// How many changes of it were acknowledged.
+    pub activations: u64,
     /// Bundles of later reports without an answer.
     pub doubtful: BTreeSet<String>,
     /// Events by `event_id`, and whether they were acknowledged.
@@ -116,9 +118,10 @@ impl Ledger {
         let book = self.book();
         let events =
             book.nodes.values().flat_map(|node| node.events.values()).filter(|acked| **acked).count();
+        let activations: u64 = book.nodes.values().map(|node| node.activations).sum();
         let compiled = book.bundles.values().filter(|bundle| bundle.checksum.is_some()).count();
         println!(
-            "{name}: {} calls, longest {:?}, refused {:?}; acknowledged: {} nodes, {events} events, {} bundles \
+            "{name}: {} calls, longest {:?}, refused {:?}; acknowledged: {} nodes, {activations} activations, {events} events, {} bundles \
              ({compiled} compiled), {} rollouts, {} API keys, {} audit entries; {} checks, {} faults",
             book.calls,
             book.longest,

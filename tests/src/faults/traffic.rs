@@ -53,6 +53,9 @@ pub(super) struct Member {
     pub(super) unsent: Vec<Value>,
     /// The last report got no answer.
     pub(super) doubt: bool,
+    /// Takes no part in rollouts: it reports another bundle as active with every heartbeat, so that at
+    /// any instant some change has just been acknowledged.
+    pub(super) flips: bool,
 }
 
 impl Member {
@@ -61,6 +64,10 @@ impl Member {
         while !end.is_cancelled() {
             if self.doubt {
                 self.look_up().await;
+            } else if self.flips {
+                self.flip().await;
+                tokio::time::sleep(self.chance.millis(2, 12)).await;
+                continue;
             } else {
                 match self.chance.between(0, 99) {
                     0..45 => self.beat().await,
@@ -104,12 +111,28 @@ impl Member {
         if self.call(Method::POST, "heartbeat", Some(&body)).await.is_some() {
             let active = self.active.clone();
             self.known(|node| {
+                node.activations += u64::from(node.active != active);
                 node.active = active;
                 node.doubtful.clear();
             });
         } else {
             self.doubt = true;
         }
+    }
+
+    async fn flip(&mut self) {
+        let compiled: Vec<String> = {
+            let book = self.wire.ledger.book();
+            let compiled = book.bundles.iter().filter(|(_, bundle)| bundle.checksum.is_some());
+            compiled.map(|(id, _)| id.clone()).collect()
+        };
+        // With fewer, a lost report could look like a later one.
+        if compiled.len() >= 3 {
+            let place = compiled.iter().position(|id| Some(id) == self.active.as_ref());
+            let next = place.map_or(0, |place| (place + 1) % compiled.len());
+            self.active = compiled.get(next).cloned();
+        }
+        self.beat().await;
     }
 
     /// After a report without an answer: what was acknowledged before must be there.

@@ -36,13 +36,13 @@ pub(super) async fn open(settings: &Settings, public_url: &Url, clock: Arc<dyn C
     let signer: Arc<dyn Signer> = match &settings.signing.key_file {
         Some(path) => Arc::new(PemFileSigner::open(path, "default")?),
         None => {
-            let sealed = SealedSigner::new(Arc::clone(&store), clock, master.clone());
+            let sealed = SealedSigner::new(Arc::clone(&store), Arc::clone(&clock), master.clone());
             sealed.check().await?;
             Arc::new(sealed)
         }
     };
     let url_signer = UrlSigner::new(master.derive("download-urls"));
-    let (blobs, url_signer) = archives(settings, public_url, url_signer)?;
+    let (blobs, url_signer) = archives(settings, public_url, url_signer, &*clock)?;
     Ok(BackEnds { store, scheduler, blobs, signer, validator: validator(settings), url_signer, shared })
 }
 
@@ -93,6 +93,7 @@ fn archives(
     settings: &Settings,
     public_url: &Url,
     url_signer: UrlSigner,
+    clock: &dyn Clock,
 ) -> Result<(Arc<dyn BlobStore>, Option<UrlSigner>)> {
     let blobs = &settings.blobs;
     let (store, url_signer) = match blobs.kind {
@@ -101,6 +102,14 @@ fn archives(
         }
         BlobKind::Local => {
             let directory = settings.data_dir.join("blobs");
+            let (below, now) = (directory.clone(), clock.now());
+            // Nothing waits for it: the start must not take longer the more archives there are.
+            drop(tokio::task::spawn_blocking(move || {
+                let removed = ObjectBlobStore::remove_leftovers(&below, now);
+                if removed > 0 {
+                    tracing::info!(removed, "half-written archives of an earlier process were removed");
+                }
+            }));
             (ObjectBlobStore::local(&directory, public_url.clone(), url_signer.clone())?, Some(url_signer))
         }
         BlobKind::S3 => {
