@@ -28,9 +28,10 @@ use zentinel_core::{Actor, Changes, Error, Kind, Result, Sha256Digest, Timestamp
 /// The kind of the job that compiles a bundle; its payload is `{"bundle_id": "..."}`.
 pub const COMPILE_JOB: &str = "compile";
 
-/// How often a compile job is tried: with growing delays, enough to outlast a back end that is
-/// away for some minutes.
-const COMPILE_ATTEMPTS: u32 = 10;
+/// How often a compile job is tried: with growing delays, enough to outlast a back end that is away
+/// for hours. A try whose process is killed counts as well, and a bundle must not fail because the
+/// control plane was restarted some times.
+const COMPILE_ATTEMPTS: u32 = 60;
 
 /// What an author hands in.
 #[derive(Clone, Debug, Default, PartialEq)]

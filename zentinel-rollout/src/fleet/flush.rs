@@ -2,17 +2,21 @@
 
 use super::Fleet;
 use super::pending::Dirty;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use zentinel_core::id::{NodeId, RolloutId};
-use zentinel_core::{Changes, Error, Result};
+use zentinel_core::entity::NodeReport;
+use zentinel_core::id::{NodeId, RolloutId, TypedId as _};
+use zentinel_core::port::{Query, StoreExt as _};
+use zentinel_core::{Changes, Error, Kind, RecordKind, Result, Scope, Stored};
 
 use crate::engine::tick_job;
 
 /// First and longest pause after a failed write.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How often a group is put together again that another replica was faster with.
+const RACES: u32 = 8;
 /// How long the last write may take at shutdown.
 const LAST_FLUSH: Duration = Duration::from_secs(10);
 
@@ -103,16 +107,49 @@ impl Fleet {
         Ok(())
     }
 
-    /// Commits the newest reports of a group with all that belongs to them.
+    /// Commits the newest reports of a group with all that belongs to them; again when another
+    /// replica was faster with one of them.
     async fn write(&self, group: &[(NodeId, Dirty)], with_logs: bool) -> Result<()> {
+        let mut races = 0;
+        loop {
+            match self.try_write(group, with_logs).await {
+                Err(error)
+                    if self.options.shared
+                        && races < RACES
+                        && matches!(error.kind(), Kind::Stale | Kind::NotFound) =>
+                {
+                    races += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_write(&self, group: &[(NodeId, Dirty)], with_logs: bool) -> Result<()> {
         let mut changes = Changes::new();
         let mut ticks: BTreeSet<RolloutId> = BTreeSet::new();
+        let stored = self.stored(group).await?;
+        let mut newer = Vec::new();
         for (id, dirty) in group {
             // A node that was forgotten meanwhile has nothing to write.
             if dirty.report {
                 let Some(report) = self.report(*id) else { continue };
                 let telling = dirty.urgent || !dirty.ticks.is_empty();
-                changes = if telling { changes.upsert(&report)? } else { changes.renew(&report)? };
+                changes = match stored.get(id) {
+                    // The node talks to another replica now: what it said there is in force.
+                    Some(read) if read.last_seen_at > report.last_seen_at => {
+                        newer.push(read.value.clone());
+                        changes
+                    }
+                    Some(read) => {
+                        if !telling {
+                            changes.renewed.insert(id.uuid());
+                        }
+                        changes.update(read, &report)?
+                    }
+                    None if telling => changes.upsert(&report)?,
+                    None => changes.renew(&report)?,
+                };
             } else if !self.nodes.contains_key(id) {
                 continue;
             }
@@ -126,10 +163,23 @@ impl Fleet {
         }
         let now = self.clock.now();
         changes.jobs.extend(ticks.into_iter().map(|rollout| tick_job(rollout, now)));
-        if changes.is_empty() {
-            return Ok(());
+        if !changes.is_empty() {
+            self.store.commit(changes).await?;
         }
-        self.store.commit(changes).await.map(drop)
+        self.take_reports(newer);
+        Ok(())
+    }
+
+    /// What the store has of a group, where other replicas write to it: an older report must not
+    /// undo a newer one that was acknowledged there.
+    async fn stored(&self, group: &[(NodeId, Dirty)]) -> Result<HashMap<NodeId, Stored<NodeReport>>> {
+        let ids: Vec<NodeId> = group.iter().filter(|(_, dirty)| dirty.report).map(|(id, _)| *id).collect();
+        if !self.options.shared || ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let query = Query::all(RecordKind::NodeReport).with_ids(ids);
+        let reports = self.store.list_all::<NodeReport>(&Scope::Instance, query).await?;
+        Ok(reports.into_iter().map(|report| (report.node_id, report)).collect())
     }
 }
 

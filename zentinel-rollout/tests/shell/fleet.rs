@@ -262,3 +262,33 @@ async fn two_replicas_share_what_nodes_say() {
     running.await.unwrap();
     assert_eq!(stored(&world, there).await.heartbeats, 2);
 }
+
+#[tokio::test]
+async fn an_older_report_undoes_nothing_that_another_replica_acknowledged() {
+    let world = World::new(1).await;
+    let id = world.nodes[0].id;
+    let (first, second) = (world.bundle("1").await, world.bundle("2").await);
+    let running = |bundle| Heartbeat { active_bundle_id: Some(bundle), ..healthy() };
+    world.fleet.heartbeat(id, running(first)).await.unwrap();
+    let options = FleetOptions { shared: true, ..FleetOptions::default() };
+    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    let other = Fleet::load(Arc::clone(&world.store), clock, options).await.unwrap();
+    // The other replica writes this one behind.
+    world.clock.advance(Duration::from_secs(1));
+    other.heartbeat(id, running(first)).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    world.fleet.heartbeat(id, running(second)).await.unwrap();
+    other.flush().await.unwrap();
+    assert_eq!(stored(&world, id).await.active_bundle_id, Some(second));
+    assert_eq!(other.snapshot(id).unwrap().report.active_bundle_id, Some(second), "it has learnt of it");
+
+    world.clock.advance(Duration::from_secs(1));
+    let (there, beat) = (Arc::clone(&other), running(first));
+    let heartbeat = tokio::spawn(async move { there.heartbeat(id, beat).await });
+    while !heartbeat.is_finished() {
+        other.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    heartbeat.await.unwrap().unwrap();
+    assert_eq!(stored(&world, id).await.active_bundle_id, Some(first), "a newer one counts");
+}
