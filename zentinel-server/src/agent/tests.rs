@@ -96,6 +96,21 @@ impl ConfigValidator for Away {
     }
 }
 
+/// A clock that is off by so many seconds.
+#[derive(Debug)]
+struct Off(i64);
+
+#[async_trait]
+impl Clock for Off {
+    fn now(&self) -> zentinel_core::Timestamp {
+        SystemClock.now() + chrono::TimeDelta::seconds(self.0)
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration).await;
+    }
+}
+
 struct Site {
     archives: Arc<Archives>,
     url: Url,
@@ -157,6 +172,10 @@ impl Site {
     }
 
     async fn node_with(&self, activator: DirectoryActivator) -> Agent {
+        self.node_at(activator, Arc::new(SystemClock)).await
+    }
+
+    async fn node_at(&self, activator: DirectoryActivator, clock: Arc<dyn Clock>) -> Agent {
         let options = AgentOptions {
             server: self.url.clone(),
             project: "edge".to_owned(),
@@ -168,7 +187,7 @@ impl Site {
             heartbeat_interval: Duration::from_secs(1),
             long_poll: Duration::from_secs(1),
         };
-        Agent::enrol(options, Arc::new(SystemClock), Arc::new(activator), Arc::new(Silent)).await.unwrap()
+        Agent::enrol(options, clock, Arc::new(activator), Arc::new(Silent)).await.unwrap()
     }
 
     /// Compiles a configuration and makes the server hold it.
@@ -427,4 +446,31 @@ async fn a_key_learned_from_a_statement_is_enough_when_the_old_one_is_gone() {
     assert_eq!(node.active_bundle_id(), Some(bundle));
     let pins = site.file().load().unwrap().unwrap().pinned_keys;
     assert_eq!(pins.len(), 1, "the old key is not trusted any more");
+}
+
+#[tokio::test]
+async fn a_clock_ten_minutes_off_does_no_harm_and_one_an_hour_off_is_told_of() {
+    let site = Site::new().await;
+    site.archive(CONFIG).await;
+    let node = async |off| {
+        let validator = Arc::new(InProcessValidator::default());
+        let activator = DirectoryActivator::new(site.path().into(), site.path().into(), validator);
+        site.node_at(activator, Arc::new(Off(off))).await
+    };
+    for (sequence, off) in [(1, 600), (2, -600)] {
+        let bundle = BundleId::random();
+        let node = node(off).await;
+        node.take(site.offer(sequence, bundle).await).await.unwrap();
+        assert_eq!((node.active_bundle_id(), node.refused()), (Some(bundle), None));
+    }
+    let bundle = BundleId::random();
+    let late = node(-3_600).await;
+    assert!(
+        late.take(site.offer(3, bundle).await).await.is_err(),
+        "looked at again: the clock may be at fault"
+    );
+    assert_eq!(late.refused().unwrap().reason, "bad_statement");
+    let mended = node(0).await;
+    mended.take(site.offer(3, bundle).await).await.unwrap();
+    assert_eq!((mended.active_bundle_id(), mended.refused()), (Some(bundle), None));
 }
