@@ -28,8 +28,6 @@ pub(crate) const MARKER: &str = "ZENTINEL_VALIDATOR_CHILD";
 pub(crate) const HELLO: &[u8] = b"zentinel-validator 1\n";
 /// Longest answer in bytes. Findings are counted and cut, so a true answer is much shorter.
 const OUTPUT_LIMIT: u64 = 8 << 20;
-/// How much address space an allocator of the child may reserve at a time, in KiB.
-const ARENA_KIB: &str = "32768";
 
 /// What the child is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,8 +113,6 @@ impl IsolatedValidator {
             .args(&self.options.arguments)
             .env_clear()
             .env(MARKER, self.options.memory_limit.to_string())
-            // A program with mimalloc would reserve as much address space ahead of need as the limit allows.
-            .env("MIMALLOC_ARENA_RESERVE", ARENA_KIB)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
