@@ -154,7 +154,9 @@ fn a_missing_user_is_made_by_the_file_that_describes_it() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:/usr/bin:/bin", machine.at("/tools").display());
     let arguments = [&GIVEN[..], &["--user", "edge"]].concat();
-    let told = stdout(&machine.install_on(&arguments, |command| drop(command.env("PATH", path))));
+    let told = stdout(&machine.install_on(&arguments, |command| {
+        command.env("PATH", path);
+    }));
     assert!(told.contains("wrote  system user edge"), "{told}");
     let unit = machine.text("/etc/systemd/system/zentinel-agent.service");
     assert!(unit.contains("\nUser=edge\nGroup=edge\n"));
