@@ -95,10 +95,11 @@ impl SqliteStore {
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
             .statement_cache_capacity(PREPARED)
-            .pragma("cache_size", "-32768")
             .pragma("temp_store", "memory");
+        // The system keeps the file's pages too: only the one connection that changes them gains much.
+        let reading = connect.clone().read_only(true).pragma("cache_size", "-4096");
         let writing = connect
-            .clone()
+            .pragma("cache_size", "-32768")
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(match options.durability {
                 Durability::Process => SqliteSynchronous::Normal,
@@ -116,8 +117,7 @@ impl SqliteStore {
                 .min_connections(1)
                 .after_release(|connection, _| Box::pin(is_idle(connection)));
             let writer = writer.connect_with(writing).await?;
-            let readers =
-                pool().max_connections(options.readers.max(1)).connect_with(connect.read_only(true)).await?;
+            let readers = pool().max_connections(options.readers.max(1)).connect_with(reading).await?;
             Ok(Lite { writer, readers, notices: Notices::new() })
         };
         let lite = open.await.map_err(|error: sqlx::Error| Fault::from(error).into_error::<Lite>())?;

@@ -328,6 +328,18 @@ mod tests {
     }
 
     #[test]
+    fn a_report_that_nobody_waits_for_is_written_now_and_then() {
+        let mut entry = entry();
+        let interval = Duration::from_secs(30);
+        assert!(!entry.is_report_due(at(29), interval), "written when it registered");
+        assert!(entry.is_report_due(at(30), interval) && !entry.is_report_due(at(31), interval));
+        let mut node = Node::clone(&entry.node);
+        node.rollout_id = Some(zentinel_core::id::RolloutId::random());
+        entry.node = Arc::new(node);
+        assert!(entry.is_report_due(at(31), interval) && entry.is_report_due(at(31), interval));
+    }
+
+    #[test]
     fn an_offer_stands_until_the_bundle_runs() {
         let mut entry = entry();
         let bundle = BundleId::random();

@@ -10,7 +10,7 @@ use zentinel_core::port::{Query, StoreExt as _};
 use zentinel_core::{PageRequest, RecordKind, Result, Scope, Stored};
 
 /// Nodes of one page: what a page takes in memory is what a start takes beyond the fleet itself.
-const PAGE: u32 = 1_000;
+const PAGE: u32 = 2_500;
 /// Pause after a failed read.
 const RETRY: Duration = Duration::from_millis(500);
 
