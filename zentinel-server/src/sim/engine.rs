@@ -6,6 +6,8 @@
 
 mod answer;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use super::codec::Writer;
 use super::fetch::Fetch;
@@ -243,23 +245,31 @@ impl Engine {
 
     /// Hands what waits to connections with room.
     fn dispatch(&mut self) {
-        loop {
-            if self.waiting.is_empty() {
-                let Some(job) = self.next_of_flood() else { return };
-                self.waiting.push_back(job);
+        let mut last = None;
+        while let Some((link, job)) = self.next_to_send() {
+            if let Some(before) = last.replace(link).filter(|before| *before != link) {
+                self.flush(before);
             }
-            let Some(link) = self.ready.pop_front() else { return };
-            if !self.has_room(link) {
-                continue;
-            }
-            let Some(job) = self.waiting.pop_front() else { return };
             self.send(link, job);
+        }
+        if let Some(link) = last {
+            self.flush(link);
         }
     }
 
+    /// The next request and the connection for it, when there are both.
+    fn next_to_send(&mut self) -> Option<(u32, Job)> {
+        while self.ready.front().is_some_and(|link| !self.has_room(*link)) {
+            self.ready.pop_front();
+        }
+        let link = *self.ready.front()?;
+        let job = self.waiting.pop_front().or_else(|| self.next_of_flood())?;
+        self.ready.pop_front();
+        Some((link, job))
+    }
+
     fn next_of_flood(&mut self) -> Option<Job> {
-        let flooding = self.plan.pace == Pace::Flood && !self.ready.is_empty() && !self.nodes.is_empty();
-        if !flooding {
+        if self.plan.pace != Pace::Flood || self.nodes.is_empty() {
             return None;
         }
         let (turn, count) = (self.turn, self.nodes.len() as u64);
@@ -292,7 +302,7 @@ impl Engine {
             Kind::Token => self.writer.token(&mut self.request, node.credential()),
         }
         self.stats.sent += 1;
-        self.write(link, job);
+        self.put(link, job);
     }
 
     fn proceed(&mut self, index: u32) {
@@ -382,12 +392,8 @@ impl Engine {
     /// Counts what is on its way as lost, at the end of a run: leaving it out would leave out the
     /// slowest.
     pub(super) fn give_up(&mut self) {
-        let now = self.now();
-        let open: Vec<Job> = self.unanswered().filter(|job| now > job.at).collect();
-        for job in open {
-            if now - job.at > self.plan.timeout.as_micros() as u64 / 10 {
-                self.stats.lose(Loss::Late);
-            }
+        for _ in 0..self.open() {
+            self.stats.lose(Loss::Open);
         }
     }
 

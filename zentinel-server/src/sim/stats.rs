@@ -43,6 +43,8 @@ pub(super) enum Loss {
     Broken,
     /// The answer did not come in time.
     Late,
+    /// The run ended before the answer came.
+    Open,
     /// No connection was free in time.
     Unsent,
     /// The answer could not be understood.
@@ -54,6 +56,7 @@ impl Loss {
         match self {
             Self::Broken => "connection broke",
             Self::Late => "no answer in time",
+            Self::Open => "unanswered at the end",
             Self::Unsent => "no free connection in time",
             Self::Garbled => "answer not understood",
         }

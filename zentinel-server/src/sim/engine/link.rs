@@ -53,17 +53,20 @@ impl Engine {
             .is_some_and(|link| link.up.is_some() && link.doomed.is_none() && link.in_flight.len() < depth)
     }
 
-    /// Puts the request in `self.request` on a connection.
-    pub(super) fn write(&mut self, index: u32, job: Job) {
-        let Some(link) = self.links.get_mut(index as usize) else { return };
-        link.in_flight.push_back(job);
-        let written = match (&link.up, link.unsent.is_empty()) {
-            (Some(stream), true) => stream.try_write(&self.request).unwrap_or_default(),
-            // An error shows itself when the connection is read.
-            _ => 0,
-        };
-        if written < self.request.len() {
-            link.unsent.extend_from_slice(self.request.get(written..).unwrap_or_default());
+    /// Puts a request on a connection: `self.request` is written by the next [`Engine::flush`], so
+    /// that several of one connection cost one system call.
+    pub(super) fn put(&mut self, index: u32, job: Job) {
+        if let Some(link) = self.links.get_mut(index as usize) {
+            link.in_flight.push_back(job);
+            link.unsent.extend_from_slice(&self.request);
+        }
+    }
+
+    /// Writes what waits on a connection; what the socket has no room for is written later.
+    pub(super) fn flush(&mut self, index: u32) {
+        if !self.try_flush(index)
+            && let Some(link) = self.links.get(index as usize)
+        {
             link.wake.notify_one();
         }
     }
@@ -92,7 +95,6 @@ impl Engine {
         let Some(job) = job else { return false };
         self.ready.push_back(index);
         self.answered(job, head, bytes);
-        self.dispatch();
         true
     }
 
@@ -110,10 +112,11 @@ impl Engine {
         self.links.get(index as usize).is_none_or(|link| link.doomed.is_some())
     }
 
-    /// Writes what is left; true when nothing is.
-    fn flush(&mut self, index: u32) -> bool {
+    /// Writes what can be written; true when nothing is left.
+    fn try_flush(&mut self, index: u32) -> bool {
         let Some(link) = self.links.get_mut(index as usize) else { return true };
         if let Some(stream) = &link.up {
+            // An error shows itself when the connection is read.
             let written = stream.try_write(&link.unsent).unwrap_or_default();
             link.unsent.drain(..written);
         }
@@ -154,7 +157,7 @@ async fn listen(engine: &RefCell<Engine>, index: u32, mut stream: OwnedReadHalf,
                 Ok(_) => {}
             },
             () = wake.notified() => {
-                while !engine.borrow_mut().flush(index) {
+                while !engine.borrow_mut().try_flush(index) {
                     if engine.borrow().is_doomed(index) || stream.as_ref().writable().await.is_err() {
                         return Loss::Broken;
                     }
@@ -164,14 +167,16 @@ async fn listen(engine: &RefCell<Engine>, index: u32, mut stream: OwnedReadHalf,
                 }
             }
         }
-        if let Err(loss) = take(engine, index, &mut buffer) {
+        let taken = take(&mut engine.borrow_mut(), index, &mut buffer);
+        engine.borrow_mut().dispatch();
+        if let Err(loss) = taken {
             return loss;
         }
     }
 }
 
 /// Takes in the answers that have arrived whole.
-fn take(engine: &RefCell<Engine>, index: u32, buffer: &mut BytesMut) -> Result<(), Loss> {
+fn take(engine: &mut Engine, index: u32, buffer: &mut BytesMut) -> Result<(), Loss> {
     loop {
         let head = match codec::head(buffer) {
             Ok(Some(head)) if buffer.len() >= head.len() => head,
@@ -182,7 +187,7 @@ fn take(engine: &RefCell<Engine>, index: u32, buffer: &mut BytesMut) -> Result<(
             Ok(None) => return Ok(()),
             Err(_) => return Err(Loss::Garbled),
         };
-        let asked = head.is_interim() || engine.borrow_mut().heard(index, &head, buffer);
+        let asked = head.is_interim() || engine.heard(index, &head, buffer);
         buffer.advance(head.len());
         if !asked {
             return Err(Loss::Garbled);
