@@ -48,6 +48,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        // Each case turns the whole wheel several times.
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn nothing_is_early_late_or_lost(
             dues in proptest::collection::vec(0_u64..200_000, 1..50),
