@@ -1,5 +1,6 @@
 //! A door between nodes and their control plane that can change what comes through, or be shut.
 
+use futures_util::stream::{self, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -166,9 +167,13 @@ async fn pass(
         None => Full::new(passing.body).map_err(|never| match never {}).boxed_unsync(),
         Some(length) => {
             let half = passing.body.slice(..length);
-            let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-            let frames = [Ok(Frame::data(half)), Err(broken)];
-            StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+            let broken = async {
+                // What came before is on its way by then.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe))
+            };
+            let sent = stream::once(std::future::ready(Ok(Frame::data(half))));
+            StreamBody::new(sent.chain(stream::once(broken))).boxed_unsync()
         }
     };
     Response::from_parts(parts, body)

@@ -257,6 +257,7 @@ async fn an_absent_control_plane_is_waited_for() {
         node(&plane, &door, &upstream, &[("ZENTINEL_AGENT_HEARTBEAT_INTERVAL_SECONDS", "0.05")]).await;
     let first = node.first(&plane).await;
     let traffic = traffic(&node);
+    let heard = node.view(&plane).await.last_seen_at.expect("it was heard from");
     door.shut().await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     // The agent may be started anew while nobody is there.
@@ -268,10 +269,10 @@ async fn an_absent_control_plane_is_waited_for() {
     .await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(which(node.config.listen).await.as_deref(), Some("v1"));
-    let away = node.view(&plane).await.last_seen_at;
     door.reopen().await;
     wait_for("the node to be heard from", LIMIT, || async {
-        (node.view(&plane).await.last_seen_at > away).then_some(())
+        let now = node.view(&plane).await.last_seen_at?;
+        (now > heard + chrono::TimeDelta::seconds(4)).then_some(())
     })
     .await;
     let next = node.assign(&plane, &node.config.version("v2")).await;

@@ -73,7 +73,10 @@ impl Agent {
                 return Err(error);
             }
         };
-        self.update(|live| live.state.pin(&statement))?;
+        if let Err(error) = self.update(|live| live.state.pin(&statement)) {
+            // A full disk is told of as well once it lasts.
+            return Err(self.fault(&statement, Rejection::fault("activation_failed", error.to_string())));
+        }
         let (active, refused) = {
             let live = self.live();
             (live.state.active_bundle_id, live.state.refused.clone())

@@ -65,8 +65,9 @@ impl ProxyActivator {
             .map_err(|error| Unproven::new("switch_failed", format!("current: {error}")))?;
         self.serve(Some(previous.clone()));
         crash::point("restore-switched");
-        if resumed && self.proved(previous).await.is_ok() {
-            // An agent that ended on the way back had told the proxy already.
+        if resumed && restart && self.proved(previous).await.is_ok() {
+            // An agent that ended on the way back had started the process that answers. A reload is
+            // asked for again: a route that was there all along does not prove that it was taken.
             return Ok(());
         }
         if !restart && self.told_and_proved(previous, false).await.is_ok() {
