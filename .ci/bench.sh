@@ -5,6 +5,7 @@
 # ZENTINEL_BENCH_NODES="1000 10000"   ZENTINEL_BENCH_STORES="sqlite"   ZENTINEL_BENCH_SECONDS=30
 # ZENTINEL_BENCH_RATE_SQLITE=30000    ZENTINEL_BENCH_RATE_POSTGRES=20000
 # ZENTINEL_BENCH_CONNECTIONS=2000     ZENTINEL_BENCH_CARGO=no (leaves out `cargo bench`)
+# ZENTINEL_BENCH_PROGRAMS=DIR (takes zentinel-server and zentinel-sim from there and builds nothing)
 # PostgreSQL runs with fsync on, unlike in the tests. Everything is written to a temporary directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,8 +26,11 @@ else
 fi
 connections=${ZENTINEL_BENCH_CONNECTIONS:-2000}
 
-cargo build --locked --profile $profile -q -p zentinel-server --bin zentinel-server --bin zentinel-sim
-programs=${CARGO_TARGET_DIR:-target}/$folder
+programs=${ZENTINEL_BENCH_PROGRAMS:-}
+if [ -z "$programs" ]; then
+    cargo build --locked --profile $profile -q -p zentinel-server --bin zentinel-server --bin zentinel-sim
+    programs=${CARGO_TARGET_DIR:-target}/$folder
+fi
 work=$(mktemp -d)
 server_pid=""
 stop() {
@@ -147,6 +151,7 @@ printf '\n%-10s %8s  %-44s %s\n' store nodes what figure
 awk -F '\t' '{ printf "%-10s %8s  %-44s %s\n", $1, $2, $3, $4 }' "$work/figures"
 if [ "$with_cargo" = yes ]; then
     printf '\n'
-    cargo bench --locked -q -p zentinel-rollout --bench tick
+    cargo bench --locked -q -p zentinel-rollout --bench tick --bench engine
+    cargo bench --locked -q -p zentinel-http --bench node_path
     cargo bench --locked -q -p zentinel-compiler --bench compile
 fi
