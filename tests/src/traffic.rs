@@ -1,6 +1,7 @@
 //! An upstream, and a stream of requests that counts every answer.
 
 use http_body_util::Full;
+use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A server behind proxies that answers `200 up` to everything.
+/// A server behind proxies that answers everything alike.
 #[derive(Debug)]
 pub struct Upstream {
     /// Where it listens.
@@ -21,16 +22,27 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Starts one on a free port.
+    /// Starts one that answers `200 up`, on a free port.
     pub async fn start() -> Self {
+        Self::answering(StatusCode::OK, "up").await
+    }
+
+    /// Starts one that answers 500.
+    pub async fn broken() -> Self {
+        Self::answering(StatusCode::INTERNAL_SERVER_ERROR, "broken").await
+    }
+
+    async fn answering(status: StatusCode, text: &'static str) -> Self {
         let listener =
             TcpListener::bind(("127.0.0.1", crate::plane::free_port())).await.expect("a free port");
         let address = listener.local_addr().expect("local address");
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(async move {
-                    let answer = |_| async {
-                        Ok::<_, Infallible>(hyper::Response::new(Full::new(Bytes::from_static(b"up"))))
+                    let answer = |_| async move {
+                        let mut answer = hyper::Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+                        *answer.status_mut() = status;
+                        Ok::<_, Infallible>(answer)
                     };
                     let service = hyper::service::service_fn(answer);
                     let server = hyper::server::conn::http1::Builder::new();

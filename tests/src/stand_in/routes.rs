@@ -48,7 +48,11 @@ pub struct Shared {
 pub struct Pool {
     targets: Vec<String>,
     turn: AtomicUsize,
+    refused: AtomicUsize,
 }
+
+/// After so many refused connections in a row an upstream is given up.
+const GIVEN_UP: usize = 5;
 
 impl Pool {
     /// The next target.
@@ -56,6 +60,21 @@ impl Pool {
     pub fn next(&self) -> Option<&str> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         self.targets.get(turn.checked_rem(self.targets.len())?).map(String::as_str)
+    }
+
+    /// Takes down whether a connection came about.
+    pub fn note(&self, connected: bool) {
+        if connected {
+            self.refused.store(0, Ordering::Relaxed);
+        } else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nobody is asked any more, until the next reload: the proxy asks again after a while.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) >= GIVEN_UP
     }
 }
 
@@ -149,7 +168,7 @@ impl Shared {
         });
         let pools = config.upstreams.iter().map(|(id, upstream)| {
             let targets = upstream.targets.iter().map(|target| target.address.clone()).collect();
-            (id.clone(), Pool { targets, turn: AtomicUsize::new(0) })
+            (id.clone(), Pool { targets, turn: AtomicUsize::new(0), refused: AtomicUsize::new(0) })
         });
         Self { redirects: redirects.collect(), pools: pools.collect() }
     }

@@ -169,6 +169,9 @@ async fn pass_on(
     body: Incoming,
 ) -> Result<Response<Body>, StatusCode> {
     const HOP_BY_HOP: [HeaderName; 3] = [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
+    if pool.is_given_up() {
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    }
     let target = pool.next().ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = Uri::builder()
@@ -183,8 +186,10 @@ async fn pass_on(
     let sent = proxy.upstream.request(Request::from_parts(parts, body)).await;
     let answer = sent.map_err(|error| {
         let refused = error.is_connect();
+        pool.note(!refused);
         if refused { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY }
     })?;
+    pool.note(true);
     let (mut parts, body) = answer.into_parts();
     for name in &HOP_BY_HOP {
         parts.headers.remove(name);

@@ -260,6 +260,27 @@ routes {{
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_given_up_is_answered_for_with_500() {
+    let mut proxy = Proxy::start("").await;
+    let mut dead = proxy.config.version("v2");
+    dead.upstream.set_port(free_port());
+    proxy.reload(&dead.kdl());
+    proxy.serves("v2").await;
+    let url = format!("http://127.0.0.1:{}/", proxy.config.listen);
+    wait_for("the upstream to be given up", LIMIT, || async {
+        (reqwest::get(&url).await.unwrap().status() == 500).then_some(())
+    })
+    .await;
+    wait_for("it to be counted", LIMIT, || async {
+        let text = proxy.metrics().await;
+        text.contains(r#"zentinel_blocked_requests_total{reason="proxy_error_500"}"#).then_some(())
+    })
+    .await;
+    assert!(!proxy.metrics().await.contains("zentinel_requests_total{"));
+    assert!(proxy.is_alive());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_end_on_request_is_prompt() {
     let mut proxy = Proxy::start("").await;
     proxy.signal("-TERM");

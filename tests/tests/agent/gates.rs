@@ -5,7 +5,7 @@ use crate::poison::{ended, gated};
 use zentinel_core::entity::{HealthGates, RolloutState};
 use zentinel_http::client::RolloutDetailView;
 use zentinel_tests::node::{Node, NodeOptions, ProxyConfig, compile, stand_in_binary};
-use zentinel_tests::plane::Plane;
+use zentinel_tests::plane::{Plane, free_port};
 use zentinel_tests::traffic::Upstream;
 
 /// Rolls a version out under gates while requests flow; what became of it, and whether the node
@@ -45,6 +45,14 @@ fn latency() -> HealthGates {
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_hold_a_rollout_up() {
     let detail = rolled_out(errors(), |config| config.special("errors 30%")).await;
+    assert_eq!(detail.rollout.state, RolloutState::Failed, "{detail:?}");
+}
+
+/// The proxy gives such an upstream up, and counts what it answers then as errors of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_not_there_holds_a_rollout_up() {
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    let detail = rolled_out(errors(), |config| ProxyConfig { upstream: nobody, ..config }).await;
     assert_eq!(detail.rollout.state, RolloutState::Failed, "{detail:?}");
 }
 

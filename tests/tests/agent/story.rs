@@ -166,12 +166,13 @@ async fn breaks_a_listener(site: &Site) {
     only_a_gap(&counts[asked..][..1]);
 }
 
-/// An upstream that is not there: everything loads and is proven, and requests fail.
+/// An upstream that answers 500: everything loads and is proven, and requests fail.
 async fn breaks_requests(site: &Site) {
     // The bundle serves on the ports of a node, so it is for that node alone.
     let node = &site.nodes[0];
     let mut config = node.config.version("bad-upstream");
-    config.upstream.set_port(free_port());
+    let broken = Upstream::broken().await;
+    config.upstream = broken.address;
     let bundle = compile(&site.plane, "bad-upstream", &config.kdl()).await;
     let target = TargetSelector::NodeIds { node_ids: BTreeSet::from([node.id]) };
     let rollout = NewRollout {
@@ -185,7 +186,7 @@ async fn breaks_requests(site: &Site) {
     let undone = detail.rollout.rolled_back_by.expect("it rolls back by itself");
     assert_eq!(ended(&site.plane, undone).await.rollout.state, RolloutState::Completed);
     site.all_serve().await;
-    let counts = site.counts("a missing upstream, until the gate saw it");
+    let counts = site.counts("a broken upstream, until the gate saw it");
     assert!(!counts[0].failed.is_empty(), "it was broken");
     unharmed(&counts[1..]);
 }

@@ -130,7 +130,8 @@ impl HealthSource for ProxyHealth {
             health.insert("reason".to_owned(), reason.into());
         }
         self.describe(&mut health, release.as_ref());
-        match scraped.map(|page| page.and_then(|page| Page::parse(&page))) {
+        let counts_500 = release.as_ref().is_some_and(|release| release.counts_500);
+        match scraped.map(|page| page.and_then(|page| Page::parse(&page, counts_500))) {
             Some(Ok(page)) => self.measure(active, release.as_ref(), &page, &mut metrics),
             Some(Err(why)) => {
                 let at = url.map(|url| url.to_string()).unwrap_or_default();

@@ -51,13 +51,15 @@ impl Ord for Bound {
 }
 
 impl Page {
-    /// Reads a page. What is not of the proxy's own counters is left out.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads a page. What is not of the proxy's own counters is left out. `counts_500` says whether
+    /// `proxy_error_500` counts nothing but errors, among them every request to an upstream that
+    /// the proxy has given up for the time being.
+    pub(super) fn parse(text: &str, counts_500: bool) -> Result<Self, String> {
         let lines = text.lines().map(|line| Ok(line.to_owned()));
         let scrape = Scrape::parse(lines).map_err(|error| error.to_string())?;
         let mut page = Self::default();
         for sample in &scrape.samples {
-            page.add(&sample.metric, &sample.labels, &sample.value);
+            page.add(&sample.metric, &sample.labels, &sample.value, counts_500);
         }
         if page.counters.is_empty() && page.gauges.is_empty() && page.version.is_none() {
             return Err("the page has none of the proxy's measurements".to_owned());
@@ -75,7 +77,7 @@ impl Page {
         self.version.clone()
     }
 
-    fn add(&mut self, metric: &str, labels: &Labels, value: &Value) {
+    fn add(&mut self, metric: &str, labels: &Labels, value: &Value, counts_500: bool) {
         let number = match value {
             Value::Counter(number) | Value::Gauge(number) | Value::Untyped(number) => *number,
             Value::Histogram(counts) if metric == DURATION => {
@@ -99,6 +101,7 @@ impl Page {
                 Some("proxy_error_502" | "proxy_error_503" | "proxy_error_504") => {
                     self.count(Counted::Broken, labels, number);
                 }
+                Some("proxy_error_500") if counts_500 => self.count(Counted::Broken, labels, number),
                 Some("rate_limited") => self.count(Counted::Limited, labels, number),
                 _ => {}
             },

@@ -151,7 +151,7 @@ mod tests {
             "zentinel_request_duration_seconds_count{{method=\"GET\",route=\"all\"}} {all}\n"
         ));
         text.push_str("zentinel_build_info{version=\"0.6.45\"} 1\nzentinel_open_connections 7\n");
-        Page::parse(&text).unwrap()
+        Page::parse(&text, false).unwrap()
     }
 
     fn key(sequence: u64, pid: i32) -> Option<Key> {
@@ -229,8 +229,17 @@ mod tests {
 
     #[test]
     fn a_page_of_something_else_is_no_page() {
-        assert!(Page::parse("<html>hello</html>").is_err());
-        assert!(Page::parse("").is_err());
-        assert!(Page::parse("zentinel_up 1\nnonsense{\n").is_ok());
+        assert!(Page::parse("<html>hello</html>", false).is_err());
+        assert!(Page::parse("", false).is_err());
+        assert!(Page::parse("zentinel_up 1\nnonsense{\n", false).is_ok());
+    }
+
+    #[test]
+    fn an_upstream_that_the_proxy_gave_up_counts_where_nothing_else_is_counted_as_500() {
+        let text = "# TYPE zentinel_blocked_requests_total counter\n\
+                    zentinel_blocked_requests_total{reason=\"proxy_error_500\"} 35\n\
+                    zentinel_up 1\n";
+        let counted = |counts_500| Page::parse(text, counts_500).unwrap().counters.into_values().sum::<f64>();
+        assert_eq!((counted(false), counted(true)), (0.0, 35.0));
     }
 }

@@ -44,6 +44,10 @@ pub struct RenderedRelease {
     pub metrics: Option<Url>,
     /// Whether the bundle itself says so; otherwise it is the proxy's default.
     pub metrics_configured: bool,
+    /// Whether `proxy_error_500` counts nothing but errors: the successful answers of builtin handlers
+    /// are counted there too, and no route has one.
+    #[serde(default)]
+    pub counts_500: bool,
 }
 
 impl RenderedRelease {
@@ -152,6 +156,7 @@ pub(super) fn describe(
         listeners,
         metrics: metrics_url.cloned().or_else(own),
         metrics_configured: metrics.enabled && document.get("observability/metrics").is_some(),
+        counts_500: document.nodes().all(|node| node.name() != "builtin-handler"),
     })
 }
 
