@@ -30,10 +30,14 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The whole pipeline beside the proxy's own parse and validation, in this process and with the
-/// text checked in a child process, whose start is counted.
+/// The whole pipeline, in this process and with the text checked in a child process, whose start is
+/// counted, beside two yardsticks: the proxy's parse and validation, and what `zentinel lint` does:
+/// also its linter and its check for unknown keys, which every bundle goes through as well.
 fn compare() {
-    println!("routes    bytes   proxy ms   in process    ratio     isolated    ratio");
+    println!(
+        "  wall ms                parse +  + lint,      in     of parse  of all             of parse  of all"
+    );
+    println!("  routes       bytes    validate  unknown  process  + validate          isolated  + validate");
     for routes in ROUTES {
         let text = config(routes);
         let runtime = runtime();
@@ -43,28 +47,47 @@ fn compare() {
             let source = Source::new(text.clone(), Vec::new(), false).unwrap();
             runtime.block_on(compiler.compile(source, None)).unwrap();
         };
-        // Taken in turns, so that whatever else the machine does meets all three alike.
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..if routes >= 1_000 { 11 } else { 41 } {
-            let started = Instant::now();
-            zentinel_config::Config::from_kdl(&text).unwrap().validate().unwrap();
-            times[0].push(started.elapsed());
-            for (compiler, times) in [&within, &isolated].into_iter().zip(&mut times[1..]) {
+        // Taken in turns, so that whatever else the machine does meets all four alike.
+        let mut times = [const { Vec::new() }; 4];
+        for _ in 0..if routes >= 1_000 { 15 } else { 61 } {
+            let mut measure = |index: usize, work: &dyn Fn()| {
                 let started = Instant::now();
-                compile(compiler);
-                times.push(started.elapsed());
-            }
+                work();
+                times[index].push(started.elapsed());
+            };
+            measure(0, &|| parse_and_validate(&text));
+            measure(1, &|| lint(&text));
+            measure(2, &|| compile(&within));
+            measure(3, &|| compile(&isolated));
         }
         // The fastest: whatever else the machine does only adds.
         let fastest = |times: Vec<Duration>| times.into_iter().min().unwrap().as_secs_f64() * 1e3;
-        let [proxy, within, isolated] = times.map(fastest);
+        let [proxy, lint, within, isolated] = times.map(fastest);
         println!(
-            "{routes:>6} {:>8} {proxy:>10.2} {within:>12.2} {:>8.2} {isolated:>12.2} {:>8.2}",
+            "{routes:>8} {:>11} {proxy:>11.2} {lint:>8.2} {within:>8.2} {:>11.2} {:>7.2} {isolated:>17.2} {:>11.2} {:>7.2}",
             text.len(),
             within / proxy,
-            isolated / proxy
+            within / lint,
+            isolated / proxy,
+            isolated / lint
         );
     }
+}
+
+/// What the proxy itself does with a text when it loads it.
+fn parse_and_validate(text: &str) {
+    zentinel_config::Config::from_kdl(text).unwrap().validate().unwrap();
+}
+
+/// What the proxy's program does with a text that it is to lint.
+fn lint(text: &str) {
+    use zentinel_config::validate::{ValidationResult, lint::lint_config, unknown_keys::check_unknown_keys};
+    let config = zentinel_config::Config::from_kdl(text).unwrap();
+    config.validate().unwrap();
+    let warnings = lint_config(&config).warnings;
+    let mut unknown = ValidationResult::new();
+    check_unknown_keys(text, &mut unknown);
+    divan::black_box((warnings, unknown));
 }
 
 /// What each level of compression makes of the packed files, and how long it takes.
@@ -125,7 +148,7 @@ fn source(routes: usize) -> Source {
 #[divan::bench(args = ROUTES)]
 fn proxy_parse_and_validate(bencher: Bencher<'_, '_>, routes: usize) {
     let text = config(routes);
-    bencher.bench(|| zentinel_config::Config::from_kdl(&text).unwrap().validate().unwrap());
+    bencher.bench(|| parse_and_validate(&text));
 }
 
 /// Text to archive: validation, SBOM, packing, reading back.

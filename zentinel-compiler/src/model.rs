@@ -50,7 +50,7 @@ impl Model {
     /// details.
     pub fn parse(kdl: &str) -> Result<Self> {
         match Document::config(kdl) {
-            Ok(config) => Ok(Self { config }),
+            Ok(config) => Ok(Self::new(config)),
             Err(diagnostics) => {
                 let first = diagnostics.first().map(|first| first.message.as_str());
                 let message =
@@ -58,6 +58,11 @@ impl Model {
                 Err(Error::invalid(message).with_details(serde_json::to_value(&diagnostics)?))
             }
         }
+    }
+
+    /// The model of what the proxy's parser made of some text.
+    pub(crate) fn new(config: Config) -> Self {
+        Self { config }
     }
 
     /// What the proxy's parser made of the text.

@@ -16,8 +16,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use zentinel_config::Config;
 use zentinel_core::entity::{Activation, Finding, RiskLevel};
-use zentinel_core::port::{ConfigValidator, Diagnostic, Severity, Signature, Signer};
+use zentinel_core::port::{ConfigValidator, Diagnostic, Examination, Severity, Signature, Signer};
 use zentinel_core::{Error, Result, Scope, Sha256Digest};
 
 /// Why there is no bundle.
@@ -249,10 +250,14 @@ impl Compiler {
     /// # Errors
     /// [`CompileFailure::Invalid`] when it has errors.
     pub async fn validate(&self, source: Source) -> Result<Validated, CompileFailure> {
-        let mut diagnostics = self.validator.validate(source.config(), source.generated()).await?;
+        let Examination { mut diagnostics, parsed } =
+            self.validator.examine(source.config(), source.generated()).await?;
         diagnostics.sort_by_key(|diagnostic| std::cmp::Reverse(diagnostic.severity));
         if diagnostics.first().is_some_and(|first| first.severity == Severity::Error) {
             return Err(CompileFailure::Invalid(diagnostics));
+        }
+        if let Some(config) = parsed.and_then(|parsed| parsed.downcast::<Config>().ok()) {
+            return Ok(Validated { source, model: Model::new(*config), diagnostics });
         }
         blocking(move || match Model::parse(source.config()) {
             Ok(model) => Ok(Validated { source, model, diagnostics }),

@@ -25,6 +25,7 @@ mod locate;
 pub(crate) mod parser;
 mod pipeline;
 mod rules;
+mod shapes;
 pub(crate) mod stack;
 
 pub use external::{ExternalOptions, ExternalValidator};

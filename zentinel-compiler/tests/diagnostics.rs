@@ -7,6 +7,8 @@
 mod external;
 #[path = "diagnostics/fixtures.rs"]
 mod fixtures;
+#[path = "diagnostics/handed_over.rs"]
+mod handed_over;
 #[path = "diagnostics/hostile.rs"]
 mod hostile;
 #[path = "diagnostics/isolated.rs"]

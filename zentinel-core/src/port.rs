@@ -17,4 +17,4 @@ pub use notifier::{Delivery, Notifier};
 pub use scheduler::{ClaimedJob, JobHandler, JobOutcome, NewJob, Queue, QueueStats, Schedule, Scheduler};
 pub use signer::{PublicKey, Signature, Signer};
 pub use store::{Notice, NoticeStream, Order, Query, Receipt, Store, StoreExt};
-pub use validator::{ConfigValidator, Diagnostic, Severity};
+pub use validator::{ConfigValidator, Diagnostic, Examination, Severity};

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 use zentinel_core::error::{Error, Result};
-use zentinel_core::port::{ConfigValidator, Diagnostic};
+use zentinel_core::port::{ConfigValidator, Diagnostic, Examination};
 
 /// Most of the program's output that is read from each of its streams, in bytes.
 const OUTPUT_LIMIT: u64 = 64 << 10;
@@ -53,6 +53,18 @@ impl ExternalValidator {
     #[must_use]
     pub fn new(inner: Arc<dyn ConfigValidator>, options: ExternalOptions) -> Self {
         Self { inner, options }
+    }
+
+    async fn with_second_opinion(
+        &self,
+        mut diagnostics: Vec<Diagnostic>,
+        kdl: &str,
+    ) -> Result<Vec<Diagnostic>> {
+        if !has_errors(&diagnostics) {
+            diagnostics.extend(self.second_opinion(kdl).await?.map(Diagnostic::from));
+            sort(&mut diagnostics);
+        }
+        Ok(diagnostics)
     }
 
     async fn second_opinion(&self, kdl: &str) -> Result<Option<Finding>> {
@@ -106,12 +118,14 @@ impl ExternalValidator {
 #[async_trait]
 impl ConfigValidator for ExternalValidator {
     async fn validate(&self, kdl: &str, generated: bool) -> Result<Vec<Diagnostic>> {
-        let mut diagnostics = self.inner.validate(kdl, generated).await?;
-        if !has_errors(&diagnostics) {
-            diagnostics.extend(self.second_opinion(kdl).await?.map(Diagnostic::from));
-            sort(&mut diagnostics);
-        }
-        Ok(diagnostics)
+        let diagnostics = self.inner.validate(kdl, generated).await?;
+        self.with_second_opinion(diagnostics, kdl).await
+    }
+
+    async fn examine(&self, kdl: &str, generated: bool) -> Result<Examination> {
+        let mut examined = self.inner.examine(kdl, generated).await?;
+        examined.diagnostics = self.with_second_opinion(examined.diagnostics, kdl).await?;
+        Ok(examined)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checking in this process.
 
-use super::{ValidateOptions, pipeline};
+use super::{ValidateOptions, pipeline, stack};
 use crate::diagnostic::{Code, Finding};
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::thread;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use zentinel_core::error::{Error, Result};
-use zentinel_core::port::{ConfigValidator, Diagnostic};
+use zentinel_core::port::{ConfigValidator, Diagnostic, Examination};
 
 /// Checks texts in this process: guards, then the proxy's parser on a thread with a 64 MiB stack.
 ///
@@ -58,6 +58,11 @@ pub(super) fn timed_out(options: &ValidateOptions) -> Diagnostic {
         .into()
 }
 
+/// What a validator answers.
+pub(super) fn examination((diagnostics, config): pipeline::Examined) -> Examination {
+    Examination { diagnostics, parsed: config.map(|config| Box::new(config) as Box<_>) }
+}
+
 /// What is too long is refused before it is copied anywhere.
 pub(super) fn too_large(kdl: &str, options: &ValidateOptions) -> Option<Vec<Diagnostic>> {
     (kdl.len() > options.limits.max_bytes).then(|| pipeline::check(kdl, false, options))
@@ -66,8 +71,12 @@ pub(super) fn too_large(kdl: &str, options: &ValidateOptions) -> Option<Vec<Diag
 #[async_trait]
 impl ConfigValidator for InProcessValidator {
     async fn validate(&self, kdl: &str, generated: bool) -> Result<Vec<Diagnostic>> {
+        Ok(self.examine(kdl, generated).await?.diagnostics)
+    }
+
+    async fn examine(&self, kdl: &str, generated: bool) -> Result<Examination> {
         if let Some(refusal) = too_large(kdl, &self.options) {
-            return Ok(refusal);
+            return Ok(refusal.into());
         }
         let permit = place(&self.places, &self.options).await?;
         let (done, result) = oneshot::channel();
@@ -75,17 +84,18 @@ impl ConfigValidator for InProcessValidator {
         // Not a blocking task of the runtime: that would have to end before the process can.
         thread::Builder::new()
             .name("validator".to_owned())
+            .stack_size(stack::STACK_BYTES)
             .spawn(move || {
-                let diagnostics = pipeline::check(&text, generated, &options);
+                let examined = pipeline::examine_here(&text, generated, &options);
                 drop(permit);
                 // Nobody waits any more after the time limit.
-                drop(done.send(diagnostics));
+                drop(done.send(examined));
             })
             .map_err(|error| Error::unavailable("no thread for the validator").with_source(error))?;
         match timeout(self.options.time_limit, result).await {
-            Ok(Ok(diagnostics)) => Ok(diagnostics),
+            Ok(Ok(examined)) => Ok(examination(examined)),
             Ok(Err(error)) => Err(Error::internal("the validator's thread ended early").with_source(error)),
-            Err(_) => Ok(vec![timed_out(&self.options)]),
+            Err(_) => Ok(vec![timed_out(&self.options)].into()),
         }
     }
 }

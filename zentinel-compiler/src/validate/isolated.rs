@@ -2,14 +2,14 @@
 
 mod child;
 mod limits;
+mod wire;
 
 pub use child::run_child_if_requested;
 
 use super::ValidateOptions;
-use super::in_process::{place, timed_out, too_large};
+use super::in_process::{examination, place, timed_out, too_large};
 use crate::diagnostic::{Code, Finding};
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -19,23 +19,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use wire::{OUTPUT_LIMIT, Request};
 use zentinel_core::error::{Error, Result};
-use zentinel_core::port::{ConfigValidator, Diagnostic};
+use zentinel_core::port::{ConfigValidator, Diagnostic, Examination};
 
 /// The environment variable that makes a program the child.
 pub(crate) const MARKER: &str = "ZENTINEL_VALIDATOR_CHILD";
 /// What the child says first, so that any other program is told from a crashed child.
 pub(crate) const HELLO: &[u8] = b"zentinel-validator 1\n";
-/// Longest answer in bytes. Findings are counted and cut, so a true answer is much shorter.
-const OUTPUT_LIMIT: u64 = 8 << 20;
-
-/// What the child is asked.
-#[derive(Debug, Serialize, Deserialize)]
-struct Request {
-    text: String,
-    generated: bool,
-    options: ValidateOptions,
-}
 
 /// How the child is started.
 #[derive(Clone, Debug)]
@@ -128,7 +119,7 @@ impl IsolatedValidator {
             })
     }
 
-    async fn converse(&self, child: &mut Child, request: &[u8]) -> Result<Vec<Diagnostic>> {
+    async fn converse(&self, child: &mut Child, request: &[u8]) -> Result<Examination> {
         let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::internal("the validator has no pipes"));
         };
@@ -158,10 +149,28 @@ impl IsolatedValidator {
         if let Err(error) = sent.and(received.map(drop)) {
             tracing::debug!(%error, %status, "the conversation with the validator ended early");
         }
-        Ok(match serde_json::from_slice(&answer) {
-            Ok(diagnostics) if status.success() => diagnostics,
-            _ => vec![crashed(status)],
+        let answer = crate::pipeline::blocking(move || wire::decode(&answer)).await?;
+        Ok(match answer {
+            Some(answer) if status.success() => examination(answer),
+            _ => vec![crashed(status)].into(),
         })
+    }
+
+    async fn ask(&self, kdl: &str, generated: bool, hand_over: bool) -> Result<Examination> {
+        let options = &self.options.validate;
+        if let Some(refusal) = too_large(kdl, options) {
+            return Ok(refusal.into());
+        }
+        let request = Request { text: kdl.to_owned(), generated, options: options.clone(), hand_over };
+        let request = serde_json::to_vec(&request)?;
+        let _permit = place(&self.places, options).await?;
+        let mut child = self.spawn()?;
+        let answer = timeout(options.time_limit, self.converse(&mut child, &request)).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            // Killing also happens on drop; waiting for the end frees its resources at once.
+            drop(child.kill().await);
+        }
+        answer.unwrap_or_else(|_| Ok(vec![timed_out(options)].into()))
     }
 }
 
@@ -190,25 +199,10 @@ fn crashed(status: ExitStatus) -> Diagnostic {
 #[async_trait]
 impl ConfigValidator for IsolatedValidator {
     async fn validate(&self, kdl: &str, generated: bool) -> Result<Vec<Diagnostic>> {
-        let options = &self.options.validate;
-        if let Some(refusal) = too_large(kdl, options) {
-            return Ok(refusal);
-        }
-        let request = Request { text: kdl.to_owned(), generated, options: options.clone() };
-        let request = serde_json::to_vec(&request)?;
-        let _permit = place(&self.places, options).await?;
-        let mut child = self.spawn()?;
-        let answer = timeout(options.time_limit, self.converse(&mut child, &request)).await;
-        if !matches!(answer, Ok(Ok(_))) {
-            // Killing also happens on drop; waiting for the end frees its resources at once.
-            drop(child.kill().await);
-        }
-        answer.unwrap_or_else(|_| Ok(vec![timed_out(options)]))
+        Ok(self.ask(kdl, generated, false).await?.diagnostics)
     }
-}
 
-impl Request {
-    fn answer(&self) -> Vec<Diagnostic> {
-        super::pipeline::check(&self.text, self.generated, &self.options)
+    async fn examine(&self, kdl: &str, generated: bool) -> Result<Examination> {
+        self.ask(kdl, generated, true).await
     }
 }

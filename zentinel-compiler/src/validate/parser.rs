@@ -25,38 +25,39 @@ pub(crate) fn parse(text: &str, document: &Document) -> Result<Config, Finding> 
 
 /// Runs the proxy's validation and, if asked for, its linter.
 pub(super) fn validate(
-    mut config: Config,
+    config: &mut Config,
     document: &Document,
     with_lint: bool,
     findings: &mut Vec<Finding>,
 ) {
     let places = Places::new(document);
     if with_lint {
-        for warning in lint::lint_config(&config).warnings {
+        for warning in lint::lint_config(config).warnings {
             findings.push(
                 places.attach(Finding::new(Code::BestPractice, warning.message.as_str()), &warning.message),
             );
         }
     }
-    assume_files_exist(&mut config);
-    for message in semantic_messages(&config) {
+    // The validation asks whether static roots and socket directories exist on this machine, which
+    // says nothing about the node. Meanwhile they all are the root directory.
+    let paths: Vec<PathBuf> =
+        local_paths(config).map(|path| std::mem::replace(path, PathBuf::from("/"))).collect();
+    for message in semantic_messages(config) {
         findings.push(finding(&message, Code::Semantic, &places));
+    }
+    for (path, own) in local_paths(config).zip(paths) {
+        *path = own;
     }
 }
 
-/// The validation asks whether static roots and socket directories exist on this machine, which
-/// says nothing about the node. Here they all are the root directory.
-fn assume_files_exist(config: &mut Config) {
-    for route in &mut config.routes {
-        if let Some(files) = &mut route.static_files {
-            files.root = PathBuf::from("/");
-        }
-    }
-    for agent in &mut config.agents {
-        if let AgentTransport::UnixSocket { path } = &mut agent.transport {
-            *path = PathBuf::from("/");
-        }
-    }
+/// Static roots and agent sockets.
+fn local_paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
+    let roots = config.routes.iter_mut().filter_map(|route| Some(&mut route.static_files.as_mut()?.root));
+    let sockets = config.agents.iter_mut().filter_map(|agent| match &mut agent.transport {
+        AgentTransport::UnixSocket { path } => Some(path),
+        _ => None,
+    });
+    roots.chain(sockets)
 }
 
 fn semantic_messages(config: &Config) -> Vec<String> {
@@ -142,6 +143,11 @@ pub(super) fn find_unknown_keys(text: &str) -> ValidationResult {
     let mut result = ValidationResult::new();
     unknown_keys::check_unknown_keys(text, &mut result);
     result
+}
+
+/// What [`find_unknown_keys`] gives for a text without any.
+pub(super) fn no_unknown_keys() -> ValidationResult {
+    ValidationResult::new()
 }
 
 /// Keys that the proxy would ignore.

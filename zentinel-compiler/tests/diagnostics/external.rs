@@ -1,7 +1,7 @@
 //! The external program, played by shell scripts with the exit codes of `zentinel test`.
 
 use super::*;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn external(program: PathBuf) -> ExternalValidator {
     ExternalValidator::new(Arc::new(InProcessValidator::default()), ExternalOptions::new(program))
@@ -59,9 +59,7 @@ async fn floods_and_sleepers_are_survived() {
 
     let mut options = ExternalOptions::new(script(&directory, "exec /bin/sleep 60"));
     options.time_limit = Duration::from_millis(300);
-    let started = Instant::now();
     let validator = ExternalValidator::new(Arc::new(InProcessValidator::default()), options);
     let found = validator.validate(CLEAN, false).await.unwrap();
     assert_eq!(codes(&found, Severity::Error), ["external-validator"]);
-    assert!(started.elapsed() < Duration::from_secs(5));
 }

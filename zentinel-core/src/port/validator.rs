@@ -3,6 +3,7 @@
 use crate::error::Result;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::fmt::Debug;
 
 /// How bad a finding is.
@@ -38,6 +39,23 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
+/// What a check found, and what was parsed on the way.
+#[derive(Debug, Default)]
+pub struct Examination {
+    /// All findings, errors first.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The parsed text, where the validator can hand it over: exactly what a parse of the same text
+    /// would give. Its type is a matter between validator and caller; a caller that does not know it
+    /// parses the text itself.
+    pub parsed: Option<Box<dyn Any + Send>>,
+}
+
+impl From<Vec<Diagnostic>> for Examination {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        Self { diagnostics, parsed: None }
+    }
+}
+
 /// Checks KDL text.
 ///
 /// # Contract
@@ -54,4 +72,9 @@ pub trait ConfigValidator: Debug + Send + Sync + 'static {
     /// All findings, errors first. `generated` text came from our own generator: keys that the
     /// proxy would ignore are then errors.
     async fn validate(&self, kdl: &str, generated: bool) -> Result<Vec<Diagnostic>>;
+
+    /// As [`ConfigValidator::validate`], for a caller that goes on to use the parsed text.
+    async fn examine(&self, kdl: &str, generated: bool) -> Result<Examination> {
+        self.validate(kdl, generated).await.map(Examination::from)
+    }
 }

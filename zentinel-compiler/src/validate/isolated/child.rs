@@ -1,6 +1,7 @@
 //! The child's side.
 
-use super::{HELLO, MARKER, Request, limits};
+use super::wire::Request;
+use super::{HELLO, MARKER, limits};
 use std::io::{self, Read, Write};
 
 /// Runs as the child of an [`IsolatedValidator`](super::IsolatedValidator) if this process was
@@ -28,7 +29,7 @@ fn serve(memory: Option<u64>) -> io::Result<()> {
     let request: Request = serde_json::from_slice(&request)?;
     // Before the text is looked at, and only in this process.
     limits::apply(memory, request.options.time_limit)?;
-    let answer = serde_json::to_vec(&request.answer())?;
+    let answer = request.answer()?;
     stdout.write_all(&answer)?;
     stdout.flush()
 }
