@@ -7,7 +7,6 @@
 
 use crate::document::{Document, Node, Value};
 use std::collections::HashSet;
-use std::fmt::Write;
 
 /// The text with one node of each shape under the same parent.
 pub(super) fn of(document: &Document) -> String {
@@ -80,10 +79,7 @@ fn quoted(text: &str) -> String {
                 quoted.push('\\');
                 quoted.push(character);
             }
-            character if character.is_control() => {
-                // Writing to a string does not fail.
-                let _ = write!(quoted, "\\u{{{:x}}}", u32::from(character));
-            }
+            character if character.is_control() => quoted.extend(character.escape_unicode()),
             character => quoted.push(character),
         }
     }
@@ -126,7 +122,7 @@ mod tests {
             "route \"x\" { retry-policy; cache { enabled #true; disk-path \"/x\" } }",
             "route { \"odd name\" 1 }",
             "upstream \"x\" { health-check { type \"http\" { service \"s\" } } }",
-            "filter \"x\" { type \"rate-limit\"; max-rsp 5 }",
+            "}\nfilters { filter \"x\" { type \"rate-limit\"; max-rsp 5 } }\nroutes {",
         ] {
             let text = format!("routes {{\n{plain}{odd}\n{plain}}}\n");
             assert!(says_something(&text), "{odd}");
