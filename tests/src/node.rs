@@ -5,6 +5,7 @@ use crate::plane::{Plane, free_port};
 use crate::wait_for;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -192,6 +193,8 @@ pub struct NodeOptions {
     pub project: Option<(String, String)>,
     /// More environment variables of the agent.
     pub environment: Vec<(&'static str, String)>,
+    /// A point at which the first agent is killed; another one takes its place.
+    pub crash_at: Option<&'static str>,
 }
 
 impl Node {
@@ -237,6 +240,11 @@ impl Node {
         let id = NodeId::random();
         let mut node =
             Self { directory, id, project, config, environment, agent: None, _temporary: temporary };
+        if let Some(point) = options.crash_at {
+            node.start_agent(&[("ZENTINEL_CRASH_AT", point)]);
+            let status = node.agent_ended().await;
+            assert_eq!(status.signal(), Some(9), "{point}: the agent was killed there, not {status}");
+        }
         node.start_agent(&[]);
         let found = wait_for("the node to register", LIMIT, || async {
             plane

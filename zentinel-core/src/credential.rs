@@ -3,12 +3,15 @@
 //! The raw value is 32 random bytes as unpadded base64url (43 characters), shown once.
 //! Only `base64(SHA-256(raw))` is stored.
 
+use crate::error::{Error, Result};
 use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use subtle::ConstantTimeEq;
 
 /// What is stored of a credential.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,6 +23,12 @@ impl CredentialHash {
     #[must_use]
     pub fn of(raw: &str) -> Self {
         Self(STANDARD.encode(Sha256::digest(raw.as_bytes())))
+    }
+
+    /// Whether both are of the same credential; takes as long wherever they differ.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 
     /// The stored text: standard base64 with padding.
@@ -48,7 +57,23 @@ impl NewCredential {
     /// Draws 32 bytes from the operating system's generator.
     #[must_use]
     pub fn generate() -> Self {
-        let raw = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        Self::of_bytes(&rand::random::<[u8; 32]>())
+    }
+
+    /// The credential that a secret makes for a purpose, always the same one: HMAC-SHA256 of the
+    /// purpose. As hard to guess as the secret, which does not follow from it.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::Kind::Internal) when the secret cannot be a key.
+    pub fn derive(secret: &Secret, purpose: &str) -> Result<Self> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
+            .map_err(|error| Error::internal("a secret is unusable").with_source(error))?;
+        mac.update(purpose.as_bytes());
+        Ok(Self::of_bytes(&mac.finalize().into_bytes()))
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Self {
+        let raw = URL_SAFE_NO_PAD.encode(bytes);
         let hash = CredentialHash::of(&raw);
         Self { raw: Secret::new(raw), hash }
     }
@@ -71,5 +96,18 @@ mod tests {
         assert_eq!(credential.hash, CredentialHash::of(credential.raw.expose()));
         assert_eq!(credential.hash.as_str().len(), 44);
         assert!(!format!("{credential:?}").contains(credential.raw.expose()));
+    }
+
+    #[test]
+    fn a_secret_makes_one_credential_for_each_purpose() {
+        let derive = |secret, purpose| {
+            NewCredential::derive(&Secret::new(secret), purpose).unwrap().raw.expose().to_owned()
+        };
+        // HMAC-SHA256 as `openssl dgst -sha256 -hmac secret` has it.
+        assert_eq!(derive("secret", "a"), "QEjESRGRYEP_YmiV_3jFJidkaFtsuaA84HiGqe_7kkw");
+        assert_ne!(derive("secret", "a"), derive("secret", "b"));
+        assert_ne!(derive("secret", "a"), derive("secreT", "a"));
+        let hash = CredentialHash::of;
+        assert!(hash("a").matches(&hash("a")) && !hash("a").matches(&hash("b")));
     }
 }

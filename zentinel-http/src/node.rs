@@ -17,6 +17,7 @@ mod metrics;
 mod offers;
 mod poll;
 mod register;
+mod repeat;
 mod waf;
 pub(crate) mod wire;
 

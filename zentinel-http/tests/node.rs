@@ -12,6 +12,8 @@ mod client;
 mod poll;
 #[path = "node_api/register.rs"]
 mod register;
+#[path = "node_api/repeat.rs"]
+mod repeat;
 #[path = "node_api/reports.rs"]
 mod reports;
 #[path = "node_api/tokens.rs"]

@@ -7,6 +7,9 @@
 //!                                            └── refused or failed: what served before keeps serving
 //! ```
 //!
+//! Before its first try to register the node draws a secret and keeps it until it is in: with it, a
+//! registration whose answer was lost is answered again.
+//!
 //! The node trusts the keys it pinned when it registered; a statement that one of them signed
 //! names the keys to trust from then on, so keys rotate without a visit. It refuses a statement for another
 //! project, one that is older than what it accepted before, and one that has expired. When the
@@ -32,6 +35,7 @@ pub mod health;
 mod http;
 mod install;
 pub mod proxy;
+mod registration;
 mod release;
 mod report;
 pub mod settings;
@@ -61,7 +65,7 @@ use zentinel_core::entity::BundleError;
 use zentinel_core::id::{BundleId, NodeId};
 use zentinel_core::port::Clock;
 use zentinel_core::{Result, Secret};
-use zentinel_http::client::{HeartbeatRequest, NodeClient, RegisterRequest};
+use zentinel_http::client::{HeartbeatRequest, NodeClient};
 
 /// After how many tries a fault that may pass is reported.
 const REPORTED_TRIES: u32 = 5;
@@ -171,12 +175,9 @@ impl Agent {
                 }
                 state
             }
-            None => {
-                let state = register(&client, &options).await?;
-                file.save(&state)?;
-                state
-            }
+            None => registration::register(&client, &options, &file).await?,
         };
+        registration::forget(&options.directory)?;
         let client = client.with_credentials(state.node_id, Secret::new(state.node_key.clone()));
         let events = EventQueue::in_directory(&options.directory);
         Ok(Self {
@@ -295,26 +296,4 @@ impl AgentOptions {
     fn version(&self) -> Option<String> {
         (!self.version.is_empty()).then(|| self.version.clone())
     }
-}
-
-async fn register(client: &NodeClient, options: &AgentOptions) -> Result<NodeState> {
-    let request = RegisterRequest {
-        name: options.name.clone(),
-        labels: options.labels.clone(),
-        version: options.version(),
-        ..RegisterRequest::default()
-    };
-    let registered = client.register(&options.project, options.token.as_ref(), &request).await?;
-    Ok(NodeState {
-        node_id: registered.node_id,
-        node_key: registered.node_key.expose().to_owned(),
-        project_id: registered.project_id,
-        pinned_keys: registered.signing_keys,
-        pinned_at: 0,
-        last_sequence: 0,
-        active_bundle_id: None,
-        refused: None,
-        activating: None,
-        previous: Vec::new(),
-    })
 }

@@ -1,7 +1,9 @@
-//! `kill -9` of the agent at every point of an activation, and of the way back from a bad one.
+//! `kill -9` of the agent at every point of the registration, of an activation, and of the way back from
+//! a bad one.
 
 use crate::lifecycle::traffic;
 use std::os::unix::process::ExitStatusExt as _;
+use zentinel_http::client::NewRegistrationToken;
 use zentinel_server::agent::CRASH_POINTS;
 use zentinel_tests::node::{Node, NodeOptions, new_project, stand_in_binary, which};
 use zentinel_tests::plane::Plane;
@@ -10,6 +12,11 @@ use zentinel_tests::traffic::Upstream;
 /// Whether a point lies on the way back.
 fn is_restoring(point: &str) -> bool {
     point.starts_with("restore") || matches!(point, "journal-restored" | "state-refused")
+}
+
+/// Whether a point belongs to the registration.
+fn is_registering(point: &str) -> bool {
+    point.starts_with("register")
 }
 
 /// The agent is killed at the point while it activates a bundle, and started again. Requests go on
@@ -59,10 +66,33 @@ async fn killed_at_each(points: Vec<&'static str>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_the_way_there() {
-    killed_at_each(CRASH_POINTS.iter().copied().filter(|point| !is_restoring(point)).collect()).await;
+    killed_at_each(
+        CRASH_POINTS.iter().copied().filter(|point| !is_registering(point) && !is_restoring(point)).collect(),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_the_way_back() {
     killed_at_each(CRASH_POINTS.iter().copied().filter(|point| is_restoring(point)).collect()).await;
+}
+
+/// The agent is killed while it registers with a token that lets in one node, and started again: it
+/// must be that node, and take part.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_registers() {
+    let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
+    let points: Vec<_> = CRASH_POINTS.iter().copied().filter(|point| is_registering(point)).collect();
+    assert_eq!(points.len(), 3, "before the call, after it, and with its answer on disk");
+    for point in points {
+        let request = NewRegistrationToken { name: point.into(), max_uses: Some(1), ..Default::default() };
+        let token = plane.operator().create_registration_token(&plane.project, &request).await;
+        let project = Some((plane.project.clone(), token.expect("created").token.expose().to_owned()));
+        let proxy = Some(stand_in_binary());
+        let options = NodeOptions { proxy, project, crash_at: Some(point), ..NodeOptions::default() };
+        let node = Node::start_with(&plane, point, upstream.address, options).await;
+        node.first(&plane).await;
+        assert_eq!(node.status()["node_id"], node.id.to_string(), "{point}");
+        assert!(!node.directory.join("registration.json").exists(), "{point}: the secret is gone");
+    }
 }

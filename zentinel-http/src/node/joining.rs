@@ -3,16 +3,17 @@
 //! Every use of a token is counted in the commit that lets the node in, so registrations with one
 //! token cannot overtake each other. Whoever is next in turn takes in everybody who waits.
 
+use super::enrol::required;
 use super::memory::Memory;
+use super::repeat::Applicant;
 use crate::error::taken_also_on;
 use crate::services::Api;
 use dashmap::DashMap;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
-use zentinel_core::credential::NewCredential;
 use zentinel_core::entity::{AuditEntry, Event, Node, NodeReport, Registration, RegistrationToken};
-use zentinel_core::id::{OrganisationId, ProjectId, RegistrationTokenId, TypedId};
+use zentinel_core::id::{NodeId, OrganisationId, ProjectId, RegistrationTokenId, TypedId};
 use zentinel_core::port::StoreExt;
 use zentinel_core::{Actor, Changes, Error, Kind, Result, Scope, Secret, Stored, Timestamp};
 
@@ -29,7 +30,7 @@ pub(super) type Admitted = (Node, NodeReport, Secret);
 /// A registration that waits for its turn.
 #[derive(Debug)]
 struct Waiting {
-    registration: Registration,
+    applicant: Applicant,
     answer: oneshot::Sender<Result<Admitted>>,
 }
 
@@ -72,10 +73,10 @@ pub(super) async fn join(
     api: &Api,
     memory: &Memory,
     token: &RegistrationToken,
-    registration: Registration,
+    applicant: Applicant,
 ) -> Result<Admitted> {
     let (answer, mut outcome) = oneshot::channel();
-    memory.joining.push(token.id, Waiting { registration, answer })?;
+    memory.joining.push(token.id, Waiting { applicant, answer })?;
     loop {
         let _turn = tokio::select! {
             biased;
@@ -97,11 +98,12 @@ fn broken_off() -> Error {
     Error::unavailable("The registration was broken off. Try again.")
 }
 
-fn unusable() -> Error {
-    Error::unauthenticated("Registration token required")
+/// What the audit log says of a token's part.
+pub(super) fn origin_of(token: &RegistrationToken) -> Value {
+    json!({"registration_token_id": token.id})
 }
 
-fn scope_of(token: &RegistrationToken) -> Scope {
+pub(super) fn scope_of(token: &RegistrationToken) -> Scope {
     Scope::Project(token.organisation_id, token.project_id)
 }
 
@@ -155,17 +157,17 @@ async fn admit_some(
         None => usize::MAX,
     });
     for waiting in group.drain(left.min(group.len())..) {
-        drop(waiting.answer.send(Err(unusable())));
+        drop(waiting.answer.send(Err(required())));
     }
     let Some(token) = usable.filter(|_| !group.is_empty()) else { return Ok(()) };
     let mut used = token.value.clone();
     used.uses.used = used.uses.used.saturating_add(u32::try_from(group.len()).unwrap_or(u32::MAX));
-    let origin = json!({"registration_token_id": token.id});
+    let origin = origin_of(&token);
     let mut changes = Changes::new().update(&token, &used)?;
     let mut admitted = Vec::with_capacity(group.len());
     for waiting in group.iter() {
-        let mut labelled = waiting.registration.clone();
-        labelled.labels.extend(token.labels.clone());
+        let mut labelled = waiting.applicant.clone();
+        labelled.registration.labels.extend(token.labels.clone());
         let ids = (token.organisation_id, token.project_id);
         let (with_node, node) = add(changes, ids, &labelled, true, &origin, api.now())?;
         changes = with_node;
@@ -188,11 +190,11 @@ async fn admit_some(
 pub(super) async fn admit(
     api: &Api,
     ids: (OrganisationId, ProjectId),
-    registration: &Registration,
+    applicant: &Applicant,
     approved: bool,
     origin: &Value,
 ) -> Result<Admitted> {
-    let (changes, node) = add(Changes::new(), ids, registration, approved, origin, api.now())?;
+    let (changes, node) = add(Changes::new(), ids, applicant, approved, origin, api.now())?;
     let committed = api.store.commit(changes).await;
     committed.map_err(|error| taken_also_on(error, "project_id"))?;
     api.fleet.admit(node.0.clone(), node.1.clone());
@@ -203,13 +205,15 @@ pub(super) async fn admit(
 fn add(
     changes: Changes,
     ids: (OrganisationId, ProjectId),
-    registration: &Registration,
+    applicant: &Applicant,
     approved: bool,
     origin: &Value,
     now: Timestamp,
 ) -> Result<(Changes, Admitted)> {
-    let key = NewCredential::generate();
-    let node = Node::register(ids, registration, approved, key.hash, now)?;
+    let registration = &applicant.registration;
+    let id = NodeId::random();
+    let key = applicant.key_of(id)?;
+    let node = Node { id, ..Node::register(ids, registration, approved, key.hash, now)? };
     let report = NodeReport::registered(&node, registration);
     let changes = changes
         .insert(&node)?

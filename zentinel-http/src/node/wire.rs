@@ -40,6 +40,10 @@ pub struct RegisterRequest {
     pub hostname: Option<String>,
     /// Anything else.
     pub metadata: Map<String, Value>,
+    /// Random, of the node's own, at least 43 characters: with it, a registration whose answer was
+    /// lost can be repeated.
+    #[serde(with = "told_in_confidence", skip_serializing_if = "Option::is_none")]
+    pub registration_secret: Option<Secret>,
 }
 
 /// The answer to a registration. The key is shown this once.
@@ -379,6 +383,24 @@ pub struct WafEventsAck {
 /// Serialises an instant as the API shows it: UTC, whole seconds, `Z`.
 pub(crate) fn whole_seconds<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+/// What a node tells the control plane alone.
+mod told_in_confidence {
+    use super::{Deserialize, Deserializer, Secret, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Option<Secret>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        secret.as_ref().map(Secret::expose).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Secret>, D::Error> {
+        Ok(Option::<String>::deserialize(deserializer)?.map(Secret::from))
+    }
 }
 
 /// The few answers that carry a credential to its owner.

@@ -4,9 +4,13 @@
 //! process when it comes to that point for the first time, `<name>:<n>` when it comes there for the
 //! n-th time. Release builds do not have the feature.
 
-/// The names of all points, in the order of an activation; those that begin with `restore` are on the
-/// way back to the release that served before.
+/// The names of all points, in the order of a node's life: those that begin with `register` belong to the
+/// registration, the others to an activation; of these, those that begin with `restore` are on the way
+/// back to the release that served before.
 pub const CRASH_POINTS: &[&str] = &[
+    "register-begun",
+    "register-answered",
+    "register-kept",
     "downloading",
     "downloaded",
     "unpacked",

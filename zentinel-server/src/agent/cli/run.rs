@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use zentinel_compiler::validate::IsolatedValidator;
 use zentinel_core::port::{Clock, SystemClock};
-use zentinel_core::{Error, Result};
+use zentinel_core::{Error, Kind, Result};
 
 /// Runs the agent until it is told to end.
 pub(super) fn run(settings: &AgentSettings, output: &Output) -> Result<ExitCode> {
@@ -115,12 +115,27 @@ async fn enrol(
                 tracing::warn!(%error, "not registered yet");
                 tokio::time::sleep(backoff.pause()).await;
             }
-            Err(error) if error.hint().is_none() && options.token.is_none() => {
-                return Err(error
-                    .with_hint("give a registration token: --token-file, --token or ZENTINEL_AGENT_TOKEN"));
-            }
-            enrolled => return enrolled,
+            enrolled => return enrolled.map_err(|error| explained(error, options)),
         }
+    }
+}
+
+/// A refusal, with what to do about it.
+fn explained(error: Error, options: &AgentOptions) -> Error {
+    if error.hint().is_some() {
+        return error;
+    }
+    match error.kind() {
+        Kind::Unauthenticated if options.token.is_some() => error.with_hint(
+            "the registration token is wrong, used up, revoked or has ended; make another: zentinelctl node token create",
+        ),
+        Kind::Invalid if error.fields().contains_key("name") => {
+            error.with_hint("choose another --name, or delete the node that has it: zentinelctl node delete")
+        }
+        _ if options.token.is_none() => {
+            error.with_hint("give a registration token: --token-file, --token or ZENTINEL_AGENT_TOKEN")
+        }
+        _ => error,
     }
 }
 
