@@ -4,7 +4,8 @@
 #   .ci/bench.sh --quick    a minute's worth with the build of the tests, to see that it works
 # ZENTINEL_BENCH_NODES="1000 10000"   ZENTINEL_BENCH_STORES="sqlite"   ZENTINEL_BENCH_SECONDS=30
 # ZENTINEL_BENCH_RATE_SQLITE=30000    ZENTINEL_BENCH_RATE_POSTGRES=20000
-# ZENTINEL_BENCH_CONNECTIONS=2000     ZENTINEL_BENCH_CARGO=no (leaves out `cargo bench`)
+# ZENTINEL_BENCH_CONNECTIONS=2000     ZENTINEL_BENCH_STORM_CONNECTIONS=8000
+# ZENTINEL_BENCH_CARGO=no (leaves out `cargo bench`)
 # ZENTINEL_BENCH_PROGRAMS=DIR (takes zentinel-server and zentinel-sim from there and builds nothing)
 # PostgreSQL runs with fsync on, unlike in the tests. Everything is written to a temporary directory.
 set -euo pipefail
@@ -25,6 +26,8 @@ else
     with_cargo=${ZENTINEL_BENCH_CARGO:-yes} storm=10 profile=release folder=release
 fi
 connections=${ZENTINEL_BENCH_CONNECTIONS:-2000}
+storm_connections=${ZENTINEL_BENCH_STORM_CONNECTIONS:-8000}
+[ $quick = no ] || connections=100 storm_connections=100
 
 programs=${ZENTINEL_BENCH_PROGRAMS:-}
 if [ -z "$programs" ]; then
@@ -33,8 +36,15 @@ if [ -z "$programs" ]; then
 fi
 work=$(mktemp -d)
 server_pid=""
+kill_server() {
+    [ -n "$server_pid" ] || return 0
+    kill -9 "$server_pid" 2>/dev/null || true
+    # It is no child of this shell, so that it cannot be waited for.
+    while [ -d "/proc/$server_pid/fd" ] && [ -n "$(ls "/proc/$server_pid/fd" 2>/dev/null)" ]; do sleep 0.01; done
+    server_pid=""
+}
 stop() {
-    if [ -n "$server_pid" ]; then kill -9 "$server_pid" 2>/dev/null || true; fi
+    kill_server
     rm -rf "$work"
 }
 trap stop EXIT
@@ -80,7 +90,7 @@ show("answered per second", f"{summary['per_second']:.0f}")
 if summary["server"]:
     show("server CPU per request", f"{summary['server']['cpu_us_per_request']:.1f} us")
 show("simulator CPU per request", f"{summary['simulator']['cpu_us_per_request']:.1f} us")
-for name in ("all", "heartbeat with news"):
+for name in ("all", "all, from sending", "heartbeat with news"):
     if name in latency:
         show(f"p50 / p99, {name}", f"{latency[name]['p50']:.1f} / {latency[name]['p99']:.1f} ms")
 show("errors", f"{errors['share'] * 100:.2f} %")
@@ -117,14 +127,13 @@ measure() {
     sim "${to[@]}" --connections 256 --rate max --warm-up 2 --duration "$seconds" \
         --server-pid "$server_pid" --max-errors 100 >"$work/out.json"
     summarise "as fast as it goes" "$work/out.json"
-    kill -9 "$server_pid"
+    kill_server
     start_server
     note "start after kill -9" "$cold_ms ms"
-    sim "${to[@]}" --connections "$connections" --storm "$storm" --duration 120 \
+    sim "${to[@]}" --connections "$storm_connections" --storm "$storm" --duration 120 \
         --server-pid "$server_pid" --max-errors 100 >"$work/out.json"
     summarise "storm within $storm s" "$work/out.json"
-    kill -9 "$server_pid"
-    server_pid=""
+    kill_server
 }
 
 for store in $stores; do
@@ -147,8 +156,8 @@ for store in $stores; do
     done
 done
 
-printf '\n%-10s %8s  %-44s %s\n' store nodes what figure
-awk -F '\t' '{ printf "%-10s %8s  %-44s %s\n", $1, $2, $3, $4 }' "$work/figures"
+printf '\n%-10s %8s  %-50s %s\n' store nodes what figure
+awk -F '\t' '{ printf "%-10s %8s  %-50s %s\n", $1, $2, $3, $4 }' "$work/figures"
 if [ "$with_cargo" = yes ]; then
     printf '\n'
     cargo bench --locked -q -p zentinel-rollout --bench tick --bench engine

@@ -30,8 +30,8 @@ const MAX_WAITING: usize = 2_000_000;
 const RETRY_SPREAD: f64 = 0.5;
 /// How far paced intervals are spread either way.
 const PACE_SPREAD: f64 = 0.1;
-/// When to try again if nobody says, in milliseconds.
-const RETRY_MS: u64 = 1_000;
+/// When to try again if nobody says, at first and after many failures, in milliseconds.
+const RETRY_MS: (u64, u64) = (1_000, 60_000);
 
 /// How requests are scheduled.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,6 +86,8 @@ enum Kind {
 struct Job {
     /// When it was due, in microseconds since the start.
     at: u64,
+    /// When it was handed to a connection.
+    sent: u64,
     node: u32,
     kind: Kind,
     /// Whether it says something that must be written down.
@@ -231,7 +233,7 @@ impl Engine {
             self.wheel.push(at + (interval as u64).max(1), what);
         }
         if !away {
-            self.enqueue(Job { at: at * 1_000, node, kind, news: false });
+            self.enqueue(Job { at: at * 1_000, sent: 0, node, kind, news: false });
         }
     }
 
@@ -279,7 +281,7 @@ impl Engine {
             0 => (Kind::Heartbeat, turn / 3),
             _ => (Kind::Poll, turn / 3 * 2 + turn % 3 + count / 2),
         };
-        Some(Job { at: self.now(), node: (node % count) as u32, kind, news: false })
+        Some(Job { at: self.now(), sent: 0, node: (node % count) as u32, kind, news: false })
     }
 
     fn send(&mut self, link: u32, mut job: Job) {
@@ -301,7 +303,7 @@ impl Engine {
             Kind::Poll => self.writer.poll(&mut self.request, node.credential(), node.etag.as_deref()),
             Kind::Token => self.writer.token(&mut self.request, node.credential()),
         }
-        self.stats.sent += 1;
+        job.sent = self.now();
         self.put(link, job);
     }
 
@@ -373,7 +375,9 @@ impl Engine {
             Kind::Report => return,
         };
         if matches!(self.plan.pace, Pace::Answers { .. }) || job.kind == Kind::Token {
-            let wait = retry_after.map_or(RETRY_MS, |seconds| u64::from(seconds) * 1_000);
+            node.failures = node.failures.saturating_add(1);
+            let backoff = RETRY_MS.0 << (node.failures - 1).min(16);
+            let wait = retry_after.map_or(backoff.min(RETRY_MS.1), |seconds| u64::from(seconds) * 1_000);
             let spread = 1.0 + RETRY_SPREAD * self.dice.random::<f64>();
             self.after((wait as f64 * spread) as u64, due);
         }

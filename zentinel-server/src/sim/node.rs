@@ -98,6 +98,8 @@ pub(super) struct Node {
     said: Option<Said>,
     /// Which of its requests were admitted after a storm.
     pub(super) admitted: u8,
+    /// Requests in a row that failed.
+    pub(super) failures: u8,
 }
 
 const WELL: &str = r#""health":{"status":"healthy","uptime_s":"#;
@@ -122,6 +124,7 @@ impl Node {
             gone: false,
             said: None,
             admitted: 0,
+            failures: 0,
         }
     }
 

@@ -60,6 +60,9 @@ impl Progress {
     }
 }
 
+/// All answers, without the wait for a connection that nodes share here and would not elsewhere.
+const FROM_SENDING: &str = "all, from sending";
+
 /// Latencies of one kind of request, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Latency {
@@ -239,7 +242,7 @@ impl Report {
 
 fn latencies(stats: &Stats) -> BTreeMap<&'static str, Latency> {
     let classes = Class::ALL.iter().filter_map(|class| Some((class.name(), stats.class(*class)?.into())));
-    classes.chain([("all", (&stats.all).into())]).collect()
+    classes.chain([("all", (&stats.all).into()), (FROM_SENDING, (&stats.from_sending).into())]).collect()
 }
 
 fn errors(stats: &Stats, patient: bool) -> Errors {

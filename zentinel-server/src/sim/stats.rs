@@ -107,6 +107,8 @@ pub(super) struct Stats {
     /// All answers that were neither refusals nor losses.
     pub(super) all: Latencies,
     classes: [Latencies; Class::ALL.len()],
+    /// The same answers as in `all`, from when a connection was free.
+    pub(super) from_sending: Latencies,
     /// Since the progress was shown last.
     pub(super) recent: Latencies,
     /// Refusals by status.
@@ -120,7 +122,6 @@ pub(super) struct Stats {
     pub(super) lost: BTreeMap<Loss, u64>,
     /// Connections that could not be made.
     pub(super) unconnected: u64,
-    pub(super) sent: u64,
     /// Offers that were not signed as they must be, and archives that were not what was stated.
     pub(super) untrusted: u64,
     /// Archives that could not be fetched.
@@ -130,8 +131,9 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    pub(super) fn admitted(&mut self, class: Class, micros: u64) {
+    pub(super) fn admitted(&mut self, class: Class, micros: u64, since_sent: u64) {
         self.all.record(micros);
+        self.from_sending.record(since_sent);
         self.recent.record(micros);
         if let Some(latencies) = self.classes.get_mut(class as usize) {
             latencies.record(micros);
@@ -203,7 +205,7 @@ mod tests {
     #[test]
     fn refusals_and_losses_are_errors_unless_told_when_to_return() {
         let mut stats = Stats::default();
-        stats.admitted(Class::Poll, 1_000);
+        stats.admitted(Class::Poll, 1_000, 900);
         stats.refuse(503, Some(7));
         stats.refuse(503, None);
         stats.refuse(404, Some(3));
@@ -220,12 +222,13 @@ mod tests {
     fn latencies_are_in_milliseconds_and_split() {
         let mut stats = Stats::default();
         for micros in 1..=1_000 {
-            stats.admitted(Class::Change, micros * 1_000);
+            stats.admitted(Class::Change, micros * 1_000, micros);
         }
-        stats.admitted(Class::Heartbeat, u64::MAX);
+        stats.admitted(Class::Heartbeat, u64::MAX, 1);
         let changes = stats.class(Class::Change).unwrap();
         assert!((changes.quantile(0.99) - 990.0).abs() < 1.5, "{}", changes.quantile(0.99));
         assert!(stats.all.longest() >= 600_000.0, "too long to tell apart is still counted");
+        assert!(stats.from_sending.longest() < 1.1, "waiting for a connection is not in it");
         assert!(stats.class(Class::Token).is_none());
     }
 }

@@ -27,8 +27,11 @@ impl Engine {
             (Kind::Token, 200) => Class::Token,
             _ => return self.refused(job, head),
         };
-        let micros = self.now().saturating_sub(job.at);
-        self.stats.admitted(class, micros);
+        let now = self.now();
+        self.stats.admitted(class, now.saturating_sub(job.at), now.saturating_sub(job.sent));
+        if let Some(node) = self.nodes.get_mut(job.node as usize) {
+            node.failures = 0;
+        }
         if let Some(hint) = head.poll_after {
             self.stats.hint(hint);
         }
