@@ -17,6 +17,7 @@ mod heartbeat;
 mod load;
 mod offer;
 mod pending;
+mod sampling;
 
 pub use offer::Offer;
 
@@ -26,6 +27,7 @@ use entry::Entry;
 use offer::Waiters;
 use parking_lot::Mutex;
 use pending::Pending;
+use sampling::Sampling;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -64,6 +66,9 @@ pub struct FleetOptions {
     pub max_wait: Duration,
     /// Most heartbeat history rows kept for a store that is away; older ones are dropped. 20,000.
     pub max_history: usize,
+    /// Heartbeats kept in the history, a second, over all nodes: of a fleet that sends more, those
+    /// without news are kept in an even share. 1,000.
+    pub history_rate: u32,
 }
 
 impl Default for FleetOptions {
@@ -79,6 +84,7 @@ impl Default for FleetOptions {
             max_waiting: 20_000,
             max_wait: Duration::from_secs(10),
             max_history: 20_000,
+            history_rate: 1_000,
         }
     }
 }
@@ -105,6 +111,7 @@ pub struct Fleet {
     bundles: KnownBundles,
     waiters: Waiters,
     pending: Mutex<Pending>,
+    sampling: Mutex<Sampling>,
     /// Heartbeats that wait for their commit.
     waiting: AtomicUsize,
     /// The last write failed: whoever needs one need not wait for it.
@@ -158,6 +165,7 @@ impl Fleet {
             bundles: KnownBundles::default(),
             waiters: Waiters::default(),
             pending: Mutex::new(Pending::default()),
+            sampling: Mutex::new(Sampling::default()),
             waiting: AtomicUsize::new(0),
             store_away: AtomicBool::new(false),
             urgent: Notify::new(),

@@ -187,6 +187,7 @@ fn fleet_options(settings: &Settings, shared: bool) -> FleetOptions {
         poll_interval: seconds(settings.nodes.poll_interval_seconds),
         shared,
         max_waiting: settings.nodes.max_waiting_heartbeats as usize,
+        history_rate: settings.nodes.heartbeat_history_rate,
         ..FleetOptions::default()
     }
 }

@@ -293,6 +293,9 @@ pub struct Nodes {
     pub max_waiting_heartbeats: u32,
     /// Heartbeats kept per node.
     pub heartbeats_kept: u32,
+    /// Heartbeats kept in the history, a second, over all nodes. Of a fleet that sends more, those that
+    /// bring news are kept, and an even share of the others.
+    pub heartbeat_history_rate: u32,
     /// Node events kept per node.
     pub events_kept: u32,
 }
@@ -306,6 +309,7 @@ impl Default for Nodes {
             max_queue_delay_ms: 100,
             max_waiting_heartbeats: 2_000,
             heartbeats_kept: 1_000,
+            heartbeat_history_rate: 1_000,
             events_kept: 500,
         }
     }

@@ -1,9 +1,12 @@
 //! A KDL file becomes a signed bundle that a fleet runs; a bundle that nodes reject is undone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use zentinel_core::Secret;
 use zentinel_core::entity::{BundleStatus, HealthGates, RolloutState};
 use zentinel_core::id::RolloutId;
-use zentinel_http::client::{BundleView, NewBundle, NewRollout, OperatorClient, RolloutDetailView};
+use zentinel_http::client::{
+    BundleView, NewBundle, NewRollout, NodeClient, OperatorClient, Poll, RegisterRequest, RolloutDetailView,
+};
 use zentinel_tests::plane::{Plane, TestNode, example};
 use zentinel_tests::wait_for;
 
@@ -94,4 +97,20 @@ async fn on_sqlite_and_a_directory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgresql_and_s3() {
     whole_story(Plane::production().await).await;
+}
+
+/// A long poll is silent for longer than a download may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_polls_last_as_long_as_asked_for() {
+    let plane = Plane::in_memory().await;
+    let client = NodeClient::new(plane.url.clone()).expect("client");
+    let request = RegisterRequest { name: "patient".to_owned(), ..RegisterRequest::default() };
+    let token = Secret::new(plane.join_token.clone());
+    let node = client.register(&plane.project, Some(&token), &request).await.expect("registered");
+    let client = client.with_credentials(node.node_id, node.node_key);
+    let asked = Instant::now();
+    let answer = client.poll(Some(Duration::from_secs(33)), None).await.expect("held until the end");
+    assert!(matches!(answer, Poll::NoUpdate { .. }), "{answer:?}");
+    assert!(asked.elapsed() >= Duration::from_secs(32), "it was held");
+    assert!(plane.stop().await);
 }

@@ -30,7 +30,7 @@ pub(super) async fn stream(
     limit: u64,
     mut sink: impl FnMut(Bytes) -> Result<()>,
 ) -> Result<u64> {
-    let mut request = transport.http.get(url.clone());
+    let mut request = transport.downloads.get(url.clone());
     if from > 0 {
         request = request.header(RANGE, format!("bytes={from}-"));
     }

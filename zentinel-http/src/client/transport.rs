@@ -15,7 +15,7 @@ use zentinel_core::{Error, Kind, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a call may take in all, unless it is a long poll.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a download may be silent.
+/// How long a download may be silent. Calls have a limit as a whole: a long poll is silent for long.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer of the API that is read.
 const MAX_ANSWER: usize = 32 << 20;
@@ -26,7 +26,10 @@ const MAX_REFUSAL: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
     base: Url,
+    /// For calls; each sets its limit.
     pub(super) http: Client,
+    /// For archives, which may take long but not fall silent.
+    pub(super) downloads: Client,
 }
 
 impl Transport {
@@ -34,14 +37,16 @@ impl Transport {
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
             return Err(Error::invalid("the control plane's URL must begin with http:// or https://"));
         }
-        let http = Client::builder()
-            .user_agent(concat!("zentinel-http/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(Policy::none())
-            .build()
-            .map_err(|error| Error::internal("the HTTP client could not be set up").with_source(error))?;
-        Ok(Self { base, http })
+        let client = || {
+            Client::builder()
+                .user_agent(concat!("zentinel-http/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .redirect(Policy::none())
+        };
+        let failed = |error| Error::internal("the HTTP client could not be set up").with_source(error);
+        let http = client().build().map_err(failed)?;
+        let downloads = client().read_timeout(READ_TIMEOUT).build().map_err(failed)?;
+        Ok(Self { base, http, downloads })
     }
 
     /// The URL of a path below the server's address, segment by segment.

@@ -114,7 +114,7 @@ impl Entry {
     /// Whether the report should be written although nothing in it is news: for a rollout that judges
     /// nodes by it, or because it was not for `interval`. If so, it counts as written.
     pub(super) fn is_report_due(&mut self, now: Timestamp, interval: Duration) -> bool {
-        let awaited = self.node.rollout_id.is_some() || self.node.target.is_some();
+        let awaited = self.node.rollout_id.is_some() || self.offered() != 0;
         let due = awaited || self.written_at + interval <= now;
         if due {
             self.written_at = now;

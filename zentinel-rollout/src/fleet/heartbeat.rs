@@ -75,7 +75,10 @@ impl Fleet {
     ) -> Result<Option<oneshot::Receiver<Result<()>>>> {
         let mut entry = self.nodes.get_mut(&id).ok_or_else(unknown_node)?;
         let merged = entry.merge(beat, known, now);
-        let mut dirty = Dirty { history: vec![history_row(&entry.report, beat, now)], ..Dirty::default() };
+        let mut dirty = Dirty::default();
+        if self.sampling.lock().keeps(now, self.options.history_rate, rand::random()) || merged.changed {
+            dirty.history.push(history_row(&entry.report, beat, now));
+        }
         if merged.came_online {
             dirty.events.push(status_event(&entry.node, NodeStatus::Online, now));
         }
@@ -83,6 +86,7 @@ impl Fleet {
             dirty.ticks.extend(concerned(&entry.node));
         }
         dirty.report = merged.progress || entry.is_report_due(now, self.report_interval());
+        let news = merged.changed || dirty.report || !dirty.history.is_empty();
         // Under the node's lock, so that a repeated heartbeat cannot slip in between.
         let mut pending = self.pending.lock();
         dirty.urgent = merged.changed || pending.is_urgent(id);
@@ -91,7 +95,9 @@ impl Fleet {
             dirty.waiters.push(acknowledge);
             durable
         });
-        pending.add(id, dirty, self.options.max_history);
+        if news || dirty.urgent {
+            pending.add(id, dirty, self.options.max_history);
+        }
         drop(pending);
         drop(entry);
         if merged.offer_changed {
