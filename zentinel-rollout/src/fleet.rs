@@ -310,14 +310,21 @@ impl Fleet {
         let node = Arc::new(value);
         let mut replaced = None;
         let mut wake = false;
+        // Before the node can be seen: whoever sees it relies on its keys being known.
+        let learn_keys = || {
+            for key in keys_of(&node) {
+                self.credentials.insert(slot(key), id);
+            }
+        };
         match self.nodes.entry(id) {
-            dashmap::Entry::Occupied(mut slot) => {
-                let entry = slot.get_mut();
+            dashmap::Entry::Occupied(mut place) => {
+                let entry = place.get_mut();
                 let offered = entry.offered();
                 if revision <= entry.revision && report.is_none() {
                     return;
                 }
                 if revision > entry.revision {
+                    learn_keys();
                     replaced = Some(std::mem::replace(&mut entry.node, Arc::clone(&node)));
                     entry.revision = revision;
                 }
@@ -326,14 +333,12 @@ impl Fleet {
                 }
                 wake = entry.offered() != offered;
             }
-            dashmap::Entry::Vacant(slot) => {
+            dashmap::Entry::Vacant(place) => {
                 let report =
                     report.unwrap_or_else(|| NodeReport::registered(&node, &Registration::default()));
-                slot.insert(Entry::new(Arc::clone(&node), revision, report));
+                learn_keys();
+                place.insert(Entry::new(Arc::clone(&node), revision, report));
             }
-        }
-        for key in keys_of(&node) {
-            self.credentials.insert(slot(key), id);
         }
         for key in replaced.iter().flat_map(|old| keys_of(old)) {
             if keys_of(&node).all(|kept| kept != key) {

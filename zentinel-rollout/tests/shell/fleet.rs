@@ -292,3 +292,30 @@ async fn an_older_report_undoes_nothing_that_another_replica_acknowledged() {
     heartbeat.await.unwrap().unwrap();
     assert_eq!(stored(&world, id).await.active_bundle_id, Some(first), "a newer one counts");
 }
+
+/// A node that asks while the fleet is being restored is known as soon as it was looked up, whoever
+/// of the two takes it in first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_unknown_while_the_fleet_is_restored() {
+    let world = World::new(300).await;
+    let nodes = world.stored_nodes().await;
+    for _ in 0..20 {
+        let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+        let fleet = Fleet::open(Arc::clone(&world.store), clock, FleetOptions::default());
+        let shutdown = CancellationToken::new();
+        let (restored, until) = (Arc::clone(&fleet), shutdown.clone());
+        let restoring = tokio::spawn(async move { restored.run(until).await });
+        let asking = nodes.values().cloned().map(|node| {
+            let fleet = Arc::clone(&fleet);
+            tokio::spawn(async move {
+                fleet.refresh(&[node.id]).await.unwrap();
+                fleet.authenticate(&node.key_hash)
+            })
+        });
+        for (known, id) in futures_util::future::join_all(asking).await.into_iter().zip(nodes.keys()) {
+            assert_eq!(known.unwrap(), Some(*id));
+        }
+        shutdown.cancel();
+        restoring.await.unwrap();
+    }
+}

@@ -151,7 +151,8 @@ mod tests {
             for (kind, share) in [(Behaviour::Slow, slow), (Behaviour::Silent, silent)] {
                 let exact = f64::from(share) / 100.0 * count as f64;
                 let found = all.iter().filter(|found| **found == kind).count() as f64;
-                prop_assert!((found - exact).abs() <= 1.0, "{found} of {exact}");
+                // Two sums are rounded, and binary fractions are not exact.
+                prop_assert!((found - exact).abs() <= 1.0 + 1e-6, "{found} of {exact}");
             }
         }
     }
