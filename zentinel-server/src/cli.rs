@@ -8,7 +8,7 @@ use crate::bootstrap::{Names, bootstrap, join_token};
 use crate::compose::App;
 use crate::demo::{self, DemoOptions};
 use crate::settings::{Log, LogFormat, Overrides, Settings, load};
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use serde_json::json;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -80,20 +80,12 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
-    match run(arguments, &output) {
-        Ok(code) => code,
-        Err(error) => {
-            output.error(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
-    }
+    output.exit(run(arguments, &output))
 }
 
 fn run(arguments: Arguments, output: &Output) -> Result<ExitCode> {
     if let Some(Command::Completions { shell }) = arguments.command {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Arguments::command(), "zentinel-server", &mut script);
-        output.raw(&script);
+        output.completions::<Arguments>(shell);
         return Ok(ExitCode::SUCCESS);
     }
     let settings = settings(&arguments)?;

@@ -15,7 +15,7 @@ mod settings;
 mod token;
 
 use crate::cli::Output;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use screen::Screen;
 use session::Session;
 use std::process::ExitCode;
@@ -64,21 +64,13 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output.error(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
-    }
+    output.exit(run(arguments, &output).map(|()| ExitCode::SUCCESS))
 }
 
-fn run(arguments: Arguments) -> Result<()> {
+fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let screen = Screen::new(arguments.json);
     if let Command::Completions { shell } = arguments.command {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Arguments::command(), "zentinelctl", &mut script);
-        Output::new(false).raw(&script);
+        output.completions::<Arguments>(shell);
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -113,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        <Arguments as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub(super) use run::lock;
 use super::install::{InstallArguments, install, set_key};
 use super::settings::{Flags, load};
 use crate::cli::Output;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use zentinel_core::Result;
@@ -54,21 +54,13 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
-    match carry_out(arguments, &output) {
-        Ok(code) => code,
-        Err(error) => {
-            output.error(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
-    }
+    output.exit(carry_out(arguments, &output))
 }
 
 fn carry_out(arguments: Arguments, output: &Output) -> Result<ExitCode> {
     let command = arguments.command.unwrap_or(Command::Run);
     if let Command::Completions { shell } = command {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Arguments::command(), "zentinel-agent", &mut script);
-        output.raw(&script);
+        output.completions::<Arguments>(shell);
         return Ok(ExitCode::SUCCESS);
     }
     let settings = load(arguments.config.as_deref(), &arguments.flags)?;

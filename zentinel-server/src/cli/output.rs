@@ -1,9 +1,12 @@
 //! What a command says: text for people, or one JSON object per line.
 
 use crate::settings::Entry;
+use clap::CommandFactory;
+use clap_complete::Shell;
 use serde_json::{Value, json};
 use std::io::Write as _;
-use zentinel_core::Error;
+use std::process::ExitCode;
+use zentinel_core::{Error, Result};
 
 /// Where answers go. With JSON, stdout carries one object per event and nothing else.
 #[derive(Clone, Copy, Debug)]
@@ -37,10 +40,21 @@ impl Output {
         }
     }
 
-    /// Bytes as they are.
-    pub fn raw(&self, bytes: &[u8]) {
+    /// The completion script of a program for a shell.
+    pub(crate) fn completions<Arguments: CommandFactory>(&self, shell: Shell) {
+        let mut command = Arguments::command();
+        let (name, mut script) = (command.get_name().to_owned(), Vec::new());
+        clap_complete::generate(shell, &mut command, name, &mut script);
         // A reader that went away is no reason to fail.
-        drop(std::io::stdout().lock().write_all(bytes));
+        drop(std::io::stdout().lock().write_all(&script));
+    }
+
+    /// How the process ends; says what was wrong first.
+    pub(crate) fn exit(&self, outcome: Result<ExitCode>) -> ExitCode {
+        outcome.unwrap_or_else(|error| {
+            self.error(&error);
+            ExitCode::from(error.kind().exit_code())
+        })
     }
 
     fn line(&self, text: &str) {

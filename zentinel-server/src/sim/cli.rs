@@ -4,7 +4,7 @@ use super::behaviour::Shares;
 use super::node::Habits;
 use super::{process, run};
 use crate::cli::Output;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -252,23 +252,15 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (options, register_only) = match arguments.command {
         Some(Command::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "zentinel-sim", &mut script);
-            Output::new(false).raw(&script);
+            Output::new(false).completions::<Arguments>(shell);
             return ExitCode::SUCCESS;
         }
         Some(Command::Register(options)) => (*options, true),
         None => (arguments.options, false),
     };
     let output = Output::new(options.json);
-    match start(options, register_only, &output) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            output.error(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
-    }
+    let code = |good| if good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    output.exit(start(options, register_only, &output).map(code))
 }
 
 fn start(options: Options, register_only: bool, output: &Output) -> Result<bool> {
@@ -301,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        <Arguments as clap::CommandFactory>::command().debug_assert();
         let options =
             parse("--server http://h:1 --project p --nodes 20 --rate 12.5 --changes 2").unwrap().options;
         assert_eq!((options.connections(), options.rate), (20, Some(Rate::PerSecond(12.5))));
