@@ -45,6 +45,12 @@ impl ApiError {
         Self::Framework(status, None)
     }
 
+    /// A body of more than `limit` bytes: 413.
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let text = format!("the request body is larger than {limit} bytes, the limit of this server");
+        Self::Framework(StatusCode::PAYLOAD_TOO_LARGE, Some(text.into()))
+    }
+
     /// A body that cannot be read: 400 with an explanation.
     pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::Framework(StatusCode::BAD_REQUEST, Some(message.into()))
@@ -137,7 +143,7 @@ fn answer(status: StatusCode, body: &Value, retry_after: Option<u64>) -> Respons
 }
 
 /// The message of a taken unique key.
-const TAKEN: &str = "has already been taken";
+pub(crate) const TAKEN: &str = "has already been taken";
 
 /// Reports a taken name on `column` too, the first column of the unique index, as the contract
 /// says.

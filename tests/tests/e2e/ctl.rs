@@ -1,7 +1,7 @@
 //! `zentinelctl` against a running control plane, as an operator uses it.
 
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -176,6 +176,17 @@ async fn a_working_day_on_postgresql_and_s3() {
     a_working_day(Plane::production().await).await;
 }
 
+/// The status line that a caller sees who listens only when all is sent.
+fn status_of_upload(url: &url::Url, length: usize) -> String {
+    let mut stream = std::net::TcpStream::connect(&*url.socket_addrs(|| None).unwrap()).unwrap();
+    let head = format!("POST /api/v1/projects HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b' '; length]).expect("the server reads on");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("an answer");
+    line.trim_end().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_that_does_not_compile_is_explained() {
     let plane = Plane::embedded().await;
@@ -186,6 +197,24 @@ async fn a_bundle_that_does_not_compile_is_explained() {
     assert!(text.contains("bundle 2 does not compile\nzentinel.kdl:") && text.contains("hint:"), "{text}");
     let (code, text) = ctl.refused(&["rollout", "create", "2"]).await;
     assert_eq!(code, 73, "{text}");
+    // Mended, it is handed in again as what it was called.
+    let kdl = ctl.file("good.kdl", &example("edge.kdl"));
+    let again = ["bundle", "create", &kdl, "--version", "2", "--wait"];
+    let bundle = ctl.json(&again).await;
+    let (code, text) = ctl.refused(&again).await;
+    let expected = format!("version 2 is taken by bundle {} (compiled)", bundle["id"].as_str().unwrap());
+    assert!(code == 65 && text.contains(&expected) && !text.contains("project_id"), "{text}");
+
+    // Larger than the server takes: no reason to try again.
+    let url = plane.url.clone();
+    let status = tokio::task::spawn_blocking(move || status_of_upload(&url, 12_000_000)).await.unwrap();
+    assert_eq!(status, "HTTP/1.1 413 Payload Too Large");
+    let large = ctl.file("large.kdl", &"/".repeat(9_000_000));
+    for files in [vec![large.as_str()], vec![kdl.as_str(), large.as_str()]] {
+        let arguments = [&["bundle", "create", "--version", "3"], &files[..]].concat();
+        let (code, text) = ctl.refused(&arguments).await;
+        assert!(code == 65 && text.contains("8000000") && text.contains("http.body_limit_bytes"), "{text}");
+    }
     assert!(plane.stop().await);
 }
 

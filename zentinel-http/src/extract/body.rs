@@ -5,7 +5,6 @@ use crate::services::Api;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -41,7 +40,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for Input<T> {
 pub(crate) async fn read_body(body: Body, limit: usize) -> ApiResult<Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if is_too_long(&*error) => Err(ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE)),
+        Err(error) if is_too_long(&*error) => Err(ApiError::too_large(limit)),
         Err(_) => Err(ApiError::bad_request("the request body ended early")),
     }
 }
@@ -107,6 +106,7 @@ fn holds_nul(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::StatusCode;
     use proptest::prelude::*;
     use serde_json::json;
 

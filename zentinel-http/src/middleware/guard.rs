@@ -13,7 +13,7 @@ use http::header::{
     X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body_util::Limited;
+use http_body_util::{BodyExt as _, Limited};
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -24,7 +24,12 @@ use zentinel_core::{Error, Kind};
 pub(super) async fn guard(api: &Api, request: Request, next: Next) -> Response {
     let mut response = match admissible(api, &request) {
         Ok(()) => bounded(api, request, next).await,
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            if matches!(refusal, ApiError::Framework(StatusCode::PAYLOAD_TOO_LARGE, _)) {
+                tokio::spawn(linger(request.into_body()));
+            }
+            refusal.into_response()
+        }
     };
     security_headers(response.headers_mut());
     response
@@ -34,7 +39,7 @@ pub(super) async fn guard(api: &Api, request: Request, next: Next) -> Response {
 fn admissible(api: &Api, request: &Request) -> Result<(), ApiError> {
     let limit = api.options.body_limit as u64;
     if declared_length(request.headers()).is_some_and(|length| length > limit) {
-        return Err(ApiError::framework(StatusCode::PAYLOAD_TOO_LARGE));
+        return Err(ApiError::too_large(api.options.body_limit));
     }
     if !is_text(request.uri().path()) {
         return Err(ApiError::framework(StatusCode::NOT_FOUND));
@@ -44,6 +49,26 @@ fn admissible(api: &Api, request: &Request) -> Result<(), ApiError> {
         return Err(ApiError::framework(StatusCode::NOT_ACCEPTABLE));
     }
     if is_of_node(route) { api.admit() } else { Ok(()) }
+}
+
+/// How much of a body that is too large is read, and for how long.
+const LINGER: (usize, Duration) = (16 << 20, Duration::from_secs(5));
+
+/// Reads on for a while after a refusal: a connection that is closed on a caller who still sends
+/// breaks before the refusal is read.
+async fn linger(mut body: Body) {
+    let read = async {
+        let mut left = LINGER.0;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+            left = match left.checked_sub(length) {
+                Some(left) => left,
+                None => break,
+            };
+        }
+    };
+    // The time is a limit, not a failure.
+    drop(tokio::time::timeout(LINGER.1, read).await);
 }
 
 /// Whether the route is one of those that answer in JSON only.

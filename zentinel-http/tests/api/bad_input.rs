@@ -47,12 +47,14 @@ async fn other_types_are_not_looked_at_and_forms_are() {
 async fn ten_megabytes_are_413() {
     let world = World::unlimited().await;
     let large = Bytes::from(vec![b' '; 10_000_000]);
+    let message = "the request body is larger than 8000000 bytes, the limit of this server";
+    let expected = json!({"errors": {"detail": "Request Entity Too Large", "message": message}});
     let reply = raw(&world, "/bundles", "application/json", large.clone()).await;
-    assert_eq!(reply.expect(413), json!({"errors": {"detail": "Request Entity Too Large"}}));
+    assert_eq!(reply.expect(413), expected);
     // Without a declared length, too.
     let pieces = (0..10).map(move |n| Ok::<_, Infallible>(large.slice(n * 1_000_000..(n + 1) * 1_000_000)));
     let reply = raw(&world, "/bundles", "application/json", Body::from_stream(stream::iter(pieces))).await;
-    assert_eq!(reply.expect(413), json!({"errors": {"detail": "Request Entity Too Large"}}));
+    assert_eq!(reply.expect(413), expected);
     let declared = request("POST", &world.home.path("/bundles")).header("content-length", "99999999999");
     world.send(declared.body(Body::empty()).unwrap()).await.expect(413);
 }

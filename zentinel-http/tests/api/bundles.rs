@@ -115,6 +115,55 @@ async fn a_bundle_that_does_not_compile_says_why_and_can_be_deleted() {
 }
 
 #[tokio::test]
+async fn the_version_of_a_failed_compile_can_be_handed_in_again() {
+    let world = World::new().await;
+    let path = world.home.path("/bundles");
+    let with = |config: &str| json!({"version": "1", "config_source": config});
+    let failed = world.post(&path, with("listeners {")).await.expect(201)["id"].clone();
+    // Whether it compiles is not known yet: its version is taken.
+    let taken = world.post(&path, with(KDL)).await;
+    assert_eq!(taken.body["bundle"], json!({"id": failed, "version": "1", "status": "pending"}));
+    taken.expect_field("version", "has already been taken");
+    world.run_jobs().await;
+
+    let mended = world.post(&path, with(KDL)).await.expect(201)["id"].clone();
+    world.run_jobs().await;
+    let all = world.get(&path).await.expect(200);
+    assert_eq!(ids(&all, "bundles"), [mended.as_str().unwrap()], "the failed one is gone");
+    assert_eq!(all["bundles"][0]["status"], "compiled");
+    let source = format!("{path}/{}/source", failed.as_str().unwrap());
+    world.get(&source).await.expect_error(404, "Bundle not found");
+    let expected = [
+        "bundle.created",
+        "bundle.compilation_failed",
+        "bundle.deleted",
+        "bundle.created",
+        "bundle.compiled",
+    ];
+    assert_eq!(world.audited().await, expected);
+
+    let taken = world.post(&path, with(KDL)).await;
+    assert_eq!(taken.body["bundle"]["status"], "compiled");
+    assert!(taken.body["hint"].as_str().unwrap().contains("another version"), "{}", taken.text);
+    taken.expect_field("version", "has already been taken");
+}
+
+#[tokio::test]
+async fn of_many_that_replace_a_failed_compile_one_wins() {
+    let world = World::unlimited().await;
+    let path = world.home.path("/bundles");
+    let with = |config: &str| json!({"version": "1", "config_source": config});
+    world.post(&path, with("listeners {")).await.expect(201);
+    world.run_jobs().await;
+    let tries = futures_util::future::join_all((0..8).map(|_| world.post(&path, with(KDL)))).await;
+    let made = tries.iter().filter(|reply| reply.status.as_u16() == 201).count();
+    assert_eq!(made, 1);
+    for reply in tries.into_iter().filter(|reply| reply.status.as_u16() != 201) {
+        reply.expect_field("version", "has already been taken");
+    }
+}
+
+#[tokio::test]
 async fn lists_are_newest_first_filtered_and_paged() {
     let world = World::unlimited().await;
     let path = world.home.path("/bundles");

@@ -39,7 +39,8 @@ fn risk(text: &str) -> Result<RiskLevel, String> {
 
 pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
     let (client, project) = (&session.client, session.project.as_str());
-    let made = client.create_bundle(project, &request(&create)?).await?;
+    let made =
+        client.create_bundle(project, &request(&create)?).await.map_err(|error| taken(error, &create))?;
     if !create.wait {
         session.screen.answer(&made, || made.id.to_string())?;
         session.screen.note(&format!("see what becomes of it with `zentinelctl bundle show {}`", made.id));
@@ -52,6 +53,26 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
     }
 }
 
+/// A version that is taken, by which bundle.
+fn taken(error: Error, create: &Create) -> Error {
+    let is_taken = |messages: &Vec<String>| messages.iter().any(|message| message.contains("taken"));
+    if !error.fields().get("version").is_some_and(is_taken) {
+        return error;
+    }
+    let details = error.details().cloned().unwrap_or_default();
+    let holder = &details["bundle"];
+    let holder = match (holder["id"].as_str(), holder["status"].as_str()) {
+        (Some(id), Some(status)) => format!(" by bundle {} ({})", clean(id), clean(status)),
+        _ => String::new(),
+    };
+    let version = clean(&create.version);
+    let hint = format!(
+        "choose another version, or see what there is with `zentinelctl bundle show {version}`; only the \
+         version of a bundle that failed to compile can be used again"
+    );
+    Error::invalid(format!("version {version} is taken{holder}")).with_details(details).with_hint(hint)
+}
+
 /// The compiler's findings, one below the other.
 fn readable(error: &Error, version: &str) -> Error {
     let details = error.details().cloned().unwrap_or_default();
@@ -62,7 +83,9 @@ fn readable(error: &Error, version: &str) -> Error {
         text.push('\n');
         text.push_str(&diagnostic(finding));
     }
-    Error::invalid(text).with_details(details).with_hint("mend it and hand it in under another version")
+    Error::invalid(text)
+        .with_details(details)
+        .with_hint("mend it and hand it in again; the version is not used up")
 }
 
 fn request(create: &Create) -> Result<NewBundle> {

@@ -78,6 +78,11 @@ impl Session {
                 let seconds = retry_after(&error).map_or(60, |after| after.as_secs());
                 format!("try again in {seconds} s; `http.rate_limits` of the server says how much is allowed")
             }
+            Kind::TooLarge => {
+                "`http.body_limit_bytes` of the server is the limit; a file beside the configuration counts a \
+                 third more than its size"
+                    .to_owned()
+            }
             Kind::Unavailable | Kind::Timeout if !server.is_empty() => {
                 format!("is the control plane up? see {server}/ready; another one is named with --server")
             }

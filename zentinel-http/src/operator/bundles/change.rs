@@ -1,6 +1,6 @@
 //! Creating bundles, handing them out, withdrawing them.
 
-use crate::error::{ApiResult, taken_also_on};
+use crate::error::{ApiResult, TAKEN, taken_also_on};
 use crate::extract::{Field, Input, PathId, parse_id};
 use crate::operator::auth::{BundlesCreate, BundlesValidate, BundlesWrite, InProject};
 use crate::operator::retrying;
@@ -21,8 +21,8 @@ use zentinel_core::entity::{
 };
 use zentinel_core::error::Checks;
 use zentinel_core::id::{NodeId, TypedId};
-use zentinel_core::port::{Diagnostic, StoreExt};
-use zentinel_core::{Changes, Error, Kind, Result};
+use zentinel_core::port::{Diagnostic, Query, StoreExt};
+use zentinel_core::{Actor, Changes, Error, Kind, Record, Result, Scope, Stored};
 
 /// Most nodes that one assignment may name.
 const MAX_NODES: usize = 10_000;
@@ -87,7 +87,8 @@ fn reference(name: &str, field: Field<String>, checks: &mut Checks) -> Option<St
 
 /// Create a bundle
 ///
-/// It is compiled in the background; see its `status` and `diagnostics`.
+/// It is compiled in the background; see its `status` and `diagnostics`. A version whose compile
+/// failed can be handed in again: the failed bundle is deleted for the new one.
 #[utoipa::path(
     post, path = "/api/v1/projects/{project_slug}/bundles", tag = "Bundles",
     params(("project_slug" = String, Path)), request_body = BundleInput,
@@ -118,9 +119,18 @@ pub(super) async fn create(
         generated: false,
         origin,
     };
-    let (bundle, changes) = new_bundle(at.ids(), at.caller.actor(), new, api.now())?;
-    let committed = api.store.commit(changes).await;
-    committed.map_err(|error| taken_also_on(error, "project_id"))?;
+    let (api, at, new) = (&api, &at, &new);
+    let bundle = retrying(|| async move {
+        let (bundle, changes) = new_bundle(at.ids(), at.caller.actor(), new.clone(), api.now())?;
+        let freed = free_version(api, at, &bundle.version).await?;
+        match api.store.commit(freed.and(changes)).await {
+            Ok(_) => Ok(bundle),
+            // Somebody else deleted the failed one.
+            Err(error) if error.kind() == Kind::NotFound => Err(Error::stale("Bundle")),
+            Err(error) => Err(taken_also_on(error, "project_id")),
+        }
+    })
+    .await?;
     let created = BundleCreated {
         id: bundle.id.uuid(),
         version: bundle.version,
@@ -128,6 +138,36 @@ pub(super) async fn create(
         project_id: bundle.project_id.uuid(),
     };
     Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// What deletes the bundle that failed to compile under a version; nothing where none holds it.
+async fn free_version(api: &Api, at: &InProject<BundlesCreate>, version: &str) -> Result<Changes> {
+    let named = Query::all(Bundle::KIND).owned_by(at.project.id).named(version);
+    let Some(holder) = api.store.list::<Bundle>(&at.scope(), named).await?.items.pop() else {
+        return Ok(Changes::new());
+    };
+    if holder.status == BundleStatus::Failed {
+        return deletion(api, &at.scope(), at.caller.actor(), &holder).await;
+    }
+    let held = json!({"id": holder.id, "version": holder.version, "status": holder.status});
+    let error = Error::invalid_field("version", TAKEN)
+        .with_details(json!({ "bundle": held }))
+        .with_hint("choose another version; that of a bundle that failed to compile can be used again");
+    Err(taken_also_on(error, "project_id"))
+}
+
+/// What deletes a bundle with everything that belongs to it.
+async fn deletion(api: &Api, scope: &Scope, actor: Actor, bundle: &Stored<Bundle>) -> Result<Changes> {
+    let mut changes = Changes::new().delete(bundle);
+    if let Some(source) = api.store.find::<BundleSource>(scope, bundle.id).await? {
+        changes = changes.delete(&source);
+    }
+    if let Some(sbom) = api.store.find::<BundleSbom>(scope, bundle.id).await? {
+        changes = changes.delete(&sbom);
+    }
+    let entry = AuditEntry::new(scope, actor, "bundle.deleted", bundle.id, api.now())
+        .with_changes(json!({"version": bundle.version, "status": bundle.status}));
+    Ok(changes.audit(entry))
 }
 
 fn file(input: FileInput) -> ExtraFile {
@@ -203,21 +243,13 @@ pub(super) async fn delete(
 ) -> ApiResult<StatusCode> {
     let (api, at) = (&api, &at);
     retrying(|| async move {
-        let (scope, now) = (at.scope(), api.now());
+        let scope = at.scope();
         let bundle = api.store.fetch::<Bundle>(&scope, id.0).await?;
         if !matches!(bundle.status, BundleStatus::Pending | BundleStatus::Failed) {
             return Err(Error::conflict("Only pending or failed bundles can be deleted"));
         }
-        let mut changes = Changes::new().delete(&bundle);
-        if let Some(source) = api.store.find::<BundleSource>(&scope, id.0).await? {
-            changes = changes.delete(&source);
-        }
-        if let Some(sbom) = api.store.find::<BundleSbom>(&scope, id.0).await? {
-            changes = changes.delete(&sbom);
-        }
-        let entry = AuditEntry::new(&scope, at.caller.actor(), "bundle.deleted", bundle.id, now)
-            .with_changes(json!({"version": bundle.version, "status": bundle.status}));
-        api.store.commit(changes.audit(entry)).await.map(drop)
+        let changes = deletion(api, &scope, at.caller.actor(), &bundle).await?;
+        api.store.commit(changes).await.map(drop)
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
