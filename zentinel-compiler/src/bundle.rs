@@ -48,6 +48,8 @@ pub struct NewBundle {
     pub generated: bool,
     /// Where the source came from.
     pub origin: BundleOrigin,
+    /// The person who makes it.
+    pub author: Option<Actor>,
 }
 
 /// A new bundle, pending, with everything to commit: the record, its source, the audit entry
@@ -136,6 +138,7 @@ fn pending(scope: (OrganisationId, ProjectId), new: &NewBundle, now: Timestamp) 
         signing_key_id: None,
         created_at: now,
         updated_at: now,
+        author: new.author,
     }
 }
 

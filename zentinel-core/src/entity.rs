@@ -1,5 +1,6 @@
 //! What the control plane knows.
 
+mod approval;
 mod audit;
 mod bundle;
 mod identity;
@@ -8,6 +9,7 @@ mod report;
 mod rollout;
 mod tenancy;
 
+pub use approval::{Approval, ApprovalState, FreezeOverride, Verdict};
 pub use audit::{AuditEntry, Event};
 pub use bundle::{
     Activation, Bundle, BundleOrigin, BundleSbom, BundleSource, BundleStatement, BundleStatus, ExtraFile,

@@ -89,6 +89,14 @@ typed_ids! {
     GroupId;
     /// A deployment environment such as staging.
     EnvironmentId;
+    /// A time span in which no rollout starts.
+    FreezeWindowId;
+    /// A rollout's settings under a name.
+    TemplateId;
+    /// A rule that carries bundles from one environment to the next.
+    PromotionRuleId;
+    /// A bundle's release into an environment.
+    PromotionId;
     /// A unit of background work.
     JobId;
     /// Something that happened, told to the outside.

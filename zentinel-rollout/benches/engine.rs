@@ -184,5 +184,6 @@ fn bundle(project: &Project, now: Timestamp) -> Bundle {
         signing_key_id: None,
         created_at: now,
         updated_at: now,
+        author: None,
     }
 }

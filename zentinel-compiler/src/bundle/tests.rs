@@ -196,6 +196,14 @@ impl World {
             created_by: Actor::System,
             created_at: now,
             updated_at: now,
+            environment_id: None,
+            scheduled_at: None,
+            starts_by_itself: false,
+            approval: zentinel_core::entity::Approval::default(),
+            freeze_override: None,
+            template_id: None,
+            promoted_from: None,
+            requested_by: None,
         };
         let changes = Changes::new().insert(&rollout).unwrap();
         self.store.commit(changes).await.unwrap();

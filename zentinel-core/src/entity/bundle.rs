@@ -3,7 +3,7 @@
 use crate::id::{BundleId, OrganisationId, ProjectId, StatementId, TypedId};
 use crate::port::Diagnostic;
 use crate::record::{Keys, Record, RecordKind};
-use crate::scope::Scope;
+use crate::scope::{Actor, Scope};
 use crate::statement::Envelope;
 use crate::value::{Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -157,6 +157,10 @@ pub struct Bundle {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+    /// The person who made it, who cannot be the only one to approve its rollout; the API key where it
+    /// belongs to nobody.
+    #[serde(default)]
+    pub author: Option<Actor>,
 }
 
 impl Bundle {

@@ -1,7 +1,9 @@
 //! The persisted values of a rollout. Their transitions live in `zentinel-rollout`, nowhere else.
 
+use super::approval::{Approval, FreezeOverride};
 use crate::id::{
-    BundleId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, RolloutNodeId, StepId, TypedId,
+    BundleId, EnvironmentId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, RolloutNodeId, StepId,
+    TemplateId, TypedId,
 };
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::{Actor, Scope};
@@ -248,6 +250,30 @@ pub struct Rollout {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+    /// The environment it is for; only that environment's nodes are its targets.
+    #[serde(default)]
+    pub environment_id: Option<EnvironmentId>,
+    /// It does not start before this instant.
+    #[serde(default)]
+    pub scheduled_at: Option<Timestamp>,
+    /// Whether it is to start by itself, as soon as it may.
+    #[serde(default)]
+    pub starts_by_itself: bool,
+    /// Who must agree before it starts, and who did.
+    #[serde(default)]
+    pub approval: Approval,
+    /// The decision that it starts in spite of freeze windows.
+    #[serde(default)]
+    pub freeze_override: Option<FreezeOverride>,
+    /// The template it was created from.
+    #[serde(default)]
+    pub template_id: Option<TemplateId>,
+    /// The completed rollout in another environment that a promotion rule followed up with this one.
+    #[serde(default)]
+    pub promoted_from: Option<RolloutId>,
+    /// The person who asked for it, who cannot approve it; the API key where it belongs to nobody.
+    #[serde(default)]
+    pub requested_by: Option<Actor>,
 }
 
 impl Rollout {

@@ -75,6 +75,11 @@ impl Caller {
         Actor::ApiKey(self.key().id)
     }
 
+    /// Who answers for what the key does: the person it belongs to, else the key itself.
+    pub(crate) fn person(&self) -> Actor {
+        self.key().user_id.map_or_else(|| self.actor(), Actor::User)
+    }
+
     /// Everything the key may see.
     pub(crate) fn scope(&self) -> Scope {
         let key = self.key();

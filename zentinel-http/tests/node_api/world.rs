@@ -299,6 +299,7 @@ impl World {
             risk_level: RiskLevel::Low,
             generated: false,
             origin: BundleOrigin::default(),
+            author: None,
         };
         let ids = (tenant.organisation.id, tenant.project.id);
         let (bundle, changes) = create(ids, Actor::System, new, self.now()).unwrap();

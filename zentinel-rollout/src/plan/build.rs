@@ -6,7 +6,7 @@ use crate::strategy::{PlannedStep, Strategies};
 use crate::transition::State;
 use uuid::{Builder, Uuid};
 use zentinel_core::entity::{
-    NodeProgress, Rollout, RolloutNode, RolloutSpec, RolloutState, RolloutStep, StepState, Waiting,
+    Approval, NodeProgress, Rollout, RolloutNode, RolloutSpec, RolloutState, RolloutStep, StepState, Waiting,
 };
 use zentinel_core::id::{
     BundleId, NodeId, OrganisationId, ProjectId, RolloutId, RolloutNodeId, StepId, TypedId,
@@ -54,6 +54,14 @@ impl NewRollout {
             created_by: self.created_by,
             created_at: now,
             updated_at: now,
+            environment_id: None,
+            scheduled_at: None,
+            starts_by_itself: false,
+            approval: Approval::default(),
+            freeze_override: None,
+            template_id: None,
+            promoted_from: None,
+            requested_by: None,
         };
         let steps: Vec<RolloutStep> =
             (0_u32..).zip(plan.steps).map(|(index, step)| new_step(&rollout, index, step, now)).collect();

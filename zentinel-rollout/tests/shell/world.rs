@@ -135,6 +135,7 @@ impl World {
             signing_key_id: None,
             created_at: now,
             updated_at: now,
+            author: None,
         };
         self.memory.commit(Changes::new().insert(&bundle).unwrap()).await.unwrap();
         bundle.id

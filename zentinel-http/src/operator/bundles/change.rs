@@ -118,6 +118,7 @@ pub(super) async fn create(
         risk_level: risk_level.unwrap_or_default(),
         generated: false,
         origin,
+        author: Some(at.caller.person()),
     };
     let (api, at, new) = (&api, &at, &new);
     let bundle = retrying(|| async move {

@@ -55,6 +55,7 @@ fn bundle(project: &Project, version: &str, now: Timestamp) -> Bundle {
         signing_key_id: None,
         created_at: now,
         updated_at: now,
+        author: None,
     }
 }
 
