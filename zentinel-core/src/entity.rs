@@ -8,6 +8,7 @@ mod node;
 mod report;
 mod rollout;
 mod tenancy;
+mod traffic;
 
 pub use approval::{Approval, ApprovalState, FreezeOverride, Verdict};
 pub use audit::{AuditEntry, Event};
@@ -21,7 +22,8 @@ pub use node::{
 };
 pub use report::{BundleError, Health, Heartbeat, NodeConfig, NodeReport};
 pub use rollout::{
-    Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutNode, RolloutSpec,
-    RolloutState, RolloutStep, StepState, TargetSelector, Waiting, WaitingNode,
+    Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutMemory, RolloutNode,
+    RolloutSpec, RolloutState, RolloutStep, StepState, TargetSelector, Waiting, WaitingNode,
 };
 pub use tenancy::{Membership, Organisation, Project, ProjectSettings, Role, User};
+pub use traffic::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Traffic, TrafficCounts};

@@ -25,11 +25,13 @@ pub enum LogKind {
     RequestLog,
     /// Web application firewall events that nodes report.
     WafEvent,
+    /// What was found and decided in a rollout, by rollout.
+    RolloutLog,
 }
 
 impl LogKind {
     /// Every log.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Audit,
         Self::Event,
         Self::Heartbeat,
@@ -37,6 +39,7 @@ impl LogKind {
         Self::Metric,
         Self::RequestLog,
         Self::WafEvent,
+        Self::RolloutLog,
     ];
 
     /// The table's name in the SQL back ends.
@@ -50,6 +53,7 @@ impl LogKind {
             Self::Metric => "service_metrics",
             Self::RequestLog => "request_logs",
             Self::WafEvent => "waf_events",
+            Self::RolloutLog => "rollout_log",
         }
     }
 }

@@ -53,11 +53,13 @@ pub enum RecordKind {
     RolloutStep,
     /// [`RolloutNode`](crate::entity::RolloutNode)
     RolloutNode,
+    /// [`RolloutMemory`](crate::entity::RolloutMemory)
+    RolloutMemory,
 }
 
 impl RecordKind {
     /// Every kind, in an order in which rows may be inserted.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Organisation,
         Self::Project,
         Self::User,
@@ -76,6 +78,7 @@ impl RecordKind {
         Self::Rollout,
         Self::RolloutStep,
         Self::RolloutNode,
+        Self::RolloutMemory,
     ];
 
     /// The table's name in the SQL back ends.
@@ -100,6 +103,7 @@ impl RecordKind {
             Self::Rollout => "rollouts",
             Self::RolloutStep => "rollout_steps",
             Self::RolloutNode => "rollout_nodes",
+            Self::RolloutMemory => "rollout_memories",
         }
     }
 
@@ -118,7 +122,7 @@ impl RecordKind {
             Self::NodeGroup => "Node group",
             Self::Bundle | Self::BundleSource | Self::BundleSbom => "Bundle",
             Self::BundleStatement => "Statement",
-            Self::Rollout => "Rollout",
+            Self::Rollout | Self::RolloutMemory => "Rollout",
             Self::RolloutStep => "Rollout step",
             Self::RolloutNode => "Rollout node",
         }

@@ -201,6 +201,10 @@ pub struct Decision {
     pub removed_steps: BTreeSet<StepId>,
     /// Nodes whose part differs.
     pub changed_nodes: BTreeSet<NodeId>,
+    /// Whether the strategy remembers something else, see [`State::memory`].
+    pub memory_changed: bool,
+    /// What the strategy found, for the rollout's log.
+    pub findings: Vec<Value>,
 }
 
 impl Decision {
@@ -220,6 +224,8 @@ impl Decision {
             && self.added_steps.is_empty()
             && self.removed_steps.is_empty()
             && self.changed_nodes.is_empty()
+            && !self.memory_changed
+            && self.findings.is_empty()
     }
 
     /// The changed steps.

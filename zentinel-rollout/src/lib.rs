@@ -109,5 +109,5 @@ pub use decision::{
 pub use gate::{Gate, Gates};
 pub use observation::{NodeFacts, Observation};
 pub use step::step;
-pub use strategy::{Proposal, Strategies, Strategy};
+pub use strategy::{Begin, Memory, Proposal, Strategies, Strategy};
 pub use transition::State;

@@ -14,6 +14,8 @@ pub struct NodeFacts {
     pub exists: bool,
     /// Its name, for messages.
     pub name: String,
+    /// Its failure domain, the label [`ZONE_LABEL`](crate::plan::ZONE_LABEL).
+    pub zone: Option<String>,
     /// Liveness.
     pub status: NodeStatus,
     /// When it was last heard from.
@@ -51,6 +53,7 @@ impl NodeFacts {
         Self {
             exists: true,
             name: node.name.clone(),
+            zone: node.labels.get(crate::plan::ZONE_LABEL).cloned(),
             status: report.status,
             last_seen_at: report.last_seen_at,
             active_bundle_id: report.active_bundle_id,

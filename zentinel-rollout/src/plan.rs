@@ -2,7 +2,8 @@
 //! preview that an operator sees is the plan that runs.
 //!
 //! The order of the targets is deterministic and spreads them over failure domains: round-robin over the values
-//! of the label [`ZONE_LABEL`] (nodes without it are a domain of their own), within a domain by name, then by id.
+//! of the label [`ZONE_LABEL`] (nodes without it are a domain of their own), within a domain as the strategy wants it
+//! ([`TargetOrder`]): by name, then by id, or by lot.
 
 mod build;
 mod validate;
@@ -11,11 +12,11 @@ pub use build::{NewRollout, derived_rollback_id};
 pub(crate) use build::{new_step, part_id};
 pub use validate::{check_spec, health_gates, target_selector};
 
-use crate::strategy::{PlannedStep, Strategies, Strategy};
+use crate::strategy::{PlannedStep, Strategies, Strategy, TargetOrder};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use zentinel_core::entity::{Excluded, ExclusionReason, Node, NodeGroup, RolloutSpec, TargetSelector};
-use zentinel_core::id::{BundleId, NodeId};
-use zentinel_core::{Error, Result};
+use zentinel_core::id::{BundleId, NodeId, TypedId as _};
+use zentinel_core::{Error, Result, Sha256Digest};
 
 /// The label that names a node's failure domain.
 pub const ZONE_LABEL: &str = "zone";
@@ -105,7 +106,7 @@ pub fn plan(
     check_spec(request.spec, strategies)?;
     let strategy = strategies.get(&request.spec.strategy)?;
     let (selected, excluded) = select(request, candidates)?;
-    let targets: Vec<Target> = spread(selected)
+    let targets: Vec<Target> = spread(selected, strategy.order())
         .into_iter()
         .map(|candidate| Target {
             node_id: candidate.node.id,
@@ -224,9 +225,20 @@ fn named_nodes(request: &PlanRequest<'_>, candidates: &[Candidate<'_>]) -> Resul
     }
 }
 
+/// A number that has nothing to do with what the node is like.
+pub(crate) fn lot(node: NodeId) -> u64 {
+    let digest = Sha256Digest::of(node.uuid().as_bytes());
+    digest.as_bytes().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// Round-robin over the failure domains.
-fn spread(mut selected: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
-    selected.sort_by(|a, b| (&a.node.name, a.node.id).cmp(&(&b.node.name, b.node.id)));
+fn spread(mut selected: Vec<Candidate<'_>>, order: TargetOrder) -> Vec<Candidate<'_>> {
+    match order {
+        TargetOrder::ByName => {
+            selected.sort_by(|a, b| (&a.node.name, a.node.id).cmp(&(&b.node.name, b.node.id)));
+        }
+        TargetOrder::ByLot => selected.sort_by_key(|candidate| (lot(candidate.node.id), candidate.node.id)),
+    }
     let mut zones: BTreeMap<Option<&str>, VecDeque<Candidate<'_>>> = BTreeMap::new();
     for candidate in selected {
         let zone = candidate.node.labels.get(ZONE_LABEL).map(String::as_str);

@@ -20,7 +20,7 @@ use crate::decision::{Decision, Effect, Outlook};
 use crate::gate::Gates;
 use crate::observation::{NodeFacts, Observation};
 use crate::plan::previous_bundle;
-use crate::strategy::Strategy;
+use crate::strategy::{Begin, Strategy, View};
 use crate::transition::{Draft, State};
 use census::Census;
 use chrono::TimeDelta;
@@ -206,6 +206,14 @@ impl Tick<'_> {
             finish::complete(draft);
             return Progress::Moved;
         };
+        let begin = draft.consult(|draft, memory| {
+            let view = View::new(draft.state(), self.observation, draft.step(place), self.now);
+            self.strategy.before_step(&view, memory)
+        });
+        if let Begin::Later { until, why } = begin {
+            draft.report(Waiting { summary: why, until, ..Waiting::default() });
+            return Progress::Waits;
+        }
         draft.move_step(place, StepState::Running, None);
         self.tell(draft, place);
         Progress::Moved

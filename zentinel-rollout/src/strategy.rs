@@ -11,7 +11,8 @@ pub use rolling::Rolling;
 
 use crate::observation::{NodeFacts, Observation};
 use crate::transition::State;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use zentinel_core::entity::{Rollout, RolloutNode, RolloutSpec, RolloutStep};
@@ -73,6 +74,80 @@ pub enum Proposal {
         /// The steps that replace the ones not begun.
         steps: Vec<PlannedStep>,
     },
+}
+
+/// What a strategy says before a step begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Its nodes may be told.
+    Now,
+    /// Not before this instant, or, without one, not at this tick. The strategy is asked again.
+    Later {
+        /// When to ask again; at the next tick without it.
+        until: Option<Timestamp>,
+        /// For the operator.
+        why: String,
+    },
+}
+
+/// In which order a strategy is given the nodes of one failure domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetOrder {
+    /// By name, then by id.
+    #[default]
+    ByName,
+    /// As if drawn by lot, but the same for every rollout: by a hash of the id. What is found out about the first
+    /// nodes then says something about the others.
+    ByLot,
+}
+
+/// What a strategy remembers of a rollout from tick to tick. It is stored with the decision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    value: Value,
+    findings: Vec<Value>,
+    changed: bool,
+}
+
+impl Memory {
+    /// What was remembered before; null at first.
+    #[must_use]
+    pub fn new(value: Value) -> Self {
+        Self { value, ..Self::default() }
+    }
+
+    /// What is remembered.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Remembers something else from now on.
+    pub fn set(&mut self, value: Value) {
+        self.changed |= self.value != value;
+        self.value = value;
+    }
+
+    /// Adds an entry to the rollout's log, for people: what was found, with the figures. Only ever read by them.
+    pub fn note(&mut self, finding: Value) {
+        self.findings.push(finding);
+    }
+
+    /// Whether something else is remembered than before.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    pub(crate) fn into_parts(self) -> (Value, Vec<Value>) {
+        (self.value, self.findings)
+    }
+
+    /// The entries that were added.
+    #[must_use]
+    pub fn findings(&self) -> &[Value] {
+        &self.findings
+    }
 }
 
 /// What a strategy may look at.
@@ -164,8 +239,23 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     /// [`Kind::Invalid`](zentinel_core::Kind::Invalid) when the specification does not fit the targets.
     fn plan(&self, spec: &RolloutSpec, targets: &[NodeId]) -> Result<Vec<PlannedStep>>;
 
+    /// In which order [`Strategy::plan`] is given the nodes of each failure domain.
+    fn order(&self) -> TargetOrder {
+        TargetOrder::ByName
+    }
+
+    /// The nodes whose facts it wants in its [`View`] at the next tick, beside those of the active and of the next step.
+    fn observes(&self, _state: &State) -> BTreeSet<NodeId> {
+        BTreeSet::new()
+    }
+
+    /// Asked before a step begins, [`View::step`], until the answer is [`Begin::Now`].
+    fn before_step(&self, _view: &View<'_>, _memory: &mut Memory) -> Begin {
+        Begin::Now
+    }
+
     /// Asked when every gate of the active step passes, in `verifying` and again in `validating`.
-    fn after_gates(&self, _view: &View<'_>) -> Proposal {
+    fn after_gates(&self, _view: &View<'_>, _memory: &mut Memory) -> Proposal {
         Proposal::Complete
     }
 }

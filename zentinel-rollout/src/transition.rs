@@ -2,8 +2,9 @@
 
 use crate::decision::{Decision, Effect, Outlook, RolloutEvent};
 use crate::plan::new_step;
-use crate::strategy::PlannedStep;
+use crate::strategy::{Memory, PlannedStep};
 use chrono::TimeDelta;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{
@@ -80,6 +81,8 @@ pub struct State {
     /// told but have not activated, as far as is known.
     stragglers: BTreeSet<NodeId>,
     bundles: BTreeSet<BundleId>,
+    /// What the strategy remembers.
+    memory: Value,
 }
 
 impl State {
@@ -97,10 +100,31 @@ impl State {
             bundles.insert(node.bundle_id);
             bundles.extend(node.previous_bundle_id);
         }
-        let mut state = Self { rollout, steps, nodes, cursor: 0, stragglers: BTreeSet::new(), bundles };
+        let mut state = Self {
+            rollout,
+            steps,
+            nodes,
+            cursor: 0,
+            stragglers: BTreeSet::new(),
+            bundles,
+            memory: Value::Null,
+        };
         state.find_cursor_from_here();
         state.find_stragglers();
         state
+    }
+
+    /// With what the strategy remembers of it.
+    #[must_use]
+    pub fn remembering(mut self, memory: Value) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// What the strategy remembers; null when nothing.
+    #[must_use]
+    pub fn memory(&self) -> &Value {
+        &self.memory
     }
 
     fn find_stragglers(&mut self) {
@@ -216,6 +240,8 @@ impl Draft {
             step_transitions: Vec::new(),
             removed_steps: BTreeSet::new(),
             changed_nodes: BTreeSet::new(),
+            memory_changed: false,
+            findings: Vec::new(),
         };
         Self { decision, touched: false, now }
     }
@@ -284,6 +310,17 @@ impl Draft {
         edit(&mut self.decision.state.rollout);
         self.decision.rollout_changed = true;
         self.touched = true;
+    }
+
+    /// Lets the strategy speak: it sees the draft and may change what it remembers.
+    pub(crate) fn consult<T>(&mut self, ask: impl FnOnce(&Self, &mut Memory) -> T) -> T {
+        let mut memory = Memory::new(self.decision.state.memory.take());
+        let answer = ask(self, &mut memory);
+        self.decision.memory_changed |= memory.is_changed();
+        let (value, findings) = memory.into_parts();
+        self.decision.state.memory = value;
+        self.decision.findings.extend(findings);
+        answer
     }
 
     /// Replaces the report, if it says something else.

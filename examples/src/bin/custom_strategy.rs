@@ -8,7 +8,7 @@ use zentinel_core::Result;
 use zentinel_core::entity::{RolloutSpec, StepState};
 use zentinel_core::error::Checks;
 use zentinel_core::id::NodeId;
-use zentinel_rollout::strategy::{PlannedStep, Proposal, Strategies, Strategy, View};
+use zentinel_rollout::strategy::{Memory, PlannedStep, Proposal, Strategies, Strategy, View};
 
 /// 1, 2, 4, 8, ... nodes; `strategy_config.soak_seconds` (default 30) between them.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Strategy for Doubling {
         Ok(steps)
     }
 
-    fn after_gates(&self, view: &View<'_>) -> Proposal {
+    fn after_gates(&self, view: &View<'_>, _memory: &mut Memory) -> Proposal {
         let soak = chrono::TimeDelta::seconds(soak_seconds(&view.rollout().spec));
         let left = match view.step().state {
             StepState::Validating => soak - view.elapsed(),

@@ -1,6 +1,7 @@
 //! What nodes say: heartbeats, the last that is known of each, the configuration it runs.
 
 use super::node::{Node, NodeStatus, Registration};
+use super::traffic::Traffic;
 use crate::error::Result;
 use crate::id::{BundleId, NodeId, OrganisationId, ProjectId, TypedId};
 use crate::log::{LogKind, LogRow};
@@ -24,6 +25,9 @@ pub struct Health {
     pub cpu_percent: Option<f64>,
     /// Memory use in percent, 0 to 100.
     pub memory_percent: Option<f64>,
+    /// What was served, in counts; canary analysis lives on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Box<Traffic>>,
 }
 
 impl Health {

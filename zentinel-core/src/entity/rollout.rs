@@ -489,3 +489,37 @@ impl Record for RolloutNode {
         }
     }
 }
+
+/// What a strategy remembers of a rollout between ticks. Shares the rollout's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RolloutMemory {
+    /// The rollout.
+    pub rollout_id: RolloutId,
+    /// Its tenant.
+    pub organisation_id: OrganisationId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// Known to the strategy alone.
+    pub value: Value,
+    /// When the strategy first remembered something.
+    pub created_at: Timestamp,
+}
+
+impl Record for RolloutMemory {
+    const KIND: RecordKind = RecordKind::RolloutMemory;
+    type Id = RolloutId;
+    fn id(&self) -> RolloutId {
+        self.rollout_id
+    }
+    fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+    fn keys(&self) -> Keys {
+        Keys {
+            organisation_id: Some(self.organisation_id),
+            project_id: Some(self.project_id),
+            owner: self.rollout_id.uuid(),
+            ..Keys::default()
+        }
+    }
+}

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use zentinel_core::Result;
-use zentinel_core::entity::{BundleError, Health, Heartbeat};
+use zentinel_core::entity::{BundleError, Health, Heartbeat, Traffic, TrafficCounts};
 use zentinel_core::error::Checks;
 use zentinel_core::id::BundleId;
 
@@ -73,7 +73,8 @@ impl Incoming {
     fn check(self, check_nul: bool) -> Result<Heartbeat> {
         let mut checks = Checks::new();
         let raw_health = map("health", self.health, check_nul, &mut checks).unwrap_or_default();
-        let raw_metrics = map("metrics", self.metrics, check_nul, &mut checks).unwrap_or_default();
+        let mut raw_metrics = map("metrics", self.metrics, check_nul, &mut checks).unwrap_or_default();
+        let traffic = raw_metrics.remove("traffic").and_then(traffic);
         let capabilities = self.capabilities.optional("capabilities", &mut checks);
         let fits = |text: &String| text.chars().count() <= MAX_TEXT && !text.contains('\0');
         checks.that(
@@ -87,7 +88,7 @@ impl Incoming {
             length("bundle_error", &error.message, MAX_MESSAGE, &mut checks);
         }
         let beat = Heartbeat {
-            health: measure(&raw_health, &raw_metrics),
+            health: Health { traffic, ..measure(&raw_health, &raw_metrics) },
             active_bundle_id: self.active_bundle_id.optional("active_bundle_id", &mut checks),
             staged_bundle_id: self.staged_bundle_id.optional("staged_bundle_id", &mut checks),
             version: text("version", self.version, &mut checks),
@@ -139,7 +140,17 @@ fn measure(health: &Map<String, Value>, metrics: &Map<String, Value>) -> Health 
         latency_p99_ms: of(metrics, "latency_p99_ms"),
         cpu_percent: either("cpu_percent"),
         memory_percent: either("memory_percent"),
+        traffic: None,
     }
+}
+
+/// Counts that contradict themselves are as good as none.
+fn traffic(value: Value) -> Option<Box<Traffic>> {
+    let traffic: Traffic = serde_json::from_value(value).ok()?;
+    let sound = |counts: &TrafficCounts| counts.errors <= counts.requests;
+    let fits =
+        sound(&traffic.total) && sound(&traffic.recent) && traffic.total.since(&traffic.recent).is_some();
+    fits.then(|| Box::new(traffic))
 }
 
 #[cfg(test)]

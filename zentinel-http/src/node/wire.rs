@@ -96,9 +96,14 @@ pub struct HeartbeatRequest {
     #[serde(skip_serializing_if = "Value::is_null")]
     #[schema(value_type = Object, example = json!({"status": "healthy", "uptime_s": 86_400}))]
     pub health: Value,
-    /// Numbers `error_rate`, `latency_p99_ms`, `cpu_percent`, `memory_percent`; list `circuit_breakers`.
+    /// Numbers `error_rate`, `latency_p99_ms`, `cpu_percent`, `memory_percent`; list `circuit_breakers`;
+    /// `traffic`, the counts that canary analysis compares: `epoch` (another number: counted anew), `requests`, `errors` and
+    /// `latency` (13 numbers: requests up to 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000 ms and beyond) since the
+    /// epoch began, and the same three under `recent` for the last while.
     #[serde(skip_serializing_if = "Value::is_null")]
-    #[schema(value_type = Object, example = json!({"error_rate": 0.4, "latency_p99_ms": 83}))]
+    #[schema(value_type = Object, example = json!({"error_rate": 0.4, "latency_p99_ms": 83, "traffic": {"epoch": 1, "requests": 250, "errors": 1,
+        "latency": [0, 40, 120, 60, 20, 8, 1, 0, 0, 0, 0, 0, 0],
+        "recent": {"requests": 250, "errors": 1, "latency": [0, 40, 120, 60, 20, 8, 1, 0, 0, 0, 0, 0, 0]}}}))]
     pub metrics: Value,
     /// The bundle that serves traffic.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use crate::State;
 use crate::decision::Decision;
 use crate::observation::{NodeFacts, Observation};
 use std::collections::{BTreeMap, BTreeSet};
-use zentinel_core::entity::{Rollout, RolloutNode, RolloutStep};
+use zentinel_core::entity::{Rollout, RolloutMemory, RolloutNode, RolloutStep};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, StepId, TypedId as _};
 use zentinel_core::port::{Order, Query, StoreExt as _};
 use zentinel_core::{Changes, Record, RecordKind, Result, Revision, Stored, Write};
@@ -31,6 +31,7 @@ pub(super) struct Revisions {
     rollout: Revision,
     steps: BTreeMap<StepId, Revision>,
     nodes: BTreeMap<NodeId, Revision>,
+    memory: Option<Revision>,
 }
 
 impl Revisions {
@@ -54,7 +55,26 @@ impl Revisions {
         for node in decision.nodes_to_update() {
             changes = update(changes, node, self.nodes.entry(node.node_id).or_insert(FIRST))?;
         }
+        if decision.memory_changed {
+            let memory = memory_of(state);
+            changes = match &mut self.memory {
+                Some(revision) => update(changes, &memory, revision)?,
+                None => changes.insert(&memory)?,
+            };
+            self.memory.get_or_insert(FIRST);
+        }
         Ok(changes)
+    }
+}
+
+fn memory_of(state: &State) -> RolloutMemory {
+    let rollout = state.rollout();
+    RolloutMemory {
+        rollout_id: rollout.id,
+        organisation_id: rollout.organisation_id,
+        project_id: rollout.project_id,
+        value: state.memory().clone(),
+        created_at: rollout.created_at,
     }
 }
 
@@ -80,16 +100,20 @@ impl Engine {
         let nodes = Query::all(RecordKind::RolloutNode).owned_by(id).ordered(Order::Name);
         let steps = self.store.list_all::<RolloutStep>(&scope, steps).await?;
         let nodes = self.store.list_all::<RolloutNode>(&scope, nodes).await?;
+        let memory = self.store.find::<RolloutMemory>(&scope, id).await?;
         // The parts may be from after a commit that the rollout was read before; the revisions
         // then do not match and the commit fails, which is what reading again is for.
         let revisions = Revisions {
             rollout: rollout.revision,
             steps: steps.iter().map(|step| (step.id, step.revision)).collect(),
             nodes: nodes.iter().map(|node| (node.node_id, node.revision)).collect(),
+            memory: memory.as_ref().map(|memory| memory.revision),
         };
         let steps = steps.into_iter().map(|step| step.value).collect();
         let nodes = nodes.into_iter().map(|node| node.value);
-        Ok(Loaded { state: State::new(rollout.value, steps, nodes), revisions, seen: None })
+        let memory = memory.map(|memory| memory.value.value).unwrap_or_default();
+        let state = State::new(rollout.value, steps, nodes).remembering(memory);
+        Ok(Loaded { state, revisions, seen: None })
     }
 
     /// Keeps a rollout for its next tick.

@@ -9,7 +9,6 @@ use super::Engine;
 use super::journal::{Journal, News};
 use super::loaded::{Loaded, Revisions};
 use super::work::Work;
-use crate::State;
 use crate::decision::{Decision, Outlook};
 use crate::observation::Observation;
 use crate::step::{rest, step};
@@ -61,8 +60,14 @@ impl Engine {
         let deployable = self.deployable_of(work, &state).await?;
         let mut now = self.clock.now();
         let mut again = None;
+        let strategy = self.strategies.get(&state.rollout().spec.strategy)?;
+        let watched = || {
+            let mut watched = state.watched();
+            watched.extend(strategy.observes(&state));
+            watched
+        };
         if let Some(mut seen) = seen.filter(|seen| !news.everything && now - seen.since < FULL_LOOK) {
-            let differences = seen.differences(&state, &news, &deployable, now);
+            let differences = seen.differences(watched, &news, &deployable, now);
             if differences.any || !is_unexpected(state.rollout(), now) {
                 let facts = self.facts(work, &differences.outdated).await?;
                 seen.observation.nodes.extend(facts);
@@ -72,7 +77,7 @@ impl Engine {
         let (mut seen, changed) = match again {
             Some(again) => again,
             None => {
-                let nodes = self.facts(work, &state.watched()).await?;
+                let nodes = self.facts(work, &watched()).await?;
                 now = self.clock.now();
                 (Seen::of(Observation { deployable, nodes }, now), true)
             }
@@ -82,7 +87,6 @@ impl Engine {
         let decision = match seen.outlook {
             Outlook::Rests { until, .. } if !changed && now <= until => rest(state, seen.outlook, now),
             Outlook::Rests { .. } | Outlook::Open => {
-                let strategy = self.strategies.get(&state.rollout().spec.strategy)?;
                 let gates = self.gates_of(state.rollout());
                 step(state, strategy.as_ref(), &gates, &seen.observation, now)
             }
@@ -106,6 +110,7 @@ fn moves_watch(decision: &Decision, stragglers: usize) -> bool {
         || !decision.added_steps.is_empty()
         || !decision.removed_steps.is_empty()
         || !decision.events.is_empty()
+        || decision.memory_changed
         || stragglers > 0
         || !state.stragglers().is_empty()
 }
@@ -125,7 +130,7 @@ impl Seen {
     /// Takes in what is new, and says what must be read before the facts are as they should be.
     fn differences(
         &mut self,
-        state: &State,
+        all_watched: impl FnOnce() -> BTreeSet<NodeId>,
         news: &News,
         deployable: &BTreeSet<BundleId>,
         now: Timestamp,
@@ -137,7 +142,7 @@ impl Seen {
         let mut outdated = watched(&news.changed);
         self.renewed.extend(watched(&news.renewed));
         if self.moved {
-            let watched = state.watched();
+            let watched = all_watched();
             known.retain(|id, _| watched.contains(id));
             self.renewed.retain(|id| watched.contains(id));
             outdated.retain(|id| watched.contains(id));

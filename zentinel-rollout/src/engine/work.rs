@@ -13,10 +13,12 @@ use crate::decision::{Decision, Effect, Restore, Rollback, RolloutEvent};
 use crate::observation::Observation;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Node, Rollout, StepState};
-use zentinel_core::id::{BundleId, NodeId, RolloutId, StatementId};
+use zentinel_core::id::{BundleId, NodeId, RolloutId, StatementId, TypedId as _};
+use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::port::StoreExt as _;
-use zentinel_core::{Actor, Changes, Error, Result, Scope, Stored, Timestamp};
+use zentinel_core::{Actor, Changes, Error, Result, Scope, Stored, Timestamp, Write};
 
 /// The reason that nodes are told with a restored bundle.
 const ROLLBACK: &str = "rollback";
@@ -250,6 +252,10 @@ impl<'a> Work<'a> {
         self.changes = revisions.write(decision, std::mem::take(&mut self.changes))?;
         self.publish(&decision.state, &decision.events);
         self.tick_at(&decision.state, decision.next_wake);
+        let now = self.engine.clock.now();
+        for finding in &decision.findings {
+            self.changes.writes.push(Write::Append(log_row(decision.state.rollout(), finding.clone(), now)));
+        }
         for (place, to) in &decision.step_transitions {
             let Some(step) = decision.state.steps().get(*place) else { continue };
             let action = match to {
@@ -307,6 +313,20 @@ impl<'a> Work<'a> {
             Some(issuer) => issuer.commit_with(changes),
             None => Ok(changes),
         }
+    }
+}
+
+/// An entry of a rollout's log.
+fn log_row(rollout: &Rollout, body: Value, now: Timestamp) -> LogRow {
+    LogRow {
+        kind: LogKind::RolloutLog,
+        id: Uuid::new_v4(),
+        organisation_id: Some(rollout.organisation_id),
+        project_id: Some(rollout.project_id),
+        owner: rollout.id.uuid(),
+        at: now,
+        dedup_key: None,
+        body,
     }
 }
 

@@ -18,6 +18,7 @@ fn well() -> NodeFacts {
             latency_p99_ms: Some(80.0),
             cpu_percent: Some(30.0),
             memory_percent: Some(0.0),
+            traffic: None,
         },
         ..NodeFacts::default()
     }

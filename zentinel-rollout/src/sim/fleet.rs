@@ -286,6 +286,7 @@ fn healthy() -> Health {
         latency_p99_ms: Some(50.0),
         cpu_percent: Some(20.0),
         memory_percent: Some(30.0),
+        traffic: None,
     }
 }
 

@@ -47,10 +47,10 @@ impl Tick<'_> {
         if draft.step(place).failing_since.is_some() {
             draft.edit_step(place, |step| step.failing_since = None);
         }
-        let proposal = {
-            let step = draft.step(place);
-            self.strategy.after_gates(&View::new(draft.state(), self.observation, step, self.now))
-        };
+        let proposal = draft.consult(|draft, memory| {
+            let view = View::new(draft.state(), self.observation, draft.step(place), self.now);
+            self.strategy.after_gates(&view, memory)
+        });
         self.follow(draft, place, census, &evaluation, proposal)
     }
 

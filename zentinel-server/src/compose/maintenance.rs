@@ -44,6 +44,8 @@ pub(super) struct RetentionHandler {
 const METRIC_DAYS: i64 = 7;
 /// Single requests are kept this many days.
 const REQUEST_LOG_DAYS: i64 = 1;
+/// What was found and decided in rollouts is kept this many days.
+const ROLLOUT_LOG_DAYS: i64 = 400;
 /// Firewall events are kept this many days.
 const WAF_EVENT_DAYS: i64 = 30;
 /// The outbox keeps events this many days; whoever reads it later has missed something.
@@ -65,6 +67,7 @@ impl JobHandler for RetentionHandler {
             (LogKind::Metric, days(METRIC_DAYS)),
             (LogKind::RequestLog, days(REQUEST_LOG_DAYS)),
             (LogKind::WafEvent, days(WAF_EVENT_DAYS)),
+            (LogKind::RolloutLog, days(ROLLOUT_LOG_DAYS)),
             (LogKind::Event, days(EVENT_DAYS)),
         ] {
             // One log that can't be trimmed now must not keep the others from being.

@@ -1,7 +1,7 @@
 //! What strategies may propose.
 
 use super::*;
-use crate::strategy::{PlannedStep, Proposal, Strategy, View};
+use crate::strategy::{Memory, PlannedStep, Proposal, Strategy, View};
 use std::sync::Arc;
 use zentinel_core::Result;
 
@@ -18,7 +18,7 @@ impl Strategy for Asks {
     fn plan(&self, _spec: &RolloutSpec, targets: &[NodeId]) -> Result<Vec<PlannedStep>> {
         Ok(targets.chunks(2).map(PlannedStep::deploy).collect())
     }
-    fn after_gates(&self, view: &View<'_>) -> Proposal {
+    fn after_gates(&self, view: &View<'_>, _memory: &mut Memory) -> Proposal {
         (self.0)(view)
     }
 }
