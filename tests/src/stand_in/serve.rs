@@ -57,8 +57,8 @@ async fn bind(address: &str) -> Option<TcpListener> {
 pub(super) async fn listen(proxy: Arc<Proxy>, listeners: Vec<ListenerConfig>) {
     let mut bound = Vec::new();
     for config in listeners {
-        if let Some(path) = missing_file(&config) {
-            log("ERROR", &format!("TLS certificate file not found: {}", path.display()));
+        if let Some(path) = unusable_file(&config) {
+            log("ERROR", &format!("no TLS certificate or key: {}", path.display()));
             continue;
         }
         let Some(listener) = bind(&config.address).await else { return };
@@ -70,10 +70,12 @@ pub(super) async fn listen(proxy: Arc<Proxy>, listeners: Vec<ListenerConfig>) {
     }
 }
 
-fn missing_file(listener: &ListenerConfig) -> Option<&Path> {
+/// A certificate or key that is not there, or is none.
+fn unusable_file(listener: &ListenerConfig) -> Option<&Path> {
     let tls = listener.tls.as_ref()?;
     let mut files = [&tls.cert_file, &tls.key_file].into_iter().flatten();
-    files.find(|path| !path.exists()).map(PathBuf::as_path)
+    let usable = |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("-----BEGIN "));
+    files.find(|path| !usable(path)).map(PathBuf::as_path)
 }
 
 async fn serve(proxy: Arc<Proxy>, listener: TcpListener, default: Option<String>) {

@@ -1,5 +1,6 @@
 //! What the agent relies on in the proxy. The stand-in must do the same as the real one.
 
+use crate::poison::tls_listener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -165,25 +166,16 @@ async fn listeners_are_not_rebuilt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_certificate_costs_the_listener() {
-    let tls = free_port();
-    let more = format!(
-        r#"listeners {{
-    listener "tls" {{
-        address "127.0.0.1:{tls}"
-        protocol "https"
-        tls {{
-            cert-file "/nonexistent/certificate.pem"
-            key-file "/nonexistent/key.pem"
-        }}
-    }}
-}}
-"#
-    );
-    let mut proxy = Proxy::start(&more).await;
-    assert!(tested(&proxy.config.kdl()), "the proxy's own test does not see it");
-    assert!(closed(tls).await);
-    assert!(proxy.is_alive());
+async fn a_certificate_that_is_missing_or_none_costs_the_listener() {
+    let none = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(none.path(), "this is neither a certificate nor a key\n").unwrap();
+    for pem in [Path::new("/nonexistent/certificate.pem"), none.path()] {
+        let tls = free_port();
+        let mut proxy = Proxy::start(&tls_listener(tls, pem)).await;
+        assert!(tested(&proxy.config.kdl()), "the proxy's own test does not see it");
+        assert!(closed(tls).await);
+        assert!(proxy.is_alive());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

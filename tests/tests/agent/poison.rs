@@ -114,15 +114,66 @@ async fn one_that_kills_the_proxy_after_it_was_proven() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_with_an_address_that_somebody_else_holds() {
+async fn one_with_an_address_that_somebody_else_holds_never_reaches_the_proxy() {
     let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
     let node = node(&plane, "edge", &upstream).await;
     let first = node.first(&plane).await;
+    let (traffic, pid) = (traffic(&node), node.proxy_pid());
     let mut bad = node.config.version("bad");
-    // Something accepts connections there, but it is not the proxy, which serves nowhere then.
+    // Something accepts connections there, but it is not the proxy, which would serve nowhere then.
     bad.more_listeners.push(upstream.address.port());
     let bad = node.assign(&plane, &bad).await;
-    restored(&plane, &node, &first, &bad, &["restart_not_proven"]).await;
+    restored(&plane, &node, &first, &bad, &["address_in_use"]).await;
+    let (_, message) = node.refused(bad.id).await;
+    assert!(message.contains(&format!("\"on-{}\"", upstream.address.port())), "{message}");
+    assert_eq!(node.proxy_pid(), pid);
+    traffic.stop_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_certificate_is_not_there_never_reaches_the_proxy() {
+    let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
+    let node = node(&plane, "edge", &upstream).await;
+    let first = node.first(&plane).await;
+    let (traffic, pid) = (traffic(&node), node.proxy_pid());
+    let absent = std::path::Path::new("/nonexistent/certificate.pem");
+    let more = tls_listener(free_port(), absent);
+    let bad = node.assign(&plane, &ProxyConfig { more, ..node.config.version("bad") }).await;
+    restored(&plane, &node, &first, &bad, &["missing_file"]).await;
+    let (_, message) = node.refused(bad.id).await;
+    assert!(message.contains("/nonexistent/certificate.pem"), "{message}");
+    assert_eq!(node.proxy_pid(), pid);
+    traffic.stop_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_first_start_finds_an_address_taken() {
+    let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
+    let node = node(&plane, "edge", &upstream).await;
+    let mut bad = node.config.version("bad");
+    bad.more_listeners.push(upstream.address.port());
+    let bad = node.assign(&plane, &bad).await;
+    // Nothing serves that could be spared: the proxy shows it.
+    assert_eq!(node.refused(bad.id).await.0, "restart_not_proven");
+    node.first(&plane).await;
+}
+
+/// A listener with a certificate and key from one file.
+pub(crate) fn tls_listener(port: u16, pem: &std::path::Path) -> String {
+    let pem = pem.display();
+    format!(
+        r#"listeners {{
+    listener "tls" {{
+        address "127.0.0.1:{port}"
+        protocol "https"
+        tls {{
+            cert-file "{pem}"
+            key-file "{pem}"
+        }}
+    }}
+}}
+"#
+    )
 }
 
 pub(crate) fn gated(bundle: &BundleView, gates: HealthGates) -> NewRollout {

@@ -1,11 +1,12 @@
 //! The whole story with two proxies: a good bundle, another by reload, one that needs a restart, two
-//! that break the node they come to; and a stream of requests through both, every one of them counted.
+//! that a node sees through, two that break the node they come to; and a stream of requests through both, every one of them counted.
 //!
 //! Both proxies run on this machine, so each has ports of its own and therefore bundles of its own; a
 //! bad bundle goes to both nodes in one rollout, and its first batch must stop it.
 
-use crate::poison::{ended, gated, never_began};
+use crate::poison::{ended, gated, never_began, tls_listener};
 use std::collections::BTreeSet;
+use std::path::Path;
 use zentinel_core::entity::{HealthGates, RolloutState, TargetSelector};
 use zentinel_http::client::{BundleView, NewBundle, NewRollout};
 use zentinel_tests::node::{LIMIT, Node, ProxyConfig, compile, proxy_binary, which};
@@ -110,6 +111,7 @@ async fn two_proxies_through_good_and_bad_bundles() {
     }
 
     refused_when_compiled(&site).await;
+    found_before_the_switch(&site).await;
     breaks_a_listener(&site).await;
     breaks_requests(&site).await;
 
@@ -137,31 +139,51 @@ async fn refused_when_compiled(site: &Site) {
     unharmed(&site.counts("a bad expression"));
 }
 
-/// A listener whose certificate is not there: the proxy starts and stays up without it.
+/// What the proxy starts without, or waits for, and its own test does not see: a certificate that is
+/// not there, and an address that somebody else has. The node finds both while the proxy serves.
+async fn found_before_the_switch(site: &Site) {
+    let elsewhere = || ProxyConfig {
+        listen: free_port(),
+        metrics: free_port(),
+        more_listeners: Vec::new(),
+        ..site.nodes[0].config.clone()
+    };
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("an address").port();
+    let mut occupied = elsewhere().version("bad-address");
+    occupied.more_listeners.push(taken);
+    let mut missing = elsewhere().version("bad-file");
+    missing.more = tls_listener(free_port(), Path::new("/nonexistent/certificate.pem"));
+    for (config, expected, named) in [
+        (missing, "missing_file", "/nonexistent/certificate.pem".to_owned()),
+        (occupied, "address_in_use", taken.to_string()),
+    ] {
+        let processes = [0, 1].map(|index| site.nodes[index].proxy_pid());
+        let (asked, bundle) = site.bad(&config).await;
+        let (reason, message) = site.nodes[asked].refused(bundle.id).await;
+        println!("{}: node {asked} refused it: {reason}: {message}", config.version);
+        assert_eq!(reason, expected);
+        assert!(message.contains(&named), "{message}");
+        assert_eq!([0, 1].map(|index| site.nodes[index].proxy_pid()), processes, "both serve on");
+        unharmed(&site.counts(&config.version));
+    }
+}
+
+/// A listener whose certificate is none: the proxy starts and stays up without it.
 async fn breaks_a_listener(site: &Site) {
     let mut config = site.nodes[0].config.version("bad-listener");
     (config.listen, config.metrics, config.more_listeners) = (free_port(), free_port(), Vec::new());
-    let tls = free_port();
-    config.more = format!(
-        r#"listeners {{
-    listener "tls" {{
-        address "127.0.0.1:{tls}"
-        protocol "https"
-        tls {{
-            cert-file "/nonexistent/certificate.pem"
-            key-file "/nonexistent/key.pem"
-        }}
-    }}
-}}
-"#
-    );
+    let (tls, pem) = (free_port(), tempfile::NamedTempFile::new().expect("a file"));
+    std::fs::write(pem.path(), "this is neither a certificate nor a key\n").expect("written");
+    config.more = tls_listener(tls, pem.path());
     let (asked, bundle) = site.bad(&config).await;
     let (reason, message) = site.nodes[asked].refused(bundle.id).await;
-    println!("a missing certificate: node {asked} restored itself: {reason}: {message}");
+    println!("a broken certificate: node {asked} restored itself: {reason}: {message}");
     assert_eq!(reason, "listener_missing");
     assert!(message.contains(&tls.to_string()), "{message} names the listener");
-    assert!(site.nodes[1 - asked].status()["refused"].is_null(), "the other was left alone");
-    let counts = site.counts("a missing certificate");
+    let other = site.nodes[1 - asked].status();
+    assert_ne!(other["refused"]["bundle_id"], bundle.id.to_string(), "the other was left alone");
+    let counts = site.counts("a broken certificate");
     unharmed(&counts[1 - asked..][..1]);
     only_a_gap(&counts[asked..][..1]);
 }

@@ -1,6 +1,6 @@
 //! Making a bundle the one that serves traffic.
 
-use super::check::{CONFIG, check_static_roots, check_text, read_config};
+use super::check::{CONFIG, check_files, check_text, read_config};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
@@ -148,7 +148,7 @@ impl Activator for DirectoryActivator {
     async fn activate(&self, release: &Release) -> Result<(), Rejection> {
         let kdl = read_config(&release.directory)?;
         check_text(&*self.validator, &kdl).await?;
-        check_static_roots(&kdl, |root| self.file_root.join(root.trim_start_matches('/')))?;
+        check_files(&kdl, false, |path| self.file_root.join(path.trim_start_matches('/')))?;
         switch(&self.directory, &release.directory)
             .map_err(|error| Rejection::fault("activation_failed", error.to_string()))
     }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! bundle text + own listener and marker route ─> releases/<sequence>/   (render)
-//!        ─> parser, static roots, the proxy's own `test`                (check)
+//!        ─> parser, files on the node, the proxy's own `test`           (check)
+//!        ─> addresses that are new, where a new process is needed       (addresses)
 //!        ─> current -> releases/<sequence>                              (one rename)
 //!        ─> SIGHUP, or a new process                                    (control)
 //!        ─> marker answers 302, same process, every listener accepts    (proof)
@@ -15,6 +16,7 @@
 //! is stands in `activation.json`, so that it goes on where it stopped when the agent comes back.
 
 mod activator;
+mod addresses;
 mod control;
 mod external;
 mod journal;

@@ -1,13 +1,14 @@
 //! Activating a release on a real proxy.
 
+use super::addresses;
 use super::control::{ControlFault, ProxyControl, ProxyState};
 use super::journal::{Entry, Journal, Phase};
-use super::proof::{Patience, Unproven, Watched, ask_marker, is_open, prove, settle};
+use super::proof::{PROBE, Patience, Unproven, Watched, ask_marker, is_open, prove, settle};
 use super::render::{self, RenderedRelease, TEST_CONFIG};
 use super::test_command;
 use super::watch::Duty;
 use crate::agent::activator::{Activator, Incident, Outcome, Rejection, Release, switch};
-use crate::agent::check::{check_static_roots, check_text, read_config};
+use crate::agent::check::{check_files, check_text, read_config};
 use crate::agent::crash;
 use crate::agent::release::remove;
 use async_trait::async_trait;
@@ -126,7 +127,9 @@ impl ProxyActivator {
         // Only what has passed the child is looked at in this process.
         check_text(&*self.validator, &kdl).await?;
         let directory = &self.options.directory;
-        check_static_roots(&kdl, |root| release_path(root, release, directory))?;
+        // Another supervisor may run the proxy as a user who may read more than the agent.
+        let same_user = self.control.supervises();
+        check_files(&kdl, same_user, |path| release_path(path, release, directory))?;
         let (options, release) = (self.options.clone(), release.clone());
         blocking(move || {
             let ProxyOptions { directory, probe_listen, metrics_url, .. } = &options;
@@ -145,19 +148,54 @@ impl ProxyActivator {
         .await
     }
 
-    /// The proxy's own opinion. A release that it refuses is removed again.
-    async fn test(&self, release: &RenderedRelease) -> Result<(), Rejection> {
+    /// What can be found out while `previous` still serves. A release that is refused is removed again.
+    async fn test(
+        &self,
+        release: &RenderedRelease,
+        previous: Option<&RenderedRelease>,
+    ) -> Result<(), Rejection> {
+        let tested = match self.proxys_own_test(release).await {
+            Ok(()) => self.try_addresses(release, previous).await,
+            refused => refused,
+        };
+        if tested.is_err() && self.serving().as_ref() != Some(release) {
+            // It is rendered again when it is tried again.
+            drop(remove(&render::home(&self.options.directory, release.sequence)));
+        }
+        tested
+    }
+
+    async fn proxys_own_test(&self, release: &RenderedRelease) -> Result<(), Rejection> {
         let Some(binary) = &self.options.binary else {
             return Ok(());
         };
         let directory = &self.options.directory;
-        let home = render::home(directory, release.sequence);
-        let tested = test_command::test(binary, &home.join(TEST_CONFIG), directory, TEST_PATIENCE).await;
-        if tested.is_err() && self.serving().as_ref() != Some(release) {
-            // It is rendered again when it is tried again.
-            drop(remove(&home));
+        let config = render::home(directory, release.sequence).join(TEST_CONFIG);
+        test_command::test(binary, &config, directory, TEST_PATIENCE).await
+    }
+
+    /// Before a process that serves is ended: whether another one could listen.
+    async fn try_addresses(
+        &self,
+        release: &RenderedRelease,
+        previous: Option<&RenderedRelease>,
+    ) -> Result<(), Rejection> {
+        let Some(previous) = previous else {
+            if is_open(release.probe).await {
+                return Ok(());
+            }
+            let probe = self.options.probe_listen;
+            return blocking(move || addresses::try_own(probe)).await;
+        };
+        let spares = addresses::shares_network(self.control.state())
+            && self.needs_restart(Some(previous), release).await
+            && ask_marker(previous, PROBE).await.is_ok();
+        if !spares {
+            return Ok(());
         }
-        tested
+        let (directory, from, to) = (self.options.directory.clone(), previous.clone(), release.clone());
+        let metrics = self.options.metrics_url.is_none();
+        blocking(move || addresses::try_new(&directory, &from, &to, metrics)).await
     }
 
     /// Whether a signal is not enough to go from one release to another.
@@ -201,8 +239,7 @@ impl ProxyActivator {
         self.serve(Some(release.clone()));
         crash::point("switched");
         let before = self.control.state();
-        let answers =
-            resumed && before != ProxyState::Dead && ask_marker(release, super::proof::PROBE).await.is_ok();
+        let answers = resumed && before != ProxyState::Dead && ask_marker(release, PROBE).await.is_ok();
         let mut watched = Watched { control: &*self.control, same: before.process() };
         if !answers {
             watched.same = self.tell(restart, before).await?;
@@ -327,9 +364,9 @@ impl Activator for ProxyActivator {
         let mut duty = self.turn.lock().await;
         let rendered = self.render(release).await?;
         crash::point("rendered");
-        self.test(&rendered).await?;
-        crash::point("checked");
         let previous = self.serving().filter(|serving| serving.sequence != rendered.sequence);
+        self.test(&rendered, previous.as_ref()).await?;
+        crash::point("checked");
         let entry = Entry {
             sequence: rendered.sequence,
             bundle_id: rendered.bundle_id,

@@ -1,5 +1,6 @@
 //! What the proxy loads: the bundle's text and the agent's own listener and marker.
 
+use super::addresses::OWN_LISTENER;
 use crate::agent::activator::{CURRENT, Rejection, Release};
 use crate::agent::check::{CONFIG, read_config};
 use crate::agent::release::remove;
@@ -88,7 +89,7 @@ fn with_marker(kdl: &str, sequence: u64, bundle_id: BundleId, probe: SocketAddr)
         r#"{kdl}
 // Added by zentinel-agent: answers which release serves.
 listeners {{
-    listener "zentinel-agent" {{
+    listener "{OWN_LISTENER}" {{
         address "{probe}"
     }}
 }}
@@ -129,17 +130,11 @@ pub(super) fn describe(
     let invalid = |message: String| Rejection::new("invalid_config", message);
     let model = Model::parse(kdl).map_err(|error| invalid(error.to_string()))?;
     let config = model.config();
-    let spaces = config.namespaces.iter();
-    let scoped = spaces.flat_map(|space| {
-        space.listeners.iter().chain(space.services.iter().filter_map(|service| service.listener.as_ref()))
-    });
-    let mut listeners = Vec::new();
-    for listener in config.listeners.iter().chain(scoped) {
-        let address: SocketAddr = listener
-            .address
-            .parse()
-            .map_err(|_| invalid(format!("listener address {} is not IP:PORT", listener.address)))?;
-        listeners.push(reachable(address));
+    let mut addresses = Vec::new();
+    for (_, address) in listeners(&model) {
+        let address: SocketAddr =
+            address.parse().map_err(|_| invalid(format!("listener address {address} is not IP:PORT")))?;
+        addresses.push(reachable(address));
     }
     let document =
         Document::parse(kdl).map_err(|_| invalid("the configuration does not parse".to_owned()))?;
@@ -153,11 +148,21 @@ pub(super) fn describe(
         bundle_id: release.bundle_id,
         activation: release.activation,
         probe: reachable(probe),
-        listeners,
+        listeners: addresses,
         metrics: metrics_url.cloned().or_else(own),
         metrics_configured: metrics.enabled && document.get("observability/metrics").is_some(),
         counts_500: document.nodes().all(|node| node.name() != "builtin-handler"),
     })
+}
+
+/// The listeners of every scope: their ids and addresses.
+pub(super) fn listeners(model: &Model) -> Vec<(&str, &str)> {
+    let config = model.config();
+    let scoped = config.namespaces.iter().flat_map(|space| {
+        space.listeners.iter().chain(space.services.iter().filter_map(|service| service.listener.as_ref()))
+    });
+    let all = config.listeners.iter().chain(scoped);
+    all.map(|listener| (listener.id.as_str(), listener.address.as_str())).collect()
 }
 
 /// Where this machine reaches what listens on an address.
