@@ -76,6 +76,7 @@ async fn computed(name: &str) -> Expected {
         archive_sha256: signed.checksum(),
         archive_size: signed.bytes().len() as u64,
         activation: signed.assembled().activation(),
+        compare: false,
         issued_at: 1_800_000_000,
         expires_at: 1_802_592_000,
         keys: signer.public_keys(&scope()).await.unwrap(),

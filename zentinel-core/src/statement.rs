@@ -42,6 +42,11 @@ pub struct Statement {
     pub archive_size: u64,
     /// What activating it takes.
     pub activation: Activation,
+    /// Whether `activation` is `restart` only for want of knowledge about what the nodes run: a node that can
+    /// compare the bundle with what it serves decides by that. Left out where false, and one that does not
+    /// know the field restarts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compare: bool,
     /// Unix seconds.
     pub issued_at: i64,
     /// Unix seconds; a node refuses to start activating afterwards.
@@ -183,6 +188,28 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_that_cannot_compare_read_restart() {
+        let statement = |compare| Statement {
+            v: 1,
+            project_id: ProjectId::random(),
+            bundle_id: BundleId::random(),
+            sequence: 1,
+            archive_sha256: Sha256Digest::of(b""),
+            archive_size: 0,
+            activation: Activation::Restart,
+            compare,
+            issued_at: 0,
+            expires_at: 0,
+            keys: Vec::new(),
+        };
+        let said = serde_json::to_value(statement(true)).unwrap();
+        assert_eq!((&said["activation"], &said["compare"]), (&"restart".into(), &true.into()));
+        let known = serde_json::to_value(statement(false)).unwrap();
+        assert_eq!(known.get("compare"), None, "statements stay what they were");
+        assert!(!serde_json::from_value::<Statement>(known).unwrap().compare);
+    }
 
     #[test]
     fn encoding_is_dsse() {

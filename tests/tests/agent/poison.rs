@@ -38,12 +38,14 @@ async fn one_that_a_reload_ignores_is_noticed() {
     let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
     let node = node(&plane, "edge", &upstream).await;
     let first = node.first(&plane).await;
-    let traffic = traffic(&node);
+    let (traffic, pid) = (traffic(&node), node.proxy_pid());
     let bad = node.assign(&plane, &node.config.version("bad").special("ignore-reload")).await;
     restored(&plane, &node, &first, &bad, &["reload_not_proven"]).await;
-    traffic.stop_unharmed().await;
+    // The statement compares with the refused bundle, the node with what it serves: a reload is enough.
     let good = node.assign(&plane, &node.config.version("v3")).await;
     node.runs(&plane, good.id, "v3").await;
+    assert_eq!(node.proxy_pid(), pid);
+    traffic.stop_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,11 +87,15 @@ async fn one_whose_load_never_ends() {
     let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
     let node = node(&plane, "edge", &upstream).await;
     let first = node.first(&plane).await;
+    let hanging = node.proxy_pid();
     let bad = node.assign(&plane, &node.config.version("bad").special("hang-on-load")).await;
     restored(&plane, &node, &first, &bad, &["reload_not_proven"]).await;
-    // The proxy that hangs in its reload takes no other: the next bundle must get through all the same.
+    // The proxy that hangs in its reload takes no other, although it serves the old routes.
+    let anew = node.proxy_pid();
+    assert_ne!(anew, hanging, "only a new process is restored");
     let good = node.assign(&plane, &node.config.version("v3")).await;
     node.runs(&plane, good.id, "v3").await;
+    assert_eq!(node.proxy_pid(), anew, "and takes the next one by a signal");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,7 @@ pub(super) struct Offered {
     pub(super) signature: Option<String>,
     pub(super) signing_key_id: Option<String>,
     pub(super) activation: Activation,
+    pub(super) compare: bool,
     pub(super) envelope: Envelope,
 }
 
@@ -98,7 +99,7 @@ async fn read(api: &Api, node: &Node, target: &NodeTarget) -> Result<Option<Offe
         return Ok(None);
     };
     let bundle = bundle.value;
-    let Some(activation) = stated_activation(&statement.envelope) else {
+    let Some((activation, compare)) = stated_way(&statement.envelope) else {
         tracing::error!(bundle = %bundle.id, statement = %statement.id, "a statement cannot be read");
         return Ok(None);
     };
@@ -116,13 +117,14 @@ async fn read(api: &Api, node: &Node, target: &NodeTarget) -> Result<Option<Offe
         signature: bundle.signature,
         signing_key_id: bundle.signing_key_id,
         activation,
+        compare,
         envelope: statement.value.envelope,
     }))
 }
 
 /// The statement is what a node trusts: the answer repeats what it says.
-fn stated_activation(envelope: &Envelope) -> Option<Activation> {
+fn stated_way(envelope: &Envelope) -> Option<(Activation, bool)> {
     let payload = STANDARD.decode(&envelope.payload).ok()?;
     let statement: Statement = serde_json::from_slice(&payload).ok()?;
-    Some(statement.activation)
+    Some((statement.activation, statement.compare))
 }

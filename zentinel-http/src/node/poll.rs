@@ -157,6 +157,7 @@ async fn update(
         signing_key_id: offered.signing_key_id.clone(),
         signature_alg: "ed25519".to_owned(),
         activation: offered.activation,
+        compare: offered.compare,
         reason: target.reason.clone(),
         etag: None,
     })

@@ -221,6 +221,10 @@ pub struct BundleOffer {
     #[serde(default)]
     #[schema(value_type = String)]
     pub activation: Activation,
+    /// There where `activation` is `restart` only because nothing is known of what the node runs: a node that
+    /// can compare the bundle with what it serves decides by that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compare: bool,
     /// `rollback` when a rollback is in force.
     #[serde(default)]
     pub reason: Option<String>,

@@ -272,6 +272,7 @@ async fn activation_is_what_the_statement_says() {
     world.change::<Bundle>(bundle.id, |bundle| bundle.activation = other).await;
     let body = poll(&world, &member, "", None).await.expect(200);
     assert_eq!(body["activation"], json!(bundle.activation));
+    assert_eq!(body["compare"], true, "nobody knows what the node runs");
     let target = world.known(member.id).target.clone().unwrap();
     let spoil = |statement: &mut BundleStatement| statement.envelope.payload = "e30=".to_owned();
     world.change::<BundleStatement>(target.statement_id, spoil).await;

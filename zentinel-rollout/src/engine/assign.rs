@@ -1,6 +1,6 @@
 //! Giving a bundle to single nodes, without a rollout.
 
-use super::statements::{Issuer, activation};
+use super::statements::{Issuer, way};
 use super::{Assignment, Engine};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -86,8 +86,8 @@ impl Engine {
         let reports = self.reports(&scope, nodes.iter().map(|node| node.id)).await?;
         let mut issuer = Issuer::new(self.store.fetch::<Project>(&scope, bundle.project_id).await?);
         let active = |node: &Stored<Node>| reports.get(&node.id)?.active_bundle_id;
-        let activation = activation(bundle, nodes.iter().map(active));
-        let statement = issuer.issue(self, StatementId::random(), bundle, activation).await?;
+        let way = way(bundle, nodes.iter().map(active));
+        let statement = issuer.issue(self, StatementId::random(), bundle, way).await?;
         let mut changes = Changes::new();
         for read in nodes {
             let mut node = read.value.clone();

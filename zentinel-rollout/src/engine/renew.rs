@@ -1,7 +1,7 @@
 //! Statements end; targets that nodes have not reached yet must not end with them.
 
 use super::Engine;
-use super::statements::{Issued, Issuer, activation};
+use super::statements::{Issued, Issuer, way};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::entity::{AuditEntry, BundleStatement, Node, NodeTarget, Project};
@@ -74,8 +74,8 @@ impl Engine {
                 Some(statement) => *statement,
                 None => {
                     let active = running.get(&old).into_iter().flatten().copied();
-                    let activation = activation(bundle, active);
-                    let statement = issuer.issue(self, StatementId::random(), bundle, activation).await?;
+                    let way = way(bundle, active);
+                    let statement = issuer.issue(self, StatementId::random(), bundle, way).await?;
                     let entry = AuditEntry::new(
                         scope,
                         Actor::System,

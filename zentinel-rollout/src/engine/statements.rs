@@ -26,7 +26,7 @@ impl Issuer {
         engine: &Engine,
         id: StatementId,
         bundle: &Bundle,
-        activation: Activation,
+        way: Way,
     ) -> Result<Issued> {
         if let Some(issued) = self.issued.iter().find(|issued| issued.id == id) {
             return Ok(Issued::of(issued));
@@ -46,7 +46,8 @@ impl Issuer {
             sequence: self.project.last_sequence,
             archive_sha256,
             archive_size,
-            activation,
+            activation: way.activation,
+            compare: way.compare,
             issued_at: now.timestamp(),
             expires_at: expires_at.timestamp(),
             keys: Vec::new(),
@@ -79,13 +80,24 @@ impl Issuer {
     }
 }
 
-/// What activating a bundle takes on nodes that run these bundles. What compiling found out about the bundle holds for
-/// nodes that run its parent; about the way there from anything else, nothing is known.
-pub(super) fn activation(bundle: &Bundle, active: impl IntoIterator<Item = Option<BundleId>>) -> Activation {
+/// What a statement says about the way to its bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    activation: Activation,
+    compare: bool,
+}
+
+/// The way to a bundle on nodes that run these bundles. What compiling found out about the bundle holds for
+/// nodes that run its parent; about the way there from anything else, nothing is known, and each node compares.
+pub(super) fn way(bundle: &Bundle, active: impl IntoIterator<Item = Option<BundleId>>) -> Way {
     let known = |active: Option<BundleId>| {
         active.is_some() && (active == bundle.parent_bundle_id || active == Some(bundle.id))
     };
-    if active.into_iter().all(known) { bundle.activation } else { Activation::Restart }
+    if active.into_iter().all(known) {
+        Way { activation: bundle.activation, compare: false }
+    } else {
+        Way { activation: Activation::Restart, compare: true }
+    }
 }
 
 /// The id of the statement about a bundle in a rollout: always the same one, so that a rollout

@@ -15,9 +15,15 @@ async fn assign(world: &World, bundle: BundleId, node: NodeId) {
     assert_eq!(given.assigned, [node]);
 }
 
-async fn activation(world: &World, node: usize) -> Activation {
-    world.told(world.nodes[node].id).await.unwrap().1
+/// What activating takes, and whether the node is to compare.
+async fn way(world: &World, node: usize) -> (Activation, bool) {
+    let (_, activation, compare) = world.told(world.nodes[node].id).await.unwrap();
+    (activation, compare)
 }
+
+const RELOAD: (Activation, bool) = (Activation::Reload, false);
+/// Nothing is known about the way there.
+const COMPARE: (Activation, bool) = (Activation::Restart, true);
 
 #[tokio::test]
 async fn a_rollout_reloads_only_if_every_node_runs_the_parent() {
@@ -34,8 +40,8 @@ async fn a_rollout_reloads_only_if_every_node_runs_the_parent() {
         let rollout = world.create(second, spec).await.unwrap();
         world.clock.advance(Duration::from_secs(1));
         world.run_jobs().await;
-        let wanted = if same { Activation::Reload } else { Activation::Restart };
-        assert_eq!(activation(&world, 0).await, wanted);
+        let wanted = if same { RELOAD } else { COMPARE };
+        assert_eq!(way(&world, 0).await, wanted);
         // Going back is another change than going forward.
         world.nodes_act().await;
         world.run_jobs().await;
@@ -43,8 +49,8 @@ async fn a_rollout_reloads_only_if_every_node_runs_the_parent() {
         world.engine.command(&scope, Actor::System, rollout.id, Command::Rollback).await.unwrap();
         world.clock.advance(Duration::from_secs(1));
         world.run_jobs().await;
-        let (target, activation) = world.told(world.nodes[0].id).await.unwrap();
-        assert_eq!((target.bundle_id, activation), (first, Activation::Restart));
+        let (target, activation, compare) = world.told(world.nodes[0].id).await.unwrap();
+        assert_eq!((target.bundle_id, (activation, compare)), (first, COMPARE));
     }
 }
 
@@ -55,13 +61,13 @@ async fn an_assignment_and_its_renewal_state_what_it_takes_on_these_nodes() {
     let second = world.bundle_after("2", Some(first)).await;
     let (one, two) = (world.nodes[0].id, world.nodes[1].id);
     assign(&world, second, one).await;
-    assert_eq!(activation(&world, 0).await, Activation::Reload);
+    assert_eq!(way(&world, 0).await, RELOAD);
     let other = world.bundle("other").await;
     assign(&world, other, two).await;
-    assert_eq!(activation(&world, 1).await, Activation::Restart, "nothing is known about the way there");
+    assert_eq!(way(&world, 1).await, COMPARE);
     world.nodes_act().await;
     assign(&world, second, two).await;
-    assert_eq!(activation(&world, 1).await, Activation::Restart);
+    assert_eq!(way(&world, 1).await, COMPARE);
     // Back on the parent a reload is enough.
     world.nodes[1].active = Some(first);
     world.nodes[1].silent = true;
@@ -69,7 +75,7 @@ async fn an_assignment_and_its_renewal_state_what_it_takes_on_these_nodes() {
     world.fleet.heartbeat(two, beat).await.unwrap();
     world.clock.advance(21 * DAY);
     assert_eq!(world.engine.renew_statements().await.unwrap(), 1);
-    assert_eq!(activation(&world, 1).await, Activation::Reload);
+    assert_eq!(way(&world, 1).await, RELOAD);
 }
 
 #[tokio::test]

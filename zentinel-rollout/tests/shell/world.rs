@@ -269,13 +269,13 @@ impl World {
         self.memory.list_all::<BundleStatement>(&Scope::Instance, all).await.unwrap().len()
     }
 
-    /// What the node is told, and what activating it takes, as far as it is told anything.
-    pub(crate) async fn told(&self, node: NodeId) -> Option<(NodeTarget, Activation)> {
+    /// What the node is told, what activating it takes, and whether it is to compare, as far as it is told anything.
+    pub(crate) async fn told(&self, node: NodeId) -> Option<(NodeTarget, Activation, bool)> {
         let target = self.stored_nodes().await[&node].target.clone()?;
         let keys = self.signer.public_keys(&self.scope()).await.unwrap();
         let found = self.memory.fetch::<BundleStatement>(&Scope::Instance, target.statement_id).await;
         let statement = found.unwrap().envelope.open(&keys).unwrap();
-        Some((target, statement.activation))
+        Some((target, statement.activation, statement.compare))
     }
 
     pub(crate) async fn status(&self, bundle: BundleId) -> BundleStatus {

@@ -21,6 +21,9 @@ pub struct Release {
     pub directory: PathBuf,
     /// What activating it takes.
     pub activation: Activation,
+    /// Whether `activation` is said for want of knowledge: what serves here decides, where it can be
+    /// compared.
+    pub compare: bool,
 }
 
 /// Why a bundle does not serve traffic. What ran before still does.

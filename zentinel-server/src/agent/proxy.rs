@@ -18,6 +18,7 @@
 mod activator;
 mod addresses;
 mod control;
+mod difference;
 mod external;
 mod journal;
 mod log;

@@ -226,6 +226,7 @@ impl Site {
             archive_sha256: Sha256Digest::of(&bytes),
             archive_size: bytes.len() as u64,
             activation: Activation::Reload,
+            compare: false,
             issued_at: now,
             expires_at: now + 3600,
             keys: Vec::new(),

@@ -133,6 +133,7 @@ impl Agent {
             bundle_id: statement.bundle_id,
             directory,
             activation: statement.activation,
+            compare: statement.compare,
         };
         self.activator.activate(&release).await
     }
@@ -148,6 +149,7 @@ impl Agent {
     /// Tells that another bundle serves.
     fn tell_switch(&self, statement: &Statement) {
         let (kind, how) = match statement.activation {
+            _ if statement.compare => (EventKind::BundleSwitch, "compare"),
             Activation::Reload => (EventKind::ConfigReload, "reload"),
             Activation::Restart => (EventKind::BundleSwitch, "restart"),
         };

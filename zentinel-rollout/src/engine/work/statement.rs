@@ -1,10 +1,10 @@
 //! The statements that a unit of work hands out.
 
-use super::super::statements::{Issued, Issuer, activation, statement_id};
+use super::super::statements::{Issued, Issuer, Way, statement_id, way};
 use super::Work;
 use crate::State;
 use zentinel_core::Result;
-use zentinel_core::entity::{Activation, Bundle, BundleStatement, Project};
+use zentinel_core::entity::{Bundle, BundleStatement, Project};
 use zentinel_core::id::{BundleId, NodeId, StatementId};
 use zentinel_core::port::StoreExt as _;
 
@@ -34,7 +34,7 @@ impl Work<'_> {
     }
 
     async fn issue(&mut self, state: &State, bundle: &Bundle, id: StatementId) -> Result<Issued> {
-        let activation = self.activation_in(state, bundle).await?;
+        let way = self.way_in(state, bundle).await?;
         let issuer = match &mut self.issuer {
             Some(issuer) => issuer,
             none => {
@@ -43,18 +43,18 @@ impl Work<'_> {
                 none.insert(Issuer::new(project))
             }
         };
-        issuer.issue(self.engine, id, bundle, activation).await
+        issuer.issue(self.engine, id, bundle, way).await
     }
 
-    /// What activating a bundle takes on all nodes of the rollout that are told it, now or by a later step. A node that
+    /// The way to a bundle on all nodes of the rollout that are told it, now or by a later step. A node that
     /// comes back with the rollout's own bundle after it was withdrawn runs just that.
-    async fn activation_in(&self, state: &State, bundle: &Bundle) -> Result<Activation> {
+    async fn way_in(&self, state: &State, bundle: &Bundle) -> Result<Way> {
         let told = state.nodes().values().filter(|part| part.bundle_id == bundle.id);
         let told: Vec<NodeId> = told.map(|part| part.node_id).collect();
         if told.is_empty() {
-            return Ok(activation(bundle, [Some(state.rollout().bundle_id)]));
+            return Ok(way(bundle, [Some(state.rollout().bundle_id)]));
         }
         let reports = self.engine.reports(&self.scope, told).await?;
-        Ok(activation(bundle, reports.values().map(|report| report.active_bundle_id)))
+        Ok(way(bundle, reports.values().map(|report| report.active_bundle_id)))
     }
 }

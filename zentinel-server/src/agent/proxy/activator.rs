@@ -17,9 +17,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
-use zentinel_compiler::activation::decide;
-use zentinel_compiler::model::Model;
-use zentinel_core::entity::Activation;
 use zentinel_core::id::BundleId;
 use zentinel_core::port::{Clock, ConfigValidator};
 
@@ -196,32 +193,6 @@ impl ProxyActivator {
         let (directory, from, to) = (self.options.directory.clone(), previous.clone(), release.clone());
         let metrics = self.options.metrics_url.is_none();
         blocking(move || addresses::try_new(&directory, &from, &to, metrics)).await
-    }
-
-    /// Whether a signal is not enough to go from one release to another.
-    pub(super) async fn needs_restart(&self, from: Option<&RenderedRelease>, to: &RenderedRelease) -> bool {
-        let Some(from) = from else {
-            return true;
-        };
-        if to.activation == Activation::Restart || self.control.state() == ProxyState::Dead {
-            return true;
-        }
-        // A proxy without the agent's listener was started with something else.
-        if from.probe != to.probe || !is_open(to.probe).await {
-            return true;
-        }
-        let text =
-            |release: &RenderedRelease| read_config(&render::home(&self.options.directory, release.sequence));
-        let (Ok(old), Ok(new)) = (text(from), text(to)) else {
-            return true;
-        };
-        // The statement compares with the bundle before it, which need not be the one that serves here.
-        let compared = blocking(move || {
-            let model =
-                |kdl: &str| Model::parse(kdl).map_err(|error| Rejection::fault("", error.to_string()));
-            Ok(decide(Some(&model(&old)?), &model(&new)?).0)
-        });
-        !compared.await.is_ok_and(|activation| activation == Activation::Reload)
     }
 
     /// Switches to a release, tells the proxy and proves that it serves. After a crash the proxy is

@@ -79,8 +79,8 @@ impl Watched<'_> {
 
 /// Asks the marker of a release once.
 pub(crate) async fn ask_marker(release: &RenderedRelease, time_limit: Duration) -> Result<(), String> {
-    let marker = release.marker();
-    let (status, _) = http::get(release.probe, MARKER_HOST, &marker, time_limit, MARKER_ANSWER).await?;
+    let marker = &release.marker;
+    let (status, _) = http::get(release.probe, MARKER_HOST, marker, time_limit, MARKER_ANSWER).await?;
     if status == StatusCode::FOUND { Ok(()) } else { Err(format!("{} answers {status}", release.probe)) }
 }
 

@@ -37,6 +37,12 @@ pub struct RenderedRelease {
     pub bundle_id: BundleId,
     /// What activating it takes.
     pub activation: Activation,
+    /// Whether that was said for want of knowledge: a comparison with what serves decides.
+    #[serde(default)]
+    pub compare: bool,
+    /// The path that only this release answers with a redirect, as its configuration has it.
+    #[serde(skip)]
+    pub marker: String,
     /// Where the marker is answered.
     pub probe: SocketAddr,
     /// Where the proxy is to accept connections.
@@ -52,17 +58,35 @@ pub struct RenderedRelease {
 }
 
 impl RenderedRelease {
-    /// The path that only this release answers with a redirect.
-    #[must_use]
-    pub fn marker(&self) -> String {
-        marker(self.sequence, self.bundle_id)
+    /// Whether only a new process will do, whatever serves.
+    pub(super) fn asks_for_restart(&self) -> bool {
+        self.activation == Activation::Restart && !self.compare
     }
 
     /// Reads what is known of a release.
     pub(super) fn load(directory: &Path, sequence: u64) -> Option<Self> {
-        let bytes = std::fs::read(home(directory, sequence).join(ABOUT)).ok()?;
-        let release: Self = serde_json::from_slice(&bytes).ok()?;
-        home(directory, sequence).join(CONFIG).is_file().then_some(release)
+        let home = home(directory, sequence);
+        let release: Self = serde_json::from_slice(&std::fs::read(home.join(ABOUT)).ok()?).ok()?;
+        let kdl = std::fs::read_to_string(home.join(CONFIG)).ok()?;
+        Some(Self { marker: marker_in(&kdl)?.to_owned(), ..release })
+    }
+
+    /// Gives a release that is not `current` a marker that it never had: whoever answers it has loaded the
+    /// release since. The configuration is replaced with one rename.
+    pub(super) fn freshened(&self, directory: &Path) -> std::io::Result<Self> {
+        let home = home(directory, self.sequence);
+        let path = home.join(CONFIG);
+        let kdl = std::fs::read_to_string(&path)?;
+        let old = path_line(&self.marker);
+        let fresh = format!("{}-{:08x}", marker(self.sequence, self.bundle_id), rand::random::<u32>());
+        let (before, after) = kdl.rsplit_once(&old).ok_or(std::io::ErrorKind::InvalidData)?;
+        let draft = home.join("zentinel.kdl.new");
+        let mut file = File::create(&draft)?;
+        file.write_all(format!("{before}{}{after}", path_line(&fresh)).as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, &path)?;
+        File::open(&home)?.sync_all()?;
+        Ok(Self { marker: fresh, ..self.clone() })
     }
 
     /// The release that `current` leads to.
@@ -71,6 +95,19 @@ impl RenderedRelease {
         let sequence = target.file_name()?.to_str()?.parse().ok()?;
         Self::load(directory, sequence)
     }
+}
+
+/// The setting that makes a marker.
+fn path_line(marker: &str) -> String {
+    format!("path \"{marker}\"")
+}
+
+/// The marker in a rendered configuration: the agent's own part comes last.
+fn marker_in(kdl: &str) -> Option<&str> {
+    let (_, rest) = kdl.rsplit_once(&format!("path \"{MARKER_PATH}/"))?;
+    let (name, _) = rest.split_once('"')?;
+    let begin = kdl.len() - rest.len() - MARKER_PATH.len() - 1;
+    kdl.get(begin..begin + MARKER_PATH.len() + 1 + name.len())
 }
 
 fn marker(sequence: u64, bundle_id: BundleId) -> String {
@@ -84,7 +121,7 @@ pub(super) fn home(directory: &Path, sequence: u64) -> PathBuf {
 
 /// Adds the agent's listener and marker to a configuration. Repeated blocks merge.
 fn with_marker(kdl: &str, sequence: u64, bundle_id: BundleId, probe: SocketAddr) -> String {
-    let path = marker(sequence, bundle_id);
+    let path = path_line(&marker(sequence, bundle_id));
     format!(
         r#"{kdl}
 // Added by zentinel-agent: answers which release serves.
@@ -105,7 +142,7 @@ routes {{
         priority "critical"
         matches {{
             host "{MARKER_HOST}"
-            path "{path}"
+            {path}
         }}
         filters "zentinel-agent-marker"
     }}
@@ -147,6 +184,8 @@ pub(super) fn describe(
         sequence: release.sequence,
         bundle_id: release.bundle_id,
         activation: release.activation,
+        compare: release.compare,
+        marker: marker(release.sequence, release.bundle_id),
         probe: reachable(probe),
         listeners: addresses,
         metrics: metrics_url.cloned().or_else(own),

@@ -55,19 +55,18 @@ impl ProxyActivator {
         let directory = &self.options.directory;
         let from = RenderedRelease::load(directory, failed);
         let restart = anew
-            || from
-                .as_ref()
-                .is_some_and(|from| from.activation == zentinel_core::entity::Activation::Restart)
+            || from.as_ref().is_some_and(RenderedRelease::asks_for_restart)
             || self.needs_restart(from.as_ref(), &reloadable(previous)).await;
-        let resumed = self.serving().as_ref() == Some(previous);
+        let resumed = self.serving().is_some_and(|serving| serving.sequence == previous.sequence);
+        let fresh = if restart { None } else { self.freshened(previous) };
+        let previous = fresh.as_ref().unwrap_or(previous);
         crash::point("restore-switching");
         switch(directory, &render::home(directory, previous.sequence))
             .map_err(|error| Unproven::new("switch_failed", format!("current: {error}")))?;
         self.serve(Some(previous.clone()));
         crash::point("restore-switched");
         if resumed && restart && self.proved(previous).await.is_ok() {
-            // An agent that ended on the way back had started the process that answers. A reload is
-            // asked for again: a route that was there all along does not prove that it was taken.
+            // An agent that ended on the way back had started the process that answers.
             return Ok(());
         }
         if !restart && self.told_and_proved(previous, false).await.is_ok() {
@@ -75,6 +74,14 @@ impl ProxyActivator {
         }
         // What a signal does not bring back, a new process does.
         self.told_and_proved(previous, true).await
+    }
+
+    /// A route that was there all along does not prove that a reload was taken.
+    fn freshened(&self, release: &RenderedRelease) -> Option<RenderedRelease> {
+        let fresh = release.freshened(&self.options.directory);
+        // Without room on the disk it is better to go back without that proof than to stay.
+        let warn = |error: &_| tracing::warn!(sequence = release.sequence, %error, "no marker of its own");
+        fresh.inspect_err(warn).ok()
     }
 
     async fn told_and_proved(&self, release: &RenderedRelease, restart: bool) -> Result<(), Unproven> {
@@ -126,5 +133,6 @@ impl ProxyActivator {
 
 /// What it once took to activate a release says nothing about going back to it.
 fn reloadable(release: &RenderedRelease) -> RenderedRelease {
-    RenderedRelease { activation: zentinel_core::entity::Activation::Reload, ..release.clone() }
+    let activation = zentinel_core::entity::Activation::Reload;
+    RenderedRelease { activation, compare: false, ..release.clone() }
 }

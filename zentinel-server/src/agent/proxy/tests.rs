@@ -8,7 +8,7 @@ use crate::agent::release;
 use async_trait::async_trait;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,6 +34,8 @@ struct FakeProxy {
     process: Mutex<Option<ProcessId>>,
     starts: AtomicU64,
     reloads: AtomicU64,
+    /// Whether a reload has begun that never ends.
+    hangs: AtomicBool,
     listeners: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -45,6 +47,7 @@ impl FakeProxy {
             process: Mutex::default(),
             starts: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
+            hangs: AtomicBool::new(false),
             listeners: Mutex::default(),
         }
     }
@@ -99,6 +102,12 @@ impl ProxyControl for FakeProxy {
     async fn reload(&self) -> Result<(), ControlFault> {
         self.reloads.fetch_add(1, Ordering::SeqCst);
         let text = std::fs::read_to_string(&self.config).unwrap();
+        if text.contains("// hang") {
+            self.hangs.store(true, Ordering::SeqCst);
+        }
+        if self.hangs.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         if text.contains("// die") {
             self.die();
         } else if !text.contains("// ignore reload") {
@@ -109,6 +118,7 @@ impl ProxyControl for FakeProxy {
 
     async fn restart(&self) -> Result<(), ControlFault> {
         self.die();
+        self.hangs.store(false, Ordering::SeqCst);
         let started = self.starts.fetch_add(1, Ordering::SeqCst) + 1;
         let text = std::fs::read_to_string(&self.config).unwrap();
         if text.contains("// die") {
@@ -193,7 +203,7 @@ impl Site {
         let directory = self.path().join("bundles").join(bundle_id.to_string());
         std::fs::create_dir_all(self.path().join("bundles")).unwrap();
         release::install(&directory, signed.bytes()).unwrap();
-        Release { sequence, bundle_id, directory, activation }
+        Release { sequence, bundle_id, directory, activation, compare: false }
     }
 
     /// An activator with the first release serving.
@@ -273,6 +283,61 @@ async fn a_reload_that_is_not_proved_is_taken_back() {
         panic!("the end is noted");
     };
     assert_eq!(noted, rejection);
+}
+
+#[tokio::test]
+async fn a_restore_is_not_proved_by_routes_that_were_there_all_along() {
+    let site = Site::new();
+    let (activator, first) = site.started().await;
+    let bad = site.release(2, "hang", Activation::Reload).await;
+    let rejection = activator.activate(&bad).await.unwrap_err();
+    assert_eq!(rejection.reason, "reload_not_proven");
+    assert!(rejection.message.contains("release 1") && rejection.message.contains("proved"), "{rejection:?}");
+    assert_eq!(site.proxy.counted(), (2, 2), "a signal was tried, and a new process came");
+    assert_eq!(activator.active(), Some(first.bundle_id));
+    // The next agent finds the marker that the restored copy has.
+    let next = site.activator();
+    next.answers().await.unwrap();
+    next.activate(&site.release(3, "fine", Activation::Reload).await).await.unwrap();
+    assert_eq!(site.proxy.counted(), (2, 3), "and is told of by a signal");
+}
+
+#[tokio::test]
+async fn where_the_statement_knows_nothing_the_node_compares() {
+    let site = Site::new();
+    let (activator, _) = site.started().await;
+    let compared = async |sequence| {
+        let release = site.release(sequence, "fine", Activation::Restart).await;
+        Release { compare: true, ..release }
+    };
+    activator.activate(&compared(2).await).await.unwrap();
+    assert_eq!(site.proxy.counted(), (1, 1), "routes take a signal");
+
+    // A file that the proxy reads at its start alone; every release has another one.
+    let with_schema = async |sequence| {
+        let release = compared(sequence).await;
+        let config = release.directory.join("zentinel.kdl");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let schema = site.path().join("current/ca/root.pem");
+        let schema = format!("api-schema {{\n schema-file \"{}\"\n }}\n upstream \"api\"", schema.display());
+        std::fs::write(&config, text.replace("upstream \"api\"\n    }", &format!("{schema}\n    }}")))
+            .unwrap();
+        release
+    };
+    activator.activate(&with_schema(3).await).await.unwrap();
+    assert_eq!(site.proxy.counted(), (2, 1), "a schema is new");
+    let same_text = with_schema(4).await;
+    activator.activate(&same_text).await.unwrap();
+    assert_eq!(site.proxy.counted(), (3, 1), "its file is another");
+    let schema = |sequence: u64| site.path().join(format!("releases/{sequence}/ca/root.pem"));
+    assert_ne!(std::fs::read(schema(3)).unwrap(), std::fs::read(schema(4)).unwrap());
+    activator.activate(&Release { sequence: 5, ..same_text }).await.unwrap();
+    assert_eq!(site.proxy.counted(), (3, 2), "or the same");
+
+    // What serves is not what the agent believes.
+    site.proxy.routes.lock().unwrap().clear();
+    activator.activate(&compared(6).await).await.unwrap();
+    assert_eq!(site.proxy.counted().0, 4);
 }
 
 #[tokio::test]
