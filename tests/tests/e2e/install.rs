@@ -110,9 +110,18 @@ fn installing_writes_everything_once_and_only_what_differs_again() {
 
     let again = stdout(&machine.install(&GIVEN));
     assert!(!again.contains("wrote"), "{again}");
-    let other = stdout(&machine.install(&[&GIVEN[..8], &["--label", "tier=1"]].concat()));
+    // What was given before is kept; the token too, which nobody needs to give again.
+    let other = stdout(&machine.install(&["--label", "tier=1", "--name", "edge-2"]));
     let wrote: Vec<&str> = other.lines().filter(|line| line.starts_with("wrote")).collect();
     assert_eq!(wrote, ["wrote  /etc/zentinel/agent.toml"]);
+    let changed = machine.text("/etc/zentinel/agent.toml");
+    assert_eq!(
+        changed.replace("edge-2", "edge-1").replace("tier = \"1\"\n", ""),
+        settings,
+        "only what was given again has changed"
+    );
+    assert!(changed.contains("edge-2") && changed.contains("tier = \"1\""), "{changed}");
+    assert_eq!(machine.text("/etc/zentinel/registration.token"), "a-registration-token\n");
 }
 
 #[test]
@@ -139,7 +148,11 @@ fn what_stands_in_the_way_is_named() {
     });
     refused(&no_user, 66, &["no user edge", "useradd --system"]);
     std::fs::remove_file(machine.at("/usr/local/bin/zentinel")).unwrap();
-    refused(&machine.install(&GIVEN), 65, &["/usr/local/bin/zentinel", "--proxy-binary"]);
+    let root = machine.root.path().display().to_string();
+    refused(&machine.install(&GIVEN), 65, &["/usr/local/bin/zentinel", "--proxy-binary", &root]);
+    // A program of this machine is none of the image.
+    let named = machine.install(&[&GIVEN[..], &["--proxy-binary", "/bin/sh"]].concat());
+    refused(&named, 65, &["/bin/sh", &format!("below {root}")]);
 }
 
 #[test]

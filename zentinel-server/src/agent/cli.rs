@@ -63,12 +63,15 @@ fn carry_out(arguments: Arguments, output: &Output) -> Result<ExitCode> {
         output.completions::<Arguments>(shell);
         return Ok(ExitCode::SUCCESS);
     }
-    let settings = load(arguments.config.as_deref(), &arguments.flags)?;
+    let (config, flags) = (arguments.config.as_deref(), &arguments.flags);
+    if let Command::Install(arguments) = &command {
+        return install(config, flags, arguments, output);
+    }
+    let settings = load(config, flags)?;
     match command {
         Command::Run => run::run(&settings, output),
         Command::Status => status::status(&settings, output),
-        Command::Install(arguments) => install(&settings, &arguments, output),
         Command::SetKey { file } => set_key(&settings, &file, output),
-        Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+        Command::Install(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

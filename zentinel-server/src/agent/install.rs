@@ -7,7 +7,7 @@ mod files;
 mod place;
 
 use super::cli::lock;
-use super::settings::AgentSettings;
+use super::settings::{AgentSettings, Flags, load_from};
 use super::state::StateFile;
 use crate::cli::Output;
 use place::Place;
@@ -42,17 +42,18 @@ pub(super) struct InstallArguments {
     dry_run: bool,
 }
 
-/// Installs the agent with the given settings.
+/// Installs the agent with the settings of the file or, without one, of an earlier run, changed by the flags.
 ///
 /// # Errors
 /// `Invalid` for settings that a running agent would refuse, `Forbidden` without the rights to
 /// install, others naming the file or program that stands in the way.
 pub(super) fn install(
-    settings: &AgentSettings,
+    file: Option<&Path>,
+    flags: &Flags,
     arguments: &InstallArguments,
     output: &Output,
 ) -> Result<ExitCode> {
-    let settings = complete(settings, &arguments.root)?;
+    let settings = complete(wanted(file, flags, &arguments.root)?, &arguments.root)?;
     let token = settings.registration_token()?;
     let registered = StateFile::in_directory(&below(&arguments.root, DIRECTORY)).load()?.is_some();
     let token_file = below(&arguments.root, files::TOKEN);
@@ -87,9 +88,20 @@ pub(super) fn install(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is asked for: the flags over what is installed there already.
+fn wanted(file: Option<&Path>, flags: &Flags, root: &Path) -> Result<AgentSettings> {
+    let installed = below(root, files::SETTINGS);
+    let mut settings = load_from(file.or_else(|| installed.exists().then_some(&installed)), flags)?;
+    if settings.token_file.as_deref() == Some(Path::new(files::TOKEN)) && !flags.gives("token_file") {
+        // It is below the root, and stays as it is.
+        settings.token_file = None;
+    }
+    Ok(settings)
+}
+
 /// The settings with what can be found out; checked as a running agent checks them.
-fn complete(settings: &AgentSettings, root: &Path) -> Result<AgentSettings> {
-    let mut settings = settings.clone();
+fn complete(mut settings: AgentSettings, root: &Path) -> Result<AgentSettings> {
+    let there = if root == Path::new("/") { String::new() } else { format!(" below {}", root.display()) };
     if settings.directory != Path::new(DIRECTORY) {
         let text = format!("the unit keeps the agent's state in {DIRECTORY}");
         return Err(Error::invalid_field("directory", text)
@@ -101,18 +113,23 @@ fn complete(settings: &AgentSettings, root: &Path) -> Result<AgentSettings> {
     }
     match &settings.proxy.binary {
         Some(binary) if !binary.is_absolute() || !below(root, &binary.to_string_lossy()).is_file() => {
-            let text = format!("{} is not the absolute path of a program", binary.display());
+            let text = format!("{} is not the absolute path of a program{there}", binary.display());
             return Err(Error::invalid_field("proxy.binary", text).with_hint("name it with --proxy-binary"));
         }
         None if !settings.proxy.is_external() => {
-            let text = format!("no proxy is installed in {}", PROXIES.join(" or "));
+            let text = format!("no proxy is installed in {}{there}", PROXIES.join(" or "));
             return Err(Error::invalid_field("proxy.binary", text).with_hint(
                 "cargo install zentinel-proxy --locked --root /usr/local, or name it with --proxy-binary",
             ));
         }
         _ => {}
     }
-    settings.check()?;
+    settings.check().map_err(|error| {
+        error.with_hint(
+            "give them as flags, for example --server https://cp.example.com --project edge; what an earlier \
+             `install` was given is kept",
+        )
+    })?;
     Ok(settings)
 }
 

@@ -10,6 +10,7 @@
 use super::state::{NodeState, StateFile, write_durably};
 use super::{AgentOptions, crash};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use zentinel_core::credential::NewCredential;
@@ -49,6 +50,7 @@ pub(super) async fn register(
         refused: None,
         activating: None,
         previous: Vec::new(),
+        versions: BTreeMap::new(),
     };
     file.save(&state)?;
     crash::point("register-kept");
@@ -70,7 +72,7 @@ fn secret_in(directory: &Path) -> Result<Secret> {
     match std::fs::read(&path) {
         Ok(bytes) => {
             let draft: Draft = serde_json::from_slice(&bytes).map_err(|error| {
-                Error::internal(format!("{} is damaged", path.display())).with_source(error).with_hint(
+                Error::invalid(format!("{} is damaged", path.display())).with_source(error).with_hint(
                     "remove the file; when the node's name is taken then, delete the node and register again",
                 )
             })?;
@@ -102,7 +104,6 @@ mod tests {
     use axum::routing::post;
     use axum::{Json, Router};
     use serde_json::{Value, json};
-    use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt as _;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;

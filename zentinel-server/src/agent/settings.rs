@@ -7,6 +7,7 @@
 
 mod flags;
 
+pub(in crate::agent) use flags::load_from;
 pub use flags::{DEFAULT_FILE, Flags, load};
 
 use crate::settings::{HiddenText, Log};

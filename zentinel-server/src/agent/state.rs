@@ -1,6 +1,7 @@
 //! What a node must remember across restarts: one JSON file, mode 0600, replaced atomically.
 
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -37,6 +38,9 @@ pub struct NodeState {
     /// The bundles that served before, the last one first; their files are kept.
     #[serde(default)]
     pub previous: Vec<BundleId>,
+    /// What the control plane calls the bundles above.
+    #[serde(default)]
+    pub versions: BTreeMap<BundleId, String>,
 }
 
 /// How many bundles that served before keep their files.
@@ -53,6 +57,22 @@ impl NodeState {
             self.pinned_keys = keys;
             self.pinned_at = statement.sequence;
         }
+    }
+
+    /// Remembers what a bundle is called, and forgets the names of those that nothing is known of.
+    pub(super) fn name(&mut self, bundle_id: BundleId, version: &str) {
+        let refused = self.refused.as_ref().map(|refused| refused.bundle_id);
+        let activating = self.activating.map(|activating| activating.bundle_id);
+        let known: BTreeSet<BundleId> = self
+            .previous
+            .iter()
+            .copied()
+            .chain(self.active_bundle_id)
+            .chain(refused)
+            .chain(activating)
+            .collect();
+        self.versions.retain(|id, _| known.contains(id));
+        self.versions.insert(bundle_id, version.to_owned());
     }
 
     /// A statement's bundle serves.
@@ -136,9 +156,10 @@ impl StateFile {
     pub(crate) fn load(&self) -> Result<Option<NodeState>> {
         match std::fs::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-                Error::internal(format!("{} is damaged", self.path.display()))
-                    .with_source(error)
-                    .with_hint("remove the file to register the node anew")
+                Error::invalid(format!("{} is damaged", self.path.display())).with_source(error).with_hint(
+                    "bring it back from a backup; or delete the node (`zentinelctl node delete`), remove the \
+                     file and start the agent with a new registration token: the node registers anew",
+                )
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed(error)),
@@ -188,13 +209,17 @@ mod tests {
             refused: None,
             activating: None,
             previous: Vec::new(),
+            versions: BTreeMap::new(),
         };
         file.save(&state).unwrap();
         assert_eq!(file.load().unwrap().unwrap().last_sequence, 7);
         let mode = std::fs::metadata(dir.path().join("node.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!format!("{state:?}").contains("secret"));
-        std::fs::write(dir.path().join("node.json"), "{").unwrap();
-        assert!(file.load().is_err());
+        for damaged in ["{", ""] {
+            std::fs::write(dir.path().join("node.json"), damaged).unwrap();
+            let error = file.load().unwrap_err();
+            assert_eq!((error.kind(), error.hint().is_some()), (zentinel_core::Kind::Invalid, true));
+        }
     }
 }

@@ -161,6 +161,7 @@ impl Site {
             refused: None,
             activating: None,
             previous: Vec::new(),
+            versions: std::collections::BTreeMap::new(),
         };
         site.file().save(&state).unwrap();
         site

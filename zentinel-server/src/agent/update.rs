@@ -73,7 +73,11 @@ impl Agent {
                 return Err(error);
             }
         };
-        if let Err(error) = self.update(|live| live.state.pin(&statement)) {
+        let learn = |live: &mut Live| {
+            live.state.pin(&statement);
+            live.state.name(offer.bundle_id, &offer.version);
+        };
+        if let Err(error) = self.update(learn) {
             // A full disk is told of as well once it lasts.
             return Err(self.fault(&statement, Rejection::fault("activation_failed", error.to_string())));
         }

@@ -5,6 +5,7 @@ use crate::agent::proxy::{
     ExternalCommands, ExternalProxy, ProxyActivator, ProxyControl, ProxyOptions, SupervisedProxy, version_of,
 };
 use crate::agent::settings::{AgentSettings, ProxySettings, seconds};
+use crate::agent::state::StateFile;
 use crate::agent::{Agent, AgentOptions};
 use crate::backoff::Backoff;
 use crate::cli::{Output, start_logs, stop_signal};
@@ -39,6 +40,8 @@ pub(super) fn run(settings: &AgentSettings, output: &Output) -> Result<ExitCode>
 async fn serve(settings: &AgentSettings, output: &Output) -> Result<ExitCode> {
     let directory = prepare(&settings.directory)?;
     let _lock = lock(&directory)?;
+    // A damaged identity is told of before anything is touched.
+    StateFile::in_directory(&directory).load()?;
     // Somebody reloads all daemons: the agent has nothing to reload, and must not end for it.
     let hangups = signal(SignalKind::hangup());
     let _hangups = hangups.map_err(|error| Error::internal("signals can't be watched").with_source(error))?;
@@ -122,18 +125,26 @@ async fn enrol(
 
 /// A refusal, with what to do about it.
 fn explained(error: Error, options: &AgentOptions) -> Error {
-    if error.hint().is_some() {
-        return error;
-    }
-    match error.kind() {
-        Kind::Unauthenticated if options.token.is_some() => error.with_hint(
-            "the registration token is wrong, used up, revoked or has ended; make another: zentinelctl node token create",
-        ),
-        Kind::Invalid if error.fields().contains_key("name") => {
-            error.with_hint("choose another --name, or delete the node that has it: zentinelctl node delete")
+    let project = &options.project;
+    let anew = format!("make another one: zentinelctl node token create NAME --project {project}");
+    match (error.kind(), &options.token) {
+        (Kind::Unauthenticated, None) => {
+            error.with_hint(format!("give one with --token-file, --token or ZENTINEL_AGENT_TOKEN; {anew}"))
         }
-        _ if options.token.is_none() => {
-            error.with_hint("give a registration token: --token-file, --token or ZENTINEL_AGENT_TOKEN")
+        // The control plane tells a stranger no more than that.
+        (Kind::Unauthenticated, Some(_)) => Error::unauthenticated(format!(
+            "{} does not accept the registration token: it is unknown, revoked, used up, or has ended",
+            options.server
+        ))
+        .with_source(error)
+        .with_hint(anew),
+        (Kind::NotFound, Some(_)) => Error::not_found(format!(
+            "the registration token is not for the project {project}, or there is no such project"
+        ))
+        .with_source(error)
+        .with_hint(format!("name the token's project with --project, or {anew}")),
+        (Kind::Invalid, _) if error.fields().contains_key("name") => {
+            error.with_hint("choose another --name, or delete the node that has it: zentinelctl node delete")
         }
         _ => error,
     }
@@ -222,4 +233,44 @@ async fn agent_options(settings: &AgentSettings, directory: PathBuf) -> Result<A
         heartbeat_interval: seconds(settings.heartbeat_interval_seconds),
         long_poll: seconds(settings.long_poll_seconds),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zentinel_core::Secret;
+
+    #[test]
+    fn a_refused_registration_says_what_is_wrong_and_what_to_do() {
+        let options = |token: Option<&str>| AgentOptions {
+            server: "http://127.0.0.1:4000".parse().unwrap(),
+            project: "edge".to_owned(),
+            token: token.map(Secret::new),
+            name: "edge-1".to_owned(),
+            labels: std::collections::BTreeMap::new(),
+            version: String::new(),
+            directory: PathBuf::new(),
+            heartbeat_interval: Duration::from_secs(1),
+            long_poll: Duration::from_secs(1),
+        };
+        let said = |error: Error, token| {
+            let error = explained(error, &options(token));
+            (error.kind(), error.to_string(), error.hint().unwrap_or_default().to_owned())
+        };
+        let required = || Error::unauthenticated("Registration token required");
+        let (kind, text, hint) = said(required(), Some("nonsense"));
+        assert_eq!(kind, Kind::Unauthenticated);
+        assert!(
+            text.contains("http://127.0.0.1:4000") && text.contains("unknown") && text.contains("used up")
+        );
+        assert!(!text.contains("nonsense"), "{text}");
+        assert!(hint.contains("zentinelctl node token create NAME --project edge"), "{hint}");
+        let (_, text, hint) = said(required(), None);
+        assert!(text.contains("required") && hint.contains("--token-file") && hint.contains("token create"));
+        let (kind, text, hint) = said(Error::not_found("Project not found"), Some("of another project"));
+        assert_eq!(kind, Kind::NotFound);
+        assert!(text.contains("project edge") && hint.contains("--project"), "{text} {hint}");
+        let (_, _, hint) = said(Error::invalid_field("name", "has already been taken"), Some("good"));
+        assert!(hint.contains("--name"), "{hint}");
+    }
 }

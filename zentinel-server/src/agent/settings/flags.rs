@@ -3,7 +3,7 @@
 use super::AgentSettings;
 use clap::Args;
 use config::{Config, File, FileFormat};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use zentinel_core::{Error, Result};
 
 /// The settings file that is read when no other is named and it exists.
@@ -108,6 +108,11 @@ impl std::fmt::Debug for Flags {
 }
 
 impl Flags {
+    /// Whether a setting was given.
+    pub(in crate::agent) fn gives(&self, path: &str) -> bool {
+        self.given().any(|(given, _)| given == path)
+    }
+
     /// What was given, by the path of its setting.
     fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all: [(&'static str, &Option<String>); 21] = [
@@ -143,12 +148,16 @@ impl Flags {
 /// # Errors
 /// [`Kind::Invalid`](zentinel_core::Kind::Invalid) naming the setting and the reason.
 pub fn load(file: Option<&Path>, flags: &Flags) -> Result<AgentSettings> {
+    let default = Path::new(DEFAULT_FILE);
+    load_from(file.or_else(|| default.exists().then_some(default)), flags)
+}
+
+/// As [`load`], from this file or none.
+pub(in crate::agent) fn load_from(file: Option<&Path>, flags: &Flags) -> Result<AgentSettings> {
     let invalid =
         |error: config::ConfigError| Error::invalid(format!("settings: {error}")).with_source(error);
-    let default = Path::new(DEFAULT_FILE);
-    let file: Option<PathBuf> = file.or_else(|| default.exists().then_some(default)).map(Path::to_path_buf);
     let mut builder = Config::builder();
-    if let Some(path) = &file {
+    if let Some(path) = file {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Error::invalid(format!("settings file {}: {error}", path.display())))?;
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
