@@ -84,6 +84,7 @@
 //! # }
 //! ```
 
+pub mod analysis;
 pub mod check;
 pub mod command;
 pub mod decision;

@@ -24,10 +24,12 @@ mod invariants;
 mod rng;
 mod run;
 mod suite;
+mod traffic;
 
 pub use invariants::{INVARIANTS, Invariant, Moment};
 pub use rng::Rng;
 pub use suite::strategy_suite;
+pub use traffic::{TrafficWorld, TrialEnd, TrialOutcome};
 
 use crate::strategy::Strategy;
 use std::sync::Arc;

@@ -4,9 +4,11 @@
 #![doc = include_str!("../docs/writing_a_strategy.md")]
 
 mod all_at_once;
+mod canary;
 mod rolling;
 
 pub use all_at_once::AllAtOnce;
+pub use canary::{Canary, CanaryConfig, INCONCLUSIVE_FAIL, INCONCLUSIVE_PAUSE};
 pub use rolling::Rolling;
 
 use crate::observation::{NodeFacts, Observation};
@@ -271,10 +273,10 @@ impl Strategies {
         Self(BTreeMap::new())
     }
 
-    /// [`Rolling`] and [`AllAtOnce`].
+    /// [`Rolling`], [`AllAtOnce`] and [`Canary`].
     #[must_use]
     pub fn standard() -> Self {
-        Self::none().register(Arc::new(Rolling)).register(Arc::new(AllAtOnce))
+        Self::none().register(Arc::new(Rolling)).register(Arc::new(AllAtOnce)).register(Arc::new(Canary))
     }
 
     /// Adds a strategy, or replaces the one with the same name.

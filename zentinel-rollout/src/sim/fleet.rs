@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 use zentinel_core::Timestamp;
-use zentinel_core::entity::{BundleError, Health, NodeStatus};
+use zentinel_core::entity::{BundleError, Health, LATENCY_BUCKETS, NodeStatus, Traffic, TrafficCounts};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, TypedId};
 
 /// A node that was silent for longer is offline.
@@ -189,12 +189,14 @@ impl Fleet {
             facts.healthy_streak = 0;
             facts.bundle_error = None;
         }
+        let traffic = facts.health.traffic.take();
         match node.behaviour {
             Behaviour::Mute => facts.health = Health::default(),
             Behaviour::FailingGate if says == bundle(NEW) => facts.health = degraded(),
             _ if facts.health.is_healthy() => {}
             _ => facts.health = healthy(),
         }
+        facts.health.traffic = served(traffic, &facts.health, rng);
         facts.healthy_streak = if facts.health.is_healthy() { facts.healthy_streak + 1 } else { 0 };
         let after = (facts.active_bundle_id, facts.status, facts.healthy_streak.min(3));
         (before != after, begins)
@@ -286,10 +288,24 @@ fn healthy() -> Health {
         latency_p99_ms: Some(50.0),
         cpu_percent: Some(20.0),
         memory_percent: Some(30.0),
-        traffic: None,
+        traffic: Some(Box::default()),
     }
 }
 
 fn degraded() -> Health {
     Health { status: Some("degraded".to_owned()), error_rate: Some(40.0), ..healthy() }
+}
+
+/// Counts a beat's worth of requests; nothing on nodes that report nothing.
+fn served(before: Option<Box<Traffic>>, health: &Health, rng: &mut Rng) -> Option<Box<Traffic>> {
+    let percent = health.error_rate?;
+    let mut traffic = before.unwrap_or_default();
+    let requests = rng.between(100, 300);
+    let mut latency = [0; LATENCY_BUCKETS];
+    latency[3] = requests - requests / 20;
+    latency[5] = requests / 20;
+    let errors = (requests as f64 * percent / 100.0) as u64;
+    traffic.total.add(&TrafficCounts { requests, errors, latency });
+    traffic.recent = traffic.total;
+    Some(traffic)
 }

@@ -14,6 +14,7 @@ use crate::step::{rest, step};
 use crate::strategy::{Strategies, Strategy};
 use crate::transition::State;
 use chrono::{DateTime, TimeDelta};
+use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -78,13 +79,20 @@ pub(super) struct Run {
 
 fn spec(options: &Options, rng: &mut Rng) -> RolloutSpec {
     let nodes = options.nodes.max(1) as u64;
-    let standard = if rng.percent(25) { "all_at_once" } else { "rolling" };
+    let standard = ["all_at_once", "rolling", "rolling", "canary"];
+    let standard = standard[usize::try_from(rng.below(standard.len() as u64)).unwrap_or(0)];
     let share = rng.percent(40).then(|| Percent::new(u8::try_from(rng.between(5, 60)).unwrap_or(10)));
     let percent = |value: u64| Percent::new(u8::try_from(value).unwrap_or(50)).unwrap_or(Percent::HALF);
     let batch_percentage = share.and_then(Result::ok);
     let batch = u32::try_from(rng.between(1, nodes.div_ceil(3))).unwrap_or(1);
+    let strategy = options.strategy.as_ref().map_or(standard, |strategy| strategy.name());
+    let strategy_config = match strategy {
+        "canary" => json!({"analysis_window_minutes": rng.between(1, 5)}),
+        _ => Value::Null,
+    };
     RolloutSpec {
-        strategy: options.strategy.as_ref().map_or(standard, |strategy| strategy.name()).to_owned(),
+        strategy: strategy.to_owned(),
+        strategy_config,
         batch_size: if batch_percentage.is_some() { 1 } else { batch },
         batch_percentage,
         max_unavailable: if rng.percent(50) {
@@ -419,8 +427,9 @@ impl Run {
         if !self.engine_faults || !self.engine_rng.percent(2) {
             return state;
         }
+        let memory = state.memory().clone();
         let (record, steps, nodes) = state.clone().into_parts();
-        let again = State::new(record, steps, nodes.into_values());
+        let again = State::new(record, steps, nodes.into_values()).remembering(memory);
         let same = (again.watched(), again.active(), again.upcoming())
             == (state.watched(), state.active(), state.upcoming());
         if !same {
