@@ -4,17 +4,23 @@
 //! nodes that gave up waiting ask again. So the wait for the processor is measured, and what would
 //! have to wait too long is told to come back at an instant of its own.
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ApiResult};
 use crate::services::Api;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+use zentinel_core::{Error, Kind};
+use zentinel_rollout::fleet::SingleRead;
 
 /// How often the wait is measured.
 const PERIOD: Duration = Duration::from_millis(10);
-/// Shortest time, in seconds, over which those who are sent away are spread.
-const SPREAD: u64 = 10;
+/// Between the returns of two callers who were sent away: 10,000 a second, a fraction of what one
+/// processor answers, so that those who return do not have to be sent away again.
+const APART: Duration = Duration::from_micros(100);
+/// Shortest time after which everybody may come back, whatever the poll interval.
+const LATEST: Duration = Duration::from_secs(30);
 
 /// How far the server is behind: how long whatever is ready waits until it runs. Clones share it.
 ///
@@ -51,6 +57,31 @@ impl Pressure {
     }
 }
 
+/// When those who were sent away may come back: one after another.
+#[derive(Debug, Default)]
+pub(crate) struct Appointments {
+    /// The first instant that nobody was told yet.
+    free: Mutex<Option<Instant>>,
+}
+
+impl Appointments {
+    /// Whole seconds until the next free instant that is at least `wait` away. Beyond `most` nothing is
+    /// kept free any more: whoever is left is spread over the second half of it.
+    fn next(&self, now: Instant, wait: Duration, most: Duration) -> u64 {
+        let mut free = self.free.lock();
+        let at = free.map_or(now, |free| free.max(now)).max(now + wait);
+        let after = at - now;
+        let after = if after > most {
+            most.mul_f64(rand::random_range(0.5..=1.0))
+        } else {
+            *free = Some(at + APART);
+            after
+        };
+        // The header knows seconds only; not everybody of the same one is told the same.
+        (after.as_secs_f64() + rand::random_range(0.0..1.0)).ceil().max(1.0) as u64
+    }
+}
+
 impl Api {
     /// How busy the server is, from 0 to 1.
     pub(crate) fn load(&self) -> f64 {
@@ -66,9 +97,27 @@ impl Api {
         if load == 0.0 || !rand::random_bool(load) {
             return Ok(());
         }
+        Err(self.busy(Duration::ZERO))
+    }
+
+    /// Sends a node away until an instant of its own, at least `wait` from now.
+    fn busy(&self, wait: Duration) -> ApiError {
         self.metrics().refused();
-        let spread = self.options.poll_interval.as_secs().max(SPREAD);
-        Err(ApiError::Busy(rand::random_range(1..=spread)))
+        let most = LATEST.max(self.options.poll_interval);
+        ApiError::Busy(self.appointments().next(Instant::now(), wait, most))
+    }
+
+    /// What a node is told whose report could not be stored in time; other errors stay what they are.
+    pub(crate) fn unstored(&self, error: Error) -> ApiError {
+        if error.kind() == Kind::Unavailable { self.busy(Duration::from_secs(1)) } else { error.into() }
+    }
+
+    /// Leave to read a node from the store that is not known.
+    ///
+    /// # Errors
+    /// 503 while all nodes are being read and some are read singly as well.
+    pub(crate) async fn single_read(&self) -> ApiResult<SingleRead<'_>> {
+        self.fleet.single_read().await.map_err(|left| self.busy(left))
     }
 }
 
@@ -88,6 +137,24 @@ mod tests {
         assert_eq!((share(0), share(50), share(100), share(900)), (0.0, 0.0, 1.0, 1.0));
         assert!((share(75) - 0.5).abs() < 1e-9);
         assert_eq!(behind(Duration::from_secs(9)).share(Duration::ZERO), 0.0, "without a limit");
+    }
+
+    #[test]
+    fn everybody_gets_an_appointment_of_his_own() {
+        let (appointments, most, now) = (Appointments::default(), Duration::from_secs(30), Instant::now());
+        let mut told = [0; 40];
+        for _ in 0..100_000 {
+            told[appointments.next(now, Duration::from_secs(3), most) as usize] += 1;
+        }
+        assert_eq!(told.iter().sum::<usize>(), 100_000);
+        assert!(told[..4].iter().chain(&told[15..]).all(|told| *told == 0), "{told:?}");
+        assert!(told[5..13].iter().all(|told| (9_000..=11_000).contains(told)), "{told:?}");
+        // They are at it, and so many more come that there is no end to it.
+        let now = now + Duration::from_secs(8);
+        let last = (0..300_000).map(|_| appointments.next(now, Duration::ZERO, most)).max();
+        assert!(last.is_some_and(|last| (30..=31).contains(&last)), "{last:?}");
+        let now = now + Duration::from_secs(60);
+        assert!(appointments.next(now, Duration::ZERO, most) <= 1, "everybody has been here");
     }
 
     #[tokio::test]

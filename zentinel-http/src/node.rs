@@ -3,7 +3,7 @@
 //! It is the hot path. Credentials are verified once and remembered, heartbeats and polls are
 //! answered from the fleet's memory, and a poll with nothing new touches no store.
 
-mod auth;
+pub(crate) mod auth;
 mod batch;
 mod config;
 mod credentials;

@@ -1,6 +1,6 @@
 //! What the router is made of, and how it is set.
 
-use crate::admission::Pressure;
+use crate::admission::{Appointments, Pressure};
 use crate::extract::Network;
 use crate::limits::Limiter;
 use crate::observe::Metrics;
@@ -162,6 +162,7 @@ struct Inner {
     credentials: Credentials,
     metrics: Metrics,
     validating: Arc<Semaphore>,
+    appointments: Appointments,
 }
 
 impl Api {
@@ -173,6 +174,7 @@ impl Api {
             credentials,
             metrics: Metrics::new(),
             validating: Arc::new(Semaphore::new(VALIDATIONS)),
+            appointments: Appointments::default(),
         }))
     }
 
@@ -195,6 +197,11 @@ impl Api {
     /// processors.
     pub(crate) fn validating(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.validating)
+    }
+
+    /// When nodes that were sent away may come back.
+    pub(crate) fn appointments(&self) -> &Appointments {
+        &self.0.appointments
     }
 
     /// Counts for `/metrics`.

@@ -181,6 +181,16 @@ pub(crate) async fn verify(
     store: &dyn Store,
     now: Timestamp,
 ) -> Result<Claims> {
+    let claims = verify_signature(token, signer, now).await?;
+    check_tenancy(tenancy(store, &claims.kid).await?, &claims)?;
+    Ok(claims)
+}
+
+/// The part of [`verify`] that asks no store: [`check_tenancy`] is the rest.
+///
+/// # Errors
+/// [`Kind::Unauthenticated`] with the contract's text; those of the signer.
+pub(crate) async fn verify_signature(token: &str, signer: &dyn Signer, now: Timestamp) -> Result<Claims> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(failed());
     }
@@ -200,9 +210,7 @@ pub(crate) async fn verify(
     }
     let raw = key.raw().ok_or_else(failed)?;
     let claims = check_signature(token, &raw)?;
-    let claims = check_claims(&claims, organisation, kid, now)?;
-    check_key_record(store, &claims).await?;
-    Ok(claims)
+    check_claims(&claims, organisation, kid, now)
 }
 
 fn check_signature(token: &str, raw_key: &[u8; 32]) -> Result<RawClaims> {
@@ -246,16 +254,34 @@ fn check_claims(
     Ok(Claims { sub, prj, org: organisation, iat, exp, chn, kid })
 }
 
+/// Whose a signing key is, and when it ends in unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tenancy {
+    organisation_id: OrganisationId,
+    expires_at: Option<i64>,
+}
+
+/// Whose a key is that the store keeps; `None` for one that is kept elsewhere.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn tenancy(store: &dyn Store, kid: &str) -> Result<Option<Tenancy>> {
+    let key = store.find_by_key::<SigningKey>(kid).await?;
+    Ok(key.map(|key| Tenancy {
+        organisation_id: key.organisation_id,
+        expires_at: key.expires_at.map(|at| at.timestamp()),
+    }))
+}
+
 /// Where keys are kept in the store, their tenant and expiry are there too.
-async fn check_key_record(store: &dyn Store, claims: &Claims) -> Result<()> {
-    let Some(key) = store.find_by_key::<SigningKey>(&claims.kid).await? else {
-        return Ok(());
+///
+/// # Errors
+/// [`Kind::Unauthenticated`] for the key of another tenant, and one that had ended.
+pub(crate) fn check_tenancy(tenancy: Option<Tenancy>, claims: &Claims) -> Result<()> {
+    let holds = |key: Tenancy| {
+        key.organisation_id == claims.org && key.expires_at.is_none_or(|ended| ended >= claims.iat)
     };
-    let ended = key.expires_at.is_some_and(|at| at.timestamp() < claims.iat);
-    if key.organisation_id != claims.org || ended {
-        return Err(failed());
-    }
-    Ok(())
+    if tenancy.is_none_or(holds) { Ok(()) } else { Err(failed()) }
 }
 
 /// Checks a verified token against the node it names, as the node is now.

@@ -19,19 +19,21 @@ mod offer;
 mod pending;
 mod sampling;
 
+pub use load::SingleRead;
 pub use offer::Offer;
 
 use bundles::KnownBundles;
 use dashmap::DashMap;
 use entry::Entry;
+use load::Restore;
 use offer::Waiters;
 use parking_lot::Mutex;
 use pending::Pending;
 use sampling::Sampling;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +41,7 @@ use zentinel_core::credential::CredentialHash;
 use zentinel_core::entity::{Node, NodeReport, NodeStatus, Registration};
 use zentinel_core::id::{NodeId, ProjectId};
 use zentinel_core::port::{Clock, NoticeStream, Query, Store, StoreExt};
-use zentinel_core::{Error, RecordKind, Result, Revision, Scope, Stored, Timestamp};
+use zentinel_core::{Error, RecordKind, Result, Revision, Scope, Stored};
 
 /// Settings of a [`Fleet`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,8 +124,7 @@ pub struct Fleet {
     flushing: tokio::sync::Mutex<()>,
     /// Subscribed before the first read, so that nothing is missed between the two.
     notices: Mutex<Option<NoticeStream>>,
-    /// When every node of the store was known for the first time.
-    loaded_at: OnceLock<Timestamp>,
+    restore: Restore,
     /// Nodes that are forgotten while all are being read: what was read of them is void.
     forgotten: Mutex<Option<HashSet<NodeId>>>,
 }
@@ -158,7 +159,7 @@ impl Fleet {
     pub fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: FleetOptions) -> Arc<Self> {
         let notices = store.watch();
         Arc::new(Self {
-            loaded_at: OnceLock::new(),
+            restore: Restore::default(),
             forgotten: Mutex::new(None),
             nodes: DashMap::new(),
             credentials: DashMap::new(),
@@ -337,7 +338,9 @@ impl Fleet {
                 let report =
                     report.unwrap_or_else(|| NodeReport::registered(&node, &Registration::default()));
                 learn_keys();
-                place.insert(Entry::new(Arc::clone(&node), revision, report));
+                let mut entry = Entry::new(Arc::clone(&node), revision, report);
+                entry.spread_write(self.clock.now(), self.report_interval());
+                place.insert(entry);
             }
         }
         for key in replaced.iter().flat_map(|old| keys_of(old)) {

@@ -46,6 +46,9 @@ pub struct Query {
     pub order: Order,
     /// The page.
     pub page: PageRequest,
+    /// Whether the page says how many match in all. Counting costs as much as reading: without it
+    /// `total` is the number of items of the page.
+    pub counted: bool,
 }
 
 impl Query {
@@ -61,6 +64,7 @@ impl Query {
             labels: Vec::new(),
             order: Order::default(),
             page: PageRequest::default(),
+            counted: true,
         }
     }
 
@@ -110,6 +114,13 @@ impl Query {
     #[must_use]
     pub fn page(mut self, page: PageRequest) -> Self {
         self.page = page;
+        self
+    }
+
+    /// Without a count of all that match.
+    #[must_use]
+    pub fn uncounted(mut self) -> Self {
+        self.counted = false;
         self
     }
 }
@@ -245,7 +256,7 @@ pub trait StoreExt: Store {
         let mut all = Vec::new();
         let mut cursor = None;
         loop {
-            let page = query.clone().page(PageRequest { limit: BULK, cursor });
+            let page = query.clone().uncounted().page(PageRequest { limit: BULK, cursor });
             let page = self.list::<T>(scope, page).await?;
             all.extend(page.items);
             match page.next_cursor {

@@ -70,7 +70,7 @@ impl FromRequestParts<Api> for Caller {
         memory.catch_up(api);
         let (snapshot, proof) = match bearer(&parts.headers) {
             Some(token) => by_token(parts, api, &memory, token).await?,
-            None => by_key(parts, api).await?,
+            None => by_header(parts, api).await?,
         };
         let text = path_param(parts, api, "node_id").await?;
         let named: NodeId = parse_id(&text).ok_or_else(|| Error::not_found("Node not found"))?;
@@ -80,6 +80,13 @@ impl FromRequestParts<Api> for Caller {
         api.limit(&parts.extensions, Bucket::Node(named), api.options.rate_limits.node, 1)?;
         Ok(Self { node: snapshot.node, proof, memory })
     }
+}
+
+async fn by_header(parts: &Parts, api: &Api) -> ApiResult<(NodeSnapshot, Proof)> {
+    let key = parts.headers.get(NODE_KEY_HEADER).ok_or_else(|| Error::unauthenticated(MISSING))?;
+    let hash = CredentialHash::of(key.to_str().map_err(|_| unknown_key())?);
+    let snapshot = by_key(parts, api, &hash).await?.ok_or_else(unknown_key)?;
+    Ok((snapshot, Proof::Key(hash)))
 }
 
 async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiResult<(NodeSnapshot, Proof)> {
@@ -93,7 +100,7 @@ async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiRe
         }
         None => {
             let generation = memory.key_generation();
-            let verified = token::verify(raw, &*api.signer, &*api.store, now).await;
+            let verified = verify(api, memory, raw, generation).await;
             if verified.as_ref().is_err_and(token::is_guess) {
                 count_guess(parts, api)?;
             }
@@ -102,40 +109,59 @@ async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiRe
             claims
         }
     };
-    let snapshot =
-        snapshot(api, claims.sub).await?.ok_or_else(|| Error::unauthenticated("Node not found"))?;
+    let snapshot = by_id(api, claims.sub).await?.ok_or_else(|| Error::unauthenticated("Node not found"))?;
     token::check_node(&claims, &snapshot.node)?;
     Ok((snapshot, Proof::Token(claims)))
 }
 
+/// As [`token::verify`], but asks the store once for each key and not once for each token.
+async fn verify(api: &Api, memory: &Memory, raw: &str, generation: u64) -> Result<Claims> {
+    let claims = token::verify_signature(raw, &*api.signer, api.now()).await?;
+    let tenancy = memory.tenancy(api, &claims.kid, generation).await?;
+    token::check_tenancy(tenancy, &claims)?;
+    Ok(claims)
+}
+
 /// The node from memory; from the store when another replica has just let it in.
-async fn snapshot(api: &Api, id: NodeId) -> ApiResult<Option<NodeSnapshot>> {
+///
+/// # Errors
+/// 503 while the fleet is being restored; those of the store.
+pub(crate) async fn by_id(api: &Api, id: NodeId) -> ApiResult<Option<NodeSnapshot>> {
     if let Some(known) = api.fleet.snapshot(id) {
         return Ok(Some(known));
     }
-    api.fleet.refresh(&[id]).await?;
+    let _turn = api.single_read().await?;
+    if api.fleet.snapshot(id).is_none() {
+        api.fleet.refresh(&[id]).await?;
+    }
     Ok(api.fleet.snapshot(id))
 }
 
-async fn by_key(parts: &Parts, api: &Api) -> ApiResult<(NodeSnapshot, Proof)> {
-    let key = parts.headers.get(NODE_KEY_HEADER).ok_or_else(|| Error::unauthenticated(MISSING))?;
-    let hash = CredentialHash::of(key.to_str().map_err(|_| unknown_key())?);
-    let id = match api.fleet.authenticate(&hash) {
-        Some(id) => id,
-        None => {
-            // While the fleet is being restored, nobody can be told from a guess without a query.
-            if api.fleet.is_restored() {
-                count_guess(parts, api)?;
-            }
-            // Another replica may have issued it a moment ago.
-            let node = api.store.find_by_key::<Node>(hash.as_str()).await?;
-            let id = node.ok_or_else(unknown_key)?.id;
-            api.fleet.refresh(&[id]).await?;
-            api.fleet.authenticate(&hash).ok_or_else(unknown_key)?
-        }
-    };
-    let snapshot = api.fleet.snapshot(id).ok_or_else(unknown_key)?;
-    Ok((snapshot, Proof::Key(hash)))
+/// The node with a static key from memory; from the store when another replica may have issued it a
+/// moment ago.
+///
+/// # Errors
+/// 503 while the fleet is being restored; 429 for an address that keeps guessing; those of the store.
+pub(crate) async fn by_key(
+    parts: &Parts,
+    api: &Api,
+    key: &CredentialHash,
+) -> ApiResult<Option<NodeSnapshot>> {
+    let known = || api.fleet.authenticate(key).and_then(|id| api.fleet.snapshot(id));
+    if let Some(known) = known() {
+        return Ok(Some(known));
+    }
+    let _turn = api.single_read().await?;
+    if let Some(known) = known() {
+        return Ok(Some(known));
+    }
+    // While the fleet is being restored, nobody can be told from a guess without a query.
+    if api.fleet.is_restored() {
+        count_guess(parts, api)?;
+    }
+    let Some(node) = api.store.find_by_key::<Node>(key.as_str()).await? else { return Ok(None) };
+    api.fleet.refresh(&[node.id]).await?;
+    Ok(known())
 }
 
 /// A node that was deleted while it was served.

@@ -64,7 +64,8 @@ pub(super) async fn heartbeat(
         beat.ip = client.0.map(|address| address.to_string());
     }
     let node_id = caller.node.id;
-    let last_seen_at = api.fleet.heartbeat(node_id, beat).await.map_err(gone)?;
+    let taken_in = api.fleet.heartbeat(node_id, beat).await;
+    let last_seen_at = taken_in.map_err(|error| api.unstored(gone(error)))?;
     Ok(Json(HeartbeatAck { status: "ok".to_owned(), node_id, last_seen_at }))
 }
 

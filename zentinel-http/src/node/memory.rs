@@ -6,22 +6,25 @@ use super::joining::Joining;
 use super::offers::Offers;
 use crate::error::{ApiError, ApiResult};
 use crate::services::Api;
-use crate::token::Claims;
+use crate::token::{self, Claims, Tenancy};
 use axum::extract::FromRequestParts;
 use dashmap::DashMap;
 use futures_util::{FutureExt, StreamExt};
 use http::StatusCode;
 use http::request::Parts;
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use zentinel_core::id::ProjectId;
 use zentinel_core::port::{Notice, NoticeStream};
-use zentinel_core::{RecordKind, Sha256Digest, Timestamp};
+use zentinel_core::{RecordKind, Result, Sha256Digest, Timestamp};
 
 /// Most tokens that are remembered.
 const MAX_TOKENS: usize = 100_000;
+/// Most signing keys whose tenant is remembered.
+const MAX_KEYS: usize = 10_000;
 /// How long a verification holds, in seconds: it covers signers whose keys are not in the store.
 const RECHECK: i64 = 300;
 /// Number of locks for registrations.
@@ -42,6 +45,9 @@ pub(super) struct Memory {
     tokens: DashMap<Sha256Digest, Verified>,
     /// Grows with every change of a signing key.
     keys: AtomicU64,
+    /// Whose the keys are that signed tokens, and the generation in which that was read. Locked while
+    /// the store is asked: nodes that return together ask it once.
+    tenancies: tokio::sync::Mutex<HashMap<String, (u64, Option<Tenancy>)>>,
     /// What polls are answered with.
     pub(super) offers: Offers,
     /// Blocked requests that no event has told of yet, and when the last one was published.
@@ -101,6 +107,24 @@ impl Memory {
     /// To be read before a verification and handed to [`Memory::remember`].
     pub(super) fn key_generation(&self) -> u64 {
         self.keys.load(Ordering::Acquire)
+    }
+
+    /// Whose a signing key is, as [`token::tenancy`]; read anew when it may have changed since
+    /// `generation`.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn tenancy(&self, api: &Api, kid: &str, generation: u64) -> Result<Option<Tenancy>> {
+        let mut known = self.tenancies.lock().await;
+        if let Some((_, tenancy)) = known.get(kid).filter(|(of, _)| *of >= generation) {
+            return Ok(*tenancy);
+        }
+        let tenancy = token::tenancy(&*api.store, kid).await?;
+        if known.len() >= MAX_KEYS {
+            known.clear();
+        }
+        known.insert(kid.to_owned(), (generation, tenancy));
+        Ok(tenancy)
     }
 
     /// Remembers a verified token.

@@ -4,6 +4,7 @@ use super::auth::{self, AnyKey, InProject};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::path_param;
 use crate::limits::Bucket;
+use crate::node;
 use crate::services::Api;
 use crate::token;
 use crate::wire::{Json, Refusals};
@@ -69,17 +70,13 @@ impl FromRequestParts<Api> for Reader {
         let node_key = node_key.and_then(|value| value.to_str().ok());
         let node = match (bearer, node_key) {
             // API keys hold no dots.
-            (Some(token), _) if token.contains('.') => node_of_token(api, &token).await,
-            (None, Some(key)) => node_of_key(api, key),
+            (Some(token), _) if token.contains('.') => node_of_token(parts, api, &token).await?,
+            (None, Some(key)) => node_of_key(parts, api, key).await?,
             _ => {
                 let at = InProject::<AnyKey>::from_request_parts(parts, api).await?;
                 return Ok(Self(Scope::Organisation(at.project.organisation_id)));
             }
         };
-        if node.as_ref().is_err_and(token::is_guess) {
-            auth::count_guess(parts, api)?;
-        }
-        let node = node?;
         api.limit(&parts.extensions, Bucket::Node(node.id), api.options.rate_limits.node, 1)?;
         let slug = path_param(parts, api, "project_slug").await?;
         let project = api.store.find::<Project>(&node.scope(), node.project_id).await?;
@@ -90,16 +87,18 @@ impl FromRequestParts<Api> for Reader {
     }
 }
 
-fn node_of_key(api: &Api, key: &str) -> Result<Arc<Node>> {
-    let node = api.fleet.authenticate(&CredentialHash::of(key));
-    node.and_then(|id| api.fleet.snapshot(id))
-        .map(|known| known.node)
-        .ok_or_else(|| Error::unauthenticated("Invalid node key"))
+async fn node_of_key(parts: &Parts, api: &Api, key: &str) -> ApiResult<Arc<Node>> {
+    let known = node::auth::by_key(parts, api, &CredentialHash::of(key)).await?;
+    Ok(known.ok_or_else(|| Error::unauthenticated("Invalid node key"))?.node)
 }
 
-async fn node_of_token(api: &Api, token: &str) -> Result<Arc<Node>> {
-    let claims = token::verify(token, &*api.signer, &*api.store, api.now()).await?;
-    let known = api.fleet.snapshot(claims.sub);
+async fn node_of_token(parts: &Parts, api: &Api, token: &str) -> ApiResult<Arc<Node>> {
+    let claims = token::verify(token, &*api.signer, &*api.store, api.now()).await;
+    if claims.as_ref().is_err_and(token::is_guess) {
+        auth::count_guess(parts, api)?;
+    }
+    let claims = claims?;
+    let known = node::auth::by_id(api, claims.sub).await?;
     let node = known.ok_or_else(|| Error::unauthenticated("Node not found"))?.node;
     token::check_node(&claims, &node)?;
     Ok(node)

@@ -5,6 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+use tokio_util::sync::CancellationToken;
 use zentinel_core::entity::{Node, SigningKey};
 use zentinel_core::id::NodeId;
 use zentinel_core::port::{Store, StoreExt};
@@ -237,6 +239,55 @@ async fn a_node_of_another_replica_is_found_in_the_store() {
     let token = world.jwt(&member).await;
     world.services.fleet.forget(member.id);
     world.bearer("POST", &member.path("/heartbeat"), &token).await.expect(200);
+}
+
+/// Read singly, a returning fleet would keep the store from being read as a whole. Nobody is refused for
+/// not being known yet, wherever a node's key counts.
+#[tokio::test]
+async fn nodes_that_return_together_wait_for_the_restore() {
+    let mut world = World::new().await;
+    let mut members = Vec::new();
+    for number in 0..40 {
+        members.push(world.member(&world.home, &format!("edge-{number}")).await);
+    }
+    let token = world.jwt(&members[0]).await;
+    let (fleet, app) = world.restarted();
+    world.app = app;
+    let statuses = async |world: &World, path: &str| {
+        let calls = members.iter().map(|member| {
+            let path = if path.starts_with("/api") { path.to_owned() } else { member.path(path) };
+            async move { world.call("GET", &path, &[("x-zentinel-node-key", &member.key)], None).await }
+        });
+        let replies = futures_util::future::join_all(calls).await;
+        let mut served = 0;
+        for reply in replies {
+            match reply.status.as_u16() {
+                200 => served += 1,
+                503 => assert!((1..=3).contains(&reply.header("retry-after").parse::<u32>().unwrap())),
+                other => panic!("{other}: {:?}", reply.bytes),
+            }
+        }
+        served
+    };
+    let keys = format!("/api/v1/projects/{}/signing-key", world.home.project.slug);
+    let before = world.store.reads.load(Ordering::SeqCst);
+    assert_eq!(statuses(&world, "/bundles/latest").await, 4);
+    let reads = world.store.reads.load(Ordering::SeqCst) - before;
+    // A key, a node and its report each, and what the plane reads by itself.
+    assert!(reads <= 4 * 4, "{reads}");
+    assert!((8..40).contains(&statuses(&world, &keys).await), "who is known is served");
+    let claims = format!("Bearer {token}");
+    let path = members[0].path("/bundles/latest");
+    world.call("GET", &path, &[("authorization", &claims)], None).await.expect(200);
+
+    let stop = CancellationToken::new();
+    let (running, until) = (fleet.clone(), stop.clone());
+    let running = tokio::spawn(async move { running.run(until).await });
+    world.eventually(|| fleet.is_restored()).await;
+    assert_eq!(statuses(&world, "/bundles/latest").await, 40);
+    assert_eq!(statuses(&world, &keys).await, 40);
+    stop.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test]

@@ -182,6 +182,25 @@ impl World {
         Self { app, url, store, blobs, scheduler, services, clock, home, compile, _stop: stop.drop_guard() }
     }
 
+    /// The same plane as after a restart: its fleet knows nobody until it runs.
+    pub fn restarted(&self) -> (Arc<Fleet>, Router) {
+        let known = &*self.services;
+        let fleet = Fleet::open(known.store.clone(), known.clock.clone(), known.fleet.options().clone());
+        let services = Services {
+            store: known.store.clone(),
+            scheduler: known.scheduler.clone(),
+            blobs: known.blobs.clone(),
+            signer: known.signer.clone(),
+            validator: known.validator.clone(),
+            clock: known.clock.clone(),
+            fleet: fleet.clone(),
+            engine: known.engine.clone(),
+            url_signer: known.url_signer.clone(),
+            options: known.options.clone(),
+        };
+        (fleet, router(Arc::new(services)))
+    }
+
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }

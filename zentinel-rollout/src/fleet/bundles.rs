@@ -14,12 +14,16 @@ const CAPACITY: usize = 50_000;
 /// Remembers the store's answers, so that a bundle costs one query per replica and not one per
 /// heartbeat.
 #[derive(Debug, Default)]
-pub(super) struct KnownBundles(RwLock<HashMap<(ProjectId, BundleId), bool>>);
+pub(super) struct KnownBundles {
+    answers: RwLock<HashMap<(ProjectId, BundleId), bool>>,
+    /// One reader at a time: a fleet that comes back together asks the store once.
+    reading: tokio::sync::Mutex<()>,
+}
 
 impl KnownBundles {
     /// Whether the project has the bundle, if that is remembered.
     fn recall(&self, project: ProjectId, bundle: BundleId) -> Option<bool> {
-        self.0.read().get(&(project, bundle)).copied()
+        self.answers.read().get(&(project, bundle)).copied()
     }
 
     /// Whether the project has the bundle.
@@ -32,8 +36,12 @@ impl KnownBundles {
         if let Some(known) = self.recall(scope.1, bundle) {
             return Ok(known);
         }
+        let _reading = self.reading.lock().await;
+        if let Some(known) = self.recall(scope.1, bundle) {
+            return Ok(known);
+        }
         let found = store.get(&Scope::Project(scope.0, scope.1), Bundle::KIND, bundle.uuid()).await?;
-        let mut answers = self.0.write();
+        let mut answers = self.answers.write();
         if answers.len() >= CAPACITY {
             answers.clear();
         }
@@ -43,9 +51,9 @@ impl KnownBundles {
 
     /// Bundles changed: what was unknown may exist now.
     pub(super) fn forget_unknown(&self) {
-        let any = self.0.read().values().any(|known| !known);
+        let any = self.answers.read().values().any(|known| !known);
         if any {
-            self.0.write().retain(|_, known| *known);
+            self.answers.write().retain(|_, known| *known);
         }
     }
 }

@@ -66,6 +66,13 @@ impl Entry {
         entry
     }
 
+    /// Counts the report as written some time within the last `interval`: those of nodes that return
+    /// together would otherwise fall due together.
+    pub(super) fn spread_write(&mut self, now: Timestamp, interval: Duration) {
+        let ago = interval.mul_f64(rand::random());
+        self.written_at = self.written_at.max(now - ago);
+    }
+
     /// Moves the free-form objects of the report into their compact form.
     fn fold(&mut self) {
         let report = Arc::make_mut(&mut self.report);

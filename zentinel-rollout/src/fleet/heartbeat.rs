@@ -54,7 +54,7 @@ impl Fleet {
         }
     }
 
-    fn report_interval(&self) -> Duration {
+    pub(super) fn report_interval(&self) -> Duration {
         self.options.report_interval.min(self.options.offline_after / 4)
     }
 
@@ -115,7 +115,7 @@ impl Fleet {
     pub async fn sweep(&self) -> Result<usize> {
         let now = self.clock.now();
         let before = now - self.options.offline_after;
-        if self.loaded_at.get().is_none_or(|loaded| *loaded > before) {
+        if self.restore.done_at().is_none_or(|loaded| loaded > before) {
             return Ok(0);
         }
         let silent = |report: &NodeReport| {

@@ -38,6 +38,7 @@ pub(super) fn run(tables: &Tables, scope: &Scope, query: &Query) -> Result<Page<
     rows.sort_unstable_by(by_order);
     let last = rows.last().filter(|_| more);
     let next_cursor = last.map(|row| Cursor::after(query.order, row).encode(query.kind, query.order));
+    let total = if query.counted { total } else { rows.len() as u64 };
     Ok(Page { items: rows.into_iter().cloned().collect(), total, next_cursor })
 }
 

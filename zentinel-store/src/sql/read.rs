@@ -79,7 +79,7 @@ async fn page<B: Backend>(
     let more = rows.len() > limit;
     let items = rows.iter().take(limit).map(|cells| record(query.kind, cells));
     let items = items.collect::<Result<Vec<_>, Fault>>()?;
-    let total = if begins && !more {
+    let total = if !query.counted || (begins && !more) {
         items.len() as u64
     } else {
         let mut count = Statement::new(format!("SELECT count(*) FROM {}", query.kind.table()));

@@ -77,7 +77,8 @@ pub async fn a_page_continues_after_its_last_row_is_gone(backend: &dyn Backend) 
     }
 }
 
-/// Every page tells how many rows match in all; only the last one has no cursor.
+/// Every page tells how many rows match in all, unless nobody wants to know; only the last one has no
+/// cursor.
 pub async fn a_page_tells_the_total(backend: &dyn Backend) {
     let (_guard, store) = fresh_store(backend).await;
     let tenant = Tenant::random();
@@ -91,6 +92,8 @@ pub async fn a_page_tells_the_total(backend: &dyn Backend) {
     assert_eq!((second.items.len(), second.total, second.next_cursor), (10, 20, None));
     let none = store.query(&tenant.scope(), &query(0, None)).await.unwrap();
     assert_eq!(none.items.len(), 1, "the smallest page has one item");
+    let uncounted = store.query(&tenant.scope(), &query(10, None).uncounted()).await.unwrap();
+    assert_eq!((uncounted.items, uncounted.total, uncounted.next_cursor.is_some()), (first.items, 10, true));
 }
 
 /// Text that no list gave out, and the cursor of another list or order, is `Malformed`.
