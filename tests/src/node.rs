@@ -120,6 +120,49 @@ observability {{
     }
 }
 
+/// A file with a certificate and its key.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn certificate() -> tempfile::NamedTempFile {
+    let made = rcgen::generate_simple_self_signed(["edge.invalid".to_owned()]).expect("a certificate");
+    file(&(made.cert.pem() + &made.signing_key.serialize_pem()))
+}
+
+/// A file with this text.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), text).expect("written");
+    file
+}
+
+/// A listener with a certificate and its key from one file, for clients that another file lists.
+#[must_use]
+pub fn tls_listener(port: u16, pem: &Path, clients: Option<&Path>) -> String {
+    let pem = pem.display();
+    let clients = clients.map_or_else(String::new, |clients| {
+        format!("            client-auth #true\n            ca-file \"{}\"\n", clients.display())
+    });
+    format!(
+        r#"listeners {{
+    listener "tls" {{
+        address "127.0.0.1:{port}"
+        protocol "https"
+        tls {{
+            cert-file "{pem}"
+            key-file "{pem}"
+{clients}        }}
+    }}
+}}
+"#
+    )
+}
+
 /// Compiles a configuration.
 ///
 /// # Panics

@@ -26,6 +26,7 @@
 //! that serves and the two before it are kept.
 
 mod activator;
+mod certificates;
 mod check;
 pub mod cli;
 mod crash;

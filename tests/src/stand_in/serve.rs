@@ -70,10 +70,10 @@ pub(super) async fn listen(proxy: Arc<Proxy>, listeners: Vec<ListenerConfig>) {
     }
 }
 
-/// A certificate or key that is not there, or is none.
+/// A certificate, key or authority that is not there, or is none.
 fn unusable_file(listener: &ListenerConfig) -> Option<&Path> {
     let tls = listener.tls.as_ref()?;
-    let mut files = [&tls.cert_file, &tls.key_file].into_iter().flatten();
+    let mut files = [&tls.cert_file, &tls.key_file, &tls.ca_file].into_iter().flatten();
     let usable = |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("-----BEGIN "));
     files.find(|path| !usable(path)).map(PathBuf::as_path)
 }

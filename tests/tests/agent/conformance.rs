@@ -1,11 +1,10 @@
 //! What the agent relies on in the proxy. The stand-in must do the same as the real one.
 
-use crate::poison::tls_listener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
-use zentinel_tests::node::{LIMIT, ProxyConfig, proxy_binary, which};
+use zentinel_tests::node::{LIMIT, ProxyConfig, certificate, file, proxy_binary, tls_listener, which};
 use zentinel_tests::plane::free_port;
 use zentinel_tests::traffic::{Traffic, Upstream};
 use zentinel_tests::wait_for;
@@ -166,16 +165,20 @@ async fn listeners_are_not_rebuilt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_missing_or_none_costs_the_listener() {
-    let none = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(none.path(), "this is neither a certificate nor a key\n").unwrap();
-    for pem in [Path::new("/nonexistent/certificate.pem"), none.path()] {
+async fn a_certificate_or_authority_that_is_missing_or_none_costs_the_listener() {
+    let (good, none, absent) = (certificate(), file("none\n"), Path::new("/nonexistent/certificate.pem"));
+    for (pem, clients) in [(absent, None), (none.path(), None), (good.path(), Some(none.path()))] {
         let tls = free_port();
-        let mut proxy = Proxy::start(&tls_listener(tls, pem)).await;
+        let mut proxy = Proxy::start(&tls_listener(tls, pem, clients)).await;
         assert!(tested(&proxy.config.kdl()), "the proxy's own test does not see it");
         assert!(closed(tls).await);
         assert!(proxy.is_alive());
     }
+    // And nothing else does.
+    let tls = free_port();
+    let proxy = Proxy::start(&tls_listener(tls, good.path(), Some(good.path()))).await;
+    wait_for("the listener", LIMIT, || async { (!closed(tls).await).then_some(()) }).await;
+    drop(proxy);
 }
 
 #[tokio::test(flavor = "multi_thread")]

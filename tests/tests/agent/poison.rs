@@ -1,9 +1,12 @@
 //! Bundles that pass every check and break the proxy: the node restores itself and says why.
 
 use crate::lifecycle::traffic;
+use std::path::Path;
 use zentinel_core::entity::{HealthGates, RolloutState, StepState};
 use zentinel_http::client::{BundleView, NewRollout, RolloutDetailView};
-use zentinel_tests::node::{LIMIT, Node, NodeOptions, ProxyConfig, compile, stand_in_binary, which};
+use zentinel_tests::node::{
+    LIMIT, Node, NodeOptions, ProxyConfig, compile, file, stand_in_binary, tls_listener, which,
+};
 use zentinel_tests::plane::{Plane, free_port};
 use zentinel_tests::traffic::Upstream;
 use zentinel_tests::wait_for;
@@ -137,18 +140,23 @@ async fn one_with_an_address_that_somebody_else_holds_never_reaches_the_proxy() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_whose_certificate_is_not_there_never_reaches_the_proxy() {
+async fn one_whose_certificate_is_missing_or_none_never_reaches_the_proxy() {
     let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
     let node = node(&plane, "edge", &upstream).await;
     let first = node.first(&plane).await;
     let (traffic, pid) = (traffic(&node), node.proxy_pid());
-    let absent = std::path::Path::new("/nonexistent/certificate.pem");
-    let more = tls_listener(free_port(), absent);
-    let bad = node.assign(&plane, &ProxyConfig { more, ..node.config.version("bad") }).await;
-    restored(&plane, &node, &first, &bad, &["missing_file"]).await;
-    let (_, message) = node.refused(bad.id).await;
-    assert!(message.contains("/nonexistent/certificate.pem"), "{message}");
-    assert_eq!(node.proxy_pid(), pid);
+    let none = file("neither a certificate nor a key\n");
+    for (version, pem, reason) in [
+        ("missing", Path::new("/nonexistent/certificate.pem"), "missing_file"),
+        ("empty", none.path(), "bad_certificate"),
+    ] {
+        let more = tls_listener(free_port(), pem, None);
+        let bad = node.assign(&plane, &ProxyConfig { more, ..node.config.version(version) }).await;
+        restored(&plane, &node, &first, &bad, &[reason]).await;
+        let (_, message) = node.refused(bad.id).await;
+        assert!(message.contains(&pem.display().to_string()), "{message}");
+        assert_eq!(node.proxy_pid(), pid);
+    }
     traffic.stop_unharmed().await;
 }
 
@@ -162,24 +170,6 @@ async fn one_whose_first_start_finds_an_address_taken() {
     // Nothing serves that could be spared: the proxy shows it.
     assert_eq!(node.refused(bad.id).await.0, "restart_not_proven");
     node.first(&plane).await;
-}
-
-/// A listener with a certificate and key from one file.
-pub(crate) fn tls_listener(port: u16, pem: &std::path::Path) -> String {
-    let pem = pem.display();
-    format!(
-        r#"listeners {{
-    listener "tls" {{
-        address "127.0.0.1:{port}"
-        protocol "https"
-        tls {{
-            cert-file "{pem}"
-            key-file "{pem}"
-        }}
-    }}
-}}
-"#
-    )
 }
 
 pub(crate) fn gated(bundle: &BundleView, gates: HealthGates) -> NewRollout {

@@ -1,15 +1,17 @@
-//! The whole story with two proxies: a good bundle, another by reload, one that needs a restart, two
+//! The whole story with two proxies: a good bundle, another by reload, one that needs a restart, three
 //! that a node sees through, two that break the node they come to; and a stream of requests through both, every one of them counted.
 //!
 //! Both proxies run on this machine, so each has ports of its own and therefore bundles of its own; a
 //! bad bundle goes to both nodes in one rollout, and its first batch must stop it.
 
-use crate::poison::{ended, gated, never_began, tls_listener};
+use crate::poison::{ended, gated, never_began};
 use std::collections::BTreeSet;
 use std::path::Path;
 use zentinel_core::entity::{HealthGates, RolloutState, TargetSelector};
 use zentinel_http::client::{BundleView, NewBundle, NewRollout};
-use zentinel_tests::node::{LIMIT, Node, ProxyConfig, compile, proxy_binary, which};
+use zentinel_tests::node::{
+    LIMIT, Node, ProxyConfig, certificate, compile, file, proxy_binary, tls_listener, which,
+};
 use zentinel_tests::plane::{Plane, free_port};
 use zentinel_tests::traffic::{Count, Traffic, Upstream};
 use zentinel_tests::wait_for;
@@ -140,22 +142,21 @@ async fn refused_when_compiled(site: &Site) {
 }
 
 /// What the proxy starts without, or waits for, and its own test does not see: a certificate that is
-/// not there, and an address that somebody else has. The node finds both while the proxy serves.
+/// not there, one that is none, and an address that somebody else has. The node finds all of them while
+/// the proxy serves.
 async fn found_before_the_switch(site: &Site) {
-    let elsewhere = || ProxyConfig {
-        listen: free_port(),
-        metrics: free_port(),
-        more_listeners: Vec::new(),
-        ..site.nodes[0].config.clone()
-    };
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = holder.local_addr().expect("an address").port();
-    let mut occupied = elsewhere().version("bad-address");
+    let mut occupied = elsewhere(site, "bad-address");
     occupied.more_listeners.push(taken);
-    let mut missing = elsewhere().version("bad-file");
-    missing.more = tls_listener(free_port(), Path::new("/nonexistent/certificate.pem"));
+    let (absent, none) = (Path::new("/nonexistent/certificate.pem"), file("neither certificate nor key\n"));
+    let with = |version: &str, pem: &Path| ProxyConfig {
+        more: tls_listener(free_port(), pem, None),
+        ..elsewhere(site, version)
+    };
     for (config, expected, named) in [
-        (missing, "missing_file", "/nonexistent/certificate.pem".to_owned()),
+        (with("bad-file", absent), "missing_file", absent.display().to_string()),
+        (with("bad-certificate", none.path()), "bad_certificate", none.path().display().to_string()),
         (occupied, "address_in_use", taken.to_string()),
     ] {
         let processes = [0, 1].map(|index| site.nodes[index].proxy_pid());
@@ -169,21 +170,29 @@ async fn found_before_the_switch(site: &Site) {
     }
 }
 
-/// A listener whose certificate is none: the proxy starts and stays up without it.
+/// A configuration that no other node's ports are in.
+fn elsewhere(site: &Site, version: &str) -> ProxyConfig {
+    ProxyConfig {
+        listen: free_port(),
+        metrics: free_port(),
+        more_listeners: Vec::new(),
+        ..site.nodes[0].config.version(version)
+    }
+}
+
+/// A listener for clients whose authority is none: the proxy starts and stays up without it.
 async fn breaks_a_listener(site: &Site) {
-    let mut config = site.nodes[0].config.version("bad-listener");
-    (config.listen, config.metrics, config.more_listeners) = (free_port(), free_port(), Vec::new());
-    let (tls, pem) = (free_port(), tempfile::NamedTempFile::new().expect("a file"));
-    std::fs::write(pem.path(), "this is neither a certificate nor a key\n").expect("written");
-    config.more = tls_listener(tls, pem.path());
+    let (tls, pem, none) = (free_port(), certificate(), file("no authority\n"));
+    let more = tls_listener(tls, pem.path(), Some(none.path()));
+    let config = ProxyConfig { more, ..elsewhere(site, "bad-listener") };
     let (asked, bundle) = site.bad(&config).await;
     let (reason, message) = site.nodes[asked].refused(bundle.id).await;
-    println!("a broken certificate: node {asked} restored itself: {reason}: {message}");
+    println!("a broken listener: node {asked} restored itself: {reason}: {message}");
     assert_eq!(reason, "listener_missing");
     assert!(message.contains(&tls.to_string()), "{message} names the listener");
     let other = site.nodes[1 - asked].status();
     assert_ne!(other["refused"]["bundle_id"], bundle.id.to_string(), "the other was left alone");
-    let counts = site.counts("a broken certificate");
+    let counts = site.counts("a broken listener");
     unharmed(&counts[1 - asked..][..1]);
     only_a_gap(&counts[asked..][..1]);
 }

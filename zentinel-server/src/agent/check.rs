@@ -1,6 +1,7 @@
 //! What is looked at before a configuration is let near the proxy.
 
 use super::activator::Rejection;
+use super::certificates::check_certificates;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use zentinel_compiler::diagnostic::Code;
@@ -73,7 +74,7 @@ pub(super) fn check_files(
             _ => tracing::warn!(path, %error, "not checked"),
         }
     }
-    Ok(())
+    check_certificates(&document, place)
 }
 
 /// What a setting names.

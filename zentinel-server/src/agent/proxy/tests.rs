@@ -457,9 +457,9 @@ async fn files_that_are_not_there_are_found_before_the_switch() {
     assert!(rejection.message.contains("(upstreams/tls/tls/ca-cert)"), "{rejection:?}");
     assert_eq!((site.proxy.counted(), activator.active()), ((1, 0), Some(first.bundle_id)));
     std::fs::write(&absent, "a key").unwrap();
-    let accepted = text.clone() + &listener(&absent);
-    std::fs::write(&config, accepted).unwrap();
-    assert_eq!(activator.activate(&release).await.unwrap_err().reason, "listener_missing");
+    let rejection = refused(listener(&absent)).await;
+    assert_eq!(rejection.reason, "bad_certificate", "{rejection:?}");
+    assert_eq!((site.proxy.counted(), activator.active()), ((1, 0), Some(first.bundle_id)));
 }
 
 #[tokio::test]
