@@ -23,6 +23,7 @@ mod register;
 mod report;
 mod run;
 mod stats;
+mod traffic;
 mod wheel;
 
 pub use cli::main;

@@ -11,6 +11,7 @@
 
 mod host;
 mod scrape;
+mod traffic;
 mod window;
 
 use super::HealthSource;
@@ -72,6 +73,9 @@ impl ProxyHealth {
             metrics.insert("error_rate".to_owned(), rounded(rates.error_percent));
             metrics.insert("latency_p99_ms".to_owned(), rounded(rates.p99_ms));
             metrics.insert("requests_per_second".to_owned(), rounded(rates.per_second));
+        }
+        if let Ok(traffic) = serde_json::to_value(locked(&self.window).traffic()) {
+            metrics.insert("traffic".to_owned(), traffic);
         }
         for (name, gauge) in [
             ("active_requests", "zentinel_active_requests"),

@@ -14,6 +14,8 @@ pub(super) enum Behaviour {
     Slow,
     /// Activates, and then fails every metric gate.
     Failing,
+    /// Activates, and then fails three times as often as before: no gate sees it, a canary analysis does.
+    Worse,
     /// Refuses bundles with a `bundle_error`.
     Rejecting,
     /// Is never heard of again once it has activated.
@@ -28,10 +30,11 @@ pub(super) enum Behaviour {
 
 impl Behaviour {
     /// All, in the order of the documentation.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Healthy,
         Self::Slow,
         Self::Failing,
+        Self::Worse,
         Self::Rejecting,
         Self::Silent,
         Self::Absent,
@@ -45,6 +48,7 @@ impl Behaviour {
             Self::Healthy => "healthy",
             Self::Slow => "slow",
             Self::Failing => "failing",
+            Self::Worse => "worse",
             Self::Rejecting => "rejecting",
             Self::Silent => "silent",
             Self::Absent => "absent",

@@ -99,7 +99,10 @@ pub(super) struct Options {
     /// when all have been admitted. Being told when to return counts as no error.
     #[arg(long, value_name = "SECONDS", conflicts_with = "rate")]
     pub(super) storm: Option<Seconds>,
-    /// Shares in percent of healthy, slow, failing, rejecting, silent, absent, flapping and
+    /// Requests per second that each node says it serves, on average; canary analysis compares them. 0 says nothing.
+    #[arg(long, default_value_t = 0.0, value_name = "REQUESTS", value_parser = traffic)]
+    pub(super) traffic: f64,
+    /// Shares in percent of healthy, slow, failing, worse, rejecting, silent, absent, flapping and
     /// poisoned nodes; the rest is healthy.
     #[arg(long, default_value = "healthy=100", value_name = "NAME=PERCENT,...")]
     pub(super) behaviour: Shares,
@@ -165,6 +168,11 @@ impl FromStr for Rate {
         rate.map(Self::PerSecond)
             .ok_or_else(|| "neither `max` nor a number of requests per second".to_owned())
     }
+}
+
+fn traffic(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.0..=1_000_000.0).contains(rate));
+    rate.ok_or_else(|| "not a number of requests per second up to a million".to_owned())
 }
 
 /// A span; fractions are fine.

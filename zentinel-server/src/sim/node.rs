@@ -2,6 +2,7 @@
 
 use super::behaviour::Behaviour;
 use super::codec::Credential;
+use super::traffic::Served;
 use std::io::Write as _;
 use zentinel_core::id::BundleId;
 
@@ -96,11 +97,16 @@ pub(super) struct Node {
     unwell: bool,
     gone: bool,
     said: Option<Said>,
+    /// What it says it has served; nothing unless asked to.
+    served: Option<Box<Served>>,
     /// Which of its requests were admitted after a storm.
     pub(super) admitted: u8,
     /// Requests in a row that failed.
     pub(super) failures: u8,
 }
+
+/// How much more often worse nodes fail: too little for a gate, enough for a canary analysis.
+const WORSE: u64 = 3;
 
 const WELL: &str = r#""health":{"status":"healthy","uptime_s":"#;
 const UNWELL: &str = r#""health":{"status":"degraded","uptime_s":"#;
@@ -123,9 +129,16 @@ impl Node {
             unwell: false,
             gone: false,
             said: None,
+            served: None,
             admitted: 0,
             failures: 0,
         }
+    }
+
+    /// Lets it count the requests that it serves.
+    pub(super) fn serving(mut self, per_second: f64, lot: u32) -> Self {
+        self.served = (per_second > 0.0).then(|| Box::new(Served::new(per_second, lot)));
+        self
     }
 
     /// How it proves who it is.
@@ -221,7 +234,7 @@ impl Node {
                 pending.stage = Stage::Doomed;
                 self.before = self.active.replace(told.bundle);
                 self.failure = None;
-                self.sick = misbehaves && self.behaviour == Behaviour::Failing;
+                self.sick = misbehaves && matches!(self.behaviour, Behaviour::Failing | Behaviour::Worse);
                 if misbehaves && self.behaviour == Behaviour::Poisoned {
                     return Next::Report(Some(habits.crash_ms));
                 }
@@ -258,6 +271,7 @@ impl Node {
         let staged = self.pending.as_ref().filter(|pending| pending.stage == Stage::Staged);
         let staged = staged.map(|pending| pending.told.bundle);
         let (errors, latency) = match (self.sick, self.behaviour) {
+            (true, Behaviour::Worse) => (WORSE, 40),
             (true, _) => (25, 2_400),
             (_, Behaviour::Slow) if self.active.is_some() => (0, 850),
             _ => (0, 40),
@@ -275,7 +289,17 @@ impl Node {
         put(out, latency + u64::from(dice % 17));
         out.extend_from_slice(br#","cpu_percent":"#);
         put(out, 20 + u64::from(dice % 23));
-        out.extend_from_slice(br#".5,"memory_percent":48.0}"#);
+        out.extend_from_slice(br#".5,"memory_percent":48.0"#);
+        if let Some(served) = &mut self.served {
+            let factor = match (self.sick, self.behaviour) {
+                (true, Behaviour::Worse) => WORSE,
+                (true, _) => 25,
+                _ => 1,
+            };
+            served.until(uptime_s, dice, factor);
+            served.write(out);
+        }
+        out.push(b'}');
         bundle(out, b",\"active_bundle_id\":", self.active);
         bundle(out, b",\"staged_bundle_id\":", staged);
         if let Some(failure) = &self.failure {
@@ -304,7 +328,7 @@ fn bundle(out: &mut Vec<u8>, name: &[u8], id: Option<BundleId>) {
 }
 
 /// Appends a number without allocating.
-fn put(out: &mut Vec<u8>, number: u64) {
+pub(super) fn put(out: &mut Vec<u8>, number: u64) {
     let mut digits = [0_u8; 20];
     let (mut rest, mut first) = (number, digits.len());
     for digit in digits.iter_mut().rev() {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use url::Url;
+use zentinel_core::id::TypedId as _;
 use zentinel_core::id::{NodeId, ProjectId};
 use zentinel_core::port::PublicKey;
 use zentinel_core::{Error, Result};
@@ -113,7 +114,8 @@ fn nodes(options: &Options, identities: &Identities) -> Result<Vec<Node>> {
     let nodes = known.map(|(identity, behaviour)| {
         let key = Credential::key(&identity.node_id.to_string(), &identity.node_key);
         let key = key.ok_or_else(|| Error::invalid(format!("the key of {} is not one", identity.name)))?;
-        Ok(Node::new(key, &identity.name, behaviour))
+        let lot = u32::try_from(identity.node_id.uuid().as_u128() % 9_973).unwrap_or_default();
+        Ok(Node::new(key, &identity.name, behaviour).serving(options.traffic, lot))
     });
     nodes.collect()
 }

@@ -1,10 +1,12 @@
 //! From two scrapes to rates.
 
 use super::scrape::{Bound, Counted, Page};
+use super::traffic::Tally;
 use crate::agent::proxy::ProcessId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
+use zentinel_core::entity::Traffic;
 
 /// What a window must not mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,7 @@ pub(super) struct Window {
     shortest: Duration,
     base: Option<Base>,
     last: Option<Rates>,
+    tally: Tally,
 }
 
 #[derive(Debug)]
@@ -45,7 +48,12 @@ struct Base {
 impl Window {
     /// Windows are at least this long; asked sooner, the last one's rates hold.
     pub(super) fn new(shortest: Duration) -> Self {
-        Self { shortest, base: None, last: None }
+        Self { shortest, base: None, last: None, tally: Tally::new() }
+    }
+
+    /// What was served in all windows so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.tally.report()
     }
 
     /// Takes a scrape; the rates since the one before, if there are any yet. Without a key nothing
@@ -67,7 +75,7 @@ impl Window {
                 if length < self.shortest {
                     return self.last;
                 }
-                self.last = Some(base.rates(page, length));
+                self.last = Some(base.rates(page, length, &mut self.tally, now));
             }
             _ => self.last = None,
         }
@@ -78,7 +86,7 @@ impl Window {
 }
 
 impl Base {
-    fn rates(&self, page: &Page, length: Duration) -> Rates {
+    fn rates(&self, page: &Page, length: Duration, tally: &mut Tally, now: Instant) -> Rates {
         let (mut errors, mut total) = (0.0, 0.0);
         for (series, now) in &page.counters {
             let grown = grown(self.counters.get(series), *now);
@@ -91,6 +99,7 @@ impl Base {
         for (series, now) in &page.buckets {
             *buckets.entry(series.1).or_default() += grown(self.buckets.get(series), *now);
         }
+        tally.add(total, errors, &buckets, now);
         Rates {
             error_percent: if total > 0.0 { 100.0 * errors / total } else { 0.0 },
             p99_ms: 1_000.0 * quantile(0.99, &buckets),
