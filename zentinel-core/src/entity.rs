@@ -17,10 +17,8 @@ pub use bundle::{
     Finding, RiskLevel,
 };
 pub use identity::{ApiKey, ApiScope, RegistrationToken, SigningKey, TokenUses};
-pub use node::{
-    AUTH_JWT, AUTH_STATIC_KEY, Node, NodeGroup, NodeStatus, NodeTarget, Registration, RetiredKey,
-};
-pub use report::{BundleError, Health, Heartbeat, NodeConfig, NodeReport};
+pub use node::{Node, NodeGroup, NodeStatus, NodeTarget, Registration, RetiredKey};
+pub use report::{BundleError, Health, Heartbeat, NodeConfig, NodeReport, NodeToken};
 pub use rollout::{
     Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutMemory, RolloutNode,
     RolloutSpec, RolloutState, RolloutStep, StepState, TargetSelector, Waiting, WaitingNode,

@@ -17,11 +17,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// [`Node::auth_method`] of a node that only ever used its static key.
-pub const AUTH_STATIC_KEY: &str = "static_key";
-/// [`Node::auth_method`] of a node that exchanged its key for a token.
-pub const AUTH_JWT: &str = "jwt";
-
 /// Most labels of a node.
 const MAX_LABELS: usize = 64;
 
@@ -164,14 +159,8 @@ pub struct Node {
     /// The static key before that, while it still works.
     #[serde(default)]
     pub retired_key: Option<RetiredKey>,
-    /// `static_key` or `jwt`.
-    pub auth_method: String,
     /// Tokens issued before this instant are refused.
     pub tokens_valid_after: Option<Timestamp>,
-    /// When its last token was issued.
-    pub token_issued_at: Option<Timestamp>,
-    /// When that token ends.
-    pub token_expires_at: Option<Timestamp>,
     /// What it is told to run, until it does.
     pub target: Option<NodeTarget>,
     /// What it should run once no rollout touches it; the reference of drift detection.
@@ -216,10 +205,7 @@ impl Node {
             environment_id: None,
             key_hash,
             retired_key: None,
-            auth_method: AUTH_STATIC_KEY.to_owned(),
             tokens_valid_after: None,
-            token_issued_at: None,
-            token_expires_at: None,
             target: None,
             expected_bundle_id: None,
             previous_bundle_id: None,

@@ -80,6 +80,15 @@ pub struct Heartbeat {
     pub capabilities: Option<BTreeSet<String>>,
 }
 
+/// The last token that a node was given for its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeToken {
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
 /// The last that is known of a node. Shares the node's id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -123,6 +132,10 @@ pub struct NodeReport {
     pub metadata: Map<String, Value>,
     /// Number of heartbeats so far.
     pub heartbeats: u64,
+    /// Its last token. Here and not in [`Node`]: all nodes renew theirs again and again, and whoever
+    /// writes many nodes at once would lose the race against one of them nearly always.
+    #[serde(default)]
+    pub token: Option<NodeToken>,
     /// When it registered.
     pub created_at: Timestamp,
 }
@@ -152,8 +165,15 @@ impl NodeReport {
             hostname: registration.hostname.clone(),
             metadata: registration.metadata.clone(),
             heartbeats: 0,
+            token: None,
             created_at: node.created_at,
         }
+    }
+
+    /// How the node authenticates: `jwt` once it exchanged its key for a token, else `static_key`.
+    #[must_use]
+    pub fn auth_method(&self) -> &'static str {
+        if self.token.is_some() { "jwt" } else { "static_key" }
     }
 
     /// The heartbeat history row that belongs to the current state.

@@ -8,7 +8,7 @@ use crate::token::{self, FAILED};
 use crate::wire::{ChangeRefusals, Json, Refusals};
 use axum::extract::State;
 use zentinel_core::credential::NewCredential;
-use zentinel_core::entity::{AUTH_JWT, AuditEntry, Node};
+use zentinel_core::entity::{AuditEntry, Node, NodeToken};
 use zentinel_core::id::OrganisationId;
 use zentinel_core::port::{PublicKey, Signer, StoreExt};
 use zentinel_core::{Actor, Changes, Error, Kind, Result, Scope, Stored};
@@ -40,14 +40,13 @@ pub(super) async fn token(State(api): State<Api>, caller: Caller) -> ApiResult<J
     let issued = loop {
         let read = proven(&api, &caller).await?;
         let issued = token::issue(&*api.signer, &read, chain, api.now(), api.options.token_ttl).await?;
-        let mut changed = read.value.clone();
-        changed.auth_method = AUTH_JWT.to_owned();
-        changed.token_issued_at = Some(issued.issued_at);
-        changed.token_expires_at = Some(issued.expires_at);
-        if commit(&api, Changes::new().update(&read, &changed)?, &mut race).await? {
+        // No token for a credential that is revoked meanwhile.
+        if commit(&api, Changes::new().check(&read), &mut race).await? {
             break issued;
         }
     };
+    let times = NodeToken { issued_at: issued.issued_at, expires_at: issued.expires_at };
+    api.fleet.note_token(caller.node.id, times);
     Ok(Json(TokenAnswer {
         expires_in: issued.claims.exp - issued.claims.iat,
         token: issued.token,

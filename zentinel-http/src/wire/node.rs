@@ -39,7 +39,7 @@ pub(crate) struct NodeBody {
     group_ids: Vec<Uuid>,
     rollout_id: Option<Uuid>,
     /// `static_key` or `jwt`.
-    auth_method: String,
+    auth_method: &'static str,
     /// False until an operator approves a node of an open registration.
     approved: bool,
     /// Whether it runs something else than it should.
@@ -86,7 +86,7 @@ impl NodeBody {
             environment_id: node.environment_id.map(TypedId::uuid),
             group_ids,
             rollout_id: node.rollout_id.map(TypedId::uuid),
-            auth_method: node.auth_method.clone(),
+            auth_method: report.map_or("static_key", NodeReport::auth_method),
             approved: node.approved,
             drifted,
             bundle_error: report

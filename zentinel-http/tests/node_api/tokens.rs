@@ -4,9 +4,12 @@ use crate::world::{Member, World};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use zentinel_core::Scope;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use zentinel_core::credential::CredentialHash;
-use zentinel_core::entity::Node;
+use zentinel_core::entity::{Node, NodeReport, RolloutSpec};
+use zentinel_core::{Actor, Scope};
+use zentinel_rollout::engine::NewRollout;
 
 fn decoded(part: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
@@ -36,10 +39,11 @@ async fn a_token_is_what_the_contract_says() {
     let input = token.rsplit_once('.').unwrap().0;
     assert!(key.verify(input.as_bytes(), &URL_SAFE_NO_PAD.decode(parts[2]).unwrap()));
 
-    let node = world.read::<Node>(member.id).await;
-    assert_eq!(node.auth_method, "jwt");
-    assert_eq!(node.token_issued_at, Some(world.now()));
-    assert_eq!(node.token_expires_at.unwrap().timestamp(), now + 43_200);
+    world.services.fleet.flush().await.unwrap();
+    let report = world.read::<NodeReport>(member.id).await;
+    assert_eq!(report.auth_method(), "jwt");
+    let times = report.token.unwrap();
+    assert_eq!((times.issued_at, times.expires_at.timestamp()), (world.now(), now + 43_200));
 }
 
 #[tokio::test]
@@ -140,7 +144,6 @@ async fn a_revoked_credential_gets_no_new_one_where_the_revocation_is_not_known_
     for name in ["rotates", "exchanges", "renews"] {
         let member = world.member(&world.home, name).await;
         let token = world.jwt(&member).await;
-        world.eventually(|| world.known(member.id).token_issued_at.is_some()).await;
         world.advance(1);
         revoke(&member).await;
         let before = world.read::<Node>(member.id).await;
@@ -159,5 +162,46 @@ async fn a_revoked_credential_gets_no_new_one_where_the_revocation_is_not_known_
             }
         }
         assert_eq!(world.read::<Node>(member.id).await, before);
+    }
+}
+
+/// All nodes of a fleet renew their tokens again and again, and a rollout writes all of them at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rollout_is_created_while_nodes_exchange_their_keys() {
+    let world = Arc::new(World::new().await);
+    let mut members = Vec::new();
+    for number in 0..200 {
+        members.push(world.member(&world.home, &format!("edge-{number}")).await);
+    }
+    let bundle = world.compiled(&world.home, "1").await;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone().drop_guard();
+    let exchanging: Vec<_> = members
+        .chunks(50)
+        .map(|members| {
+            let (world, members, stop) = (world.clone(), members.to_vec(), stop.clone());
+            tokio::spawn(async move {
+                let mut exchanged = 0;
+                for member in members.iter().cycle() {
+                    if stop.is_cancelled() {
+                        break;
+                    }
+                    world.jwt(member).await;
+                    exchanged += 1;
+                    // Nothing else here waits for anything.
+                    tokio::task::yield_now().await;
+                }
+                exchanged
+            })
+        })
+        .collect();
+    for supersede in [false, true, true, true, true] {
+        let spec = RolloutSpec::default();
+        let new = NewRollout { bundle_id: bundle.id, spec, auto_start: true, supersede };
+        world.services.engine.create(&world.home.scope(), Actor::System, new).await.unwrap();
+    }
+    drop(stopping);
+    for exchanged in exchanging {
+        assert!(exchanged.await.unwrap() > 0, "nobody was in the way");
     }
 }

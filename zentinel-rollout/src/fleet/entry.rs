@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
-use zentinel_core::entity::{Heartbeat, Node, NodeReport, NodeStatus};
+use zentinel_core::entity::{Heartbeat, Node, NodeReport, NodeStatus, NodeToken};
 use zentinel_core::id::{BundleId, TypedId};
 use zentinel_core::{Revision, Timestamp};
 
@@ -97,14 +97,29 @@ impl Entry {
     }
 
     /// Replaces the report if `other` is from a later heartbeat (of another replica).
-    pub(super) fn take_newer(&mut self, other: NodeReport) {
+    pub(super) fn take_newer(&mut self, mut other: NodeReport) {
+        let token = self.report.token.max(other.token);
         let newer = other.last_seen_at > self.report.last_seen_at
             || (other.last_seen_at == self.report.last_seen_at
                 && other.status == NodeStatus::Offline
                 && self.report.status == NodeStatus::Online);
         if newer {
+            other.token = token;
             self.report = Arc::new(other);
             self.fold();
+        } else {
+            self.keep_token(token);
+        }
+    }
+
+    /// The node was given a token.
+    pub(super) fn note_token(&mut self, token: NodeToken) {
+        self.keep_token(self.report.token.max(Some(token)));
+    }
+
+    fn keep_token(&mut self, token: Option<NodeToken>) {
+        if self.report.token != token {
+            Arc::make_mut(&mut self.report).token = token;
         }
     }
 

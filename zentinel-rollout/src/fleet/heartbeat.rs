@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
-use zentinel_core::entity::{Event, Heartbeat, Node, NodeReport, NodeStatus};
+use zentinel_core::entity::{Event, Heartbeat, Node, NodeReport, NodeStatus, NodeToken};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, TypedId};
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::{Error, Result, Timestamp};
@@ -51,6 +51,16 @@ impl Fleet {
         match tokio::time::timeout(self.options.max_wait, durable).await {
             Ok(Ok(outcome)) => outcome.map(|()| now),
             Ok(Err(_)) | Err(_) => Err(overloaded()),
+        }
+    }
+
+    /// Notes that a node was given a token; written with its next report. Does nothing for an unknown
+    /// node.
+    pub fn note_token(&self, id: NodeId, token: NodeToken) {
+        if let Some(mut entry) = self.nodes.get_mut(&id) {
+            entry.note_token(token);
+            let dirty = Dirty { report: true, ..Dirty::default() };
+            self.pending.lock().add(id, dirty, self.options.max_history);
         }
     }
 

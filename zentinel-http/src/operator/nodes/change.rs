@@ -175,7 +175,6 @@ pub(super) async fn revoke_key(
         node.key_hash = NewCredential::generate().hash;
         node.retired_key = None;
         node.tokens_valid_after = Some(now);
-        node.token_expires_at = None;
         Ok(json!({"tokens_valid_after": now}))
     })
     .await
