@@ -100,12 +100,22 @@ impl NodeFacts {
         };
         (error.bundle_id == node.bundle_id && current).then_some(error)
     }
+
+    /// Why a node that ran the bundle of this part of a rollout took it back, if it did: it runs
+    /// something else, and has complained about the bundle since it activated it.
+    #[must_use]
+    pub fn took_back(&self, node: &RolloutNode) -> Option<&BundleError> {
+        let error = self.bundle_error.as_ref().filter(|error| error.bundle_id == node.bundle_id)?;
+        let later = node.activated_at.is_some() && self.bundle_error_at >= node.activated_at;
+        (self.exists && !self.runs(node.bundle_id) && later).then_some(error)
+    }
 }
 
 /// What one tick knows.
 ///
 /// Gather it for [`State::watched`](crate::State::watched) and [`State::bundles`](crate::State::bundles)
-/// (for a command: [`State::concerned`](crate::State::concerned)). A node that is not in `nodes` was not looked at: nothing is decided about it. A node that
+/// (for a command: [`State::concerned`](crate::State::concerned)), and for [`State::done_of`](crate::State::done_of) the
+/// nodes about which something changed. A node that is not in `nodes` was not looked at: nothing is decided about it. A node that
 /// was deleted is in `nodes` with [`NodeFacts::deleted`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observation {

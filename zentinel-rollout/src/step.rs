@@ -1,8 +1,8 @@
 //! One look at a rollout: what is known goes in, what follows comes out.
 //!
 //! A tick runs to quiescence: calling [`step`] again with the same observation at the same instant decides nothing
-//! more. It touches the nodes of the active step and the stragglers, never the rest of the fleet, unless the
-//! rollout ends. What it decides says for how long it stands ([`Outlook`]); until then, [`rest`] decides the same at a
+//! more. It touches the nodes of the active step, the stragglers, and nodes of completed steps about which something
+//! changed; never the rest of the fleet, unless the rollout ends. What it decides says for how long it stands ([`Outlook`]); until then, [`rest`] decides the same at a
 //! cost that does not depend on the number of nodes (`cargo bench -p zentinel-rollout` prints the cost of both).
 
 mod census;
@@ -10,6 +10,7 @@ mod finish;
 mod outlook;
 mod report;
 mod stragglers;
+mod taken_back;
 mod verify;
 
 pub(crate) use finish::{advance_held, cancel, roll_back_by_operator, withdraw_unactivated};
@@ -47,6 +48,8 @@ pub const STRAGGLER_INTERVAL: TimeDelta = TimeDelta::seconds(60);
 
 /// Reason of a pause: more nodes of the step are offline than `max_unavailable` allows.
 pub const MAX_UNAVAILABLE_EXCEEDED: &str = "max_unavailable_exceeded";
+/// Reason of a pause: nodes of a completed step took the bundle back, and fewer run it than must.
+pub const BUNDLE_TAKEN_BACK: &str = "bundle_taken_back";
 /// Reason of a failure: the step took longer than `progress_deadline_seconds`.
 pub const STEP_DEADLINE_EXCEEDED: &str = "step_deadline_exceeded";
 /// Reason of a failure: the bundle may not be given to nodes any more.
@@ -142,6 +145,9 @@ impl Tick<'_> {
             Self::use_up_grace(draft);
         }
         stragglers::look(draft, self.gates, self.observation, self.now);
+        if !self.look_at_done(draft) {
+            return;
+        }
         loop {
             draft.rest(Outlook::Open);
             if self.stop_if_revoked(draft) {
@@ -170,7 +176,9 @@ impl Tick<'_> {
         if let Some(place) = draft.state().active() {
             let _census = Census::take(draft, self.observation, place, self.now);
         }
-        self.stop_if_revoked(draft);
+        if self.look_at_done(draft) {
+            self.stop_if_revoked(draft);
+        }
     }
 
     /// A rollback names several bundles; there each node fails alone, see [`Census::take`].
@@ -317,7 +325,7 @@ impl Tick<'_> {
             "failed": failed,
             "total": total,
             "rollback_threshold": threshold,
-            "nodes": report::failures(draft, census),
+            "nodes": report::failures(draft, &census.failed),
         });
         let fault = error(FAILURE_THRESHOLD_EXCEEDED, message, details);
         self.fail(draft, place, fault, false)

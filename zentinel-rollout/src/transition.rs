@@ -189,6 +189,17 @@ impl State {
         watched
     }
 
+    /// Those of these nodes that are done in a rollout under way: what they report may still stop it. A
+    /// tick needs facts about them when something about them changed.
+    #[must_use]
+    pub fn done_of<'a>(&self, ids: impl IntoIterator<Item = &'a NodeId>) -> BTreeSet<NodeId> {
+        let watches = self.rollout.state.is_open() && self.rollout.rollback_of.is_none();
+        let done = |id: &&NodeId| {
+            watches && self.nodes.get(id).is_some_and(|node| node.state == NodeProgress::Active)
+        };
+        ids.into_iter().filter(done).copied().collect()
+    }
+
     /// The nodes that a command needs facts about: all that were told the bundle, and the watched ones.
     #[must_use]
     pub fn concerned(&self) -> BTreeSet<NodeId> {

@@ -66,9 +66,14 @@ impl Engine {
             watched.extend(strategy.observes(&state));
             watched
         };
+        // Done nodes are not kept in mind: only what changed about one of them matters.
+        let mut done = state.done_of(&news.changed);
         if let Some(mut seen) = seen.filter(|seen| !news.everything && now - seen.since < FULL_LOOK) {
-            let differences = seen.differences(watched, &news, &deployable, now);
+            done.retain(|id| !seen.observation.nodes.contains_key(id));
+            let mut differences = seen.differences(watched, &news, &deployable, now);
+            differences.any |= !done.is_empty();
             if differences.any || !is_unexpected(state.rollout(), now) {
+                differences.outdated.extend(&done);
                 let facts = self.facts(work, &differences.outdated).await?;
                 seen.observation.nodes.extend(facts);
                 again = Some((seen, differences.any));
@@ -77,7 +82,10 @@ impl Engine {
         let (mut seen, changed) = match again {
             Some(again) => again,
             None => {
-                let nodes = self.facts(work, &watched()).await?;
+                let mut asked = watched();
+                done = state.done_of(state.nodes().keys().filter(|id| !asked.contains(id)));
+                asked.extend(&done);
+                let nodes = self.facts(work, &asked).await?;
                 now = self.clock.now();
                 (Seen::of(Observation { deployable, nodes }, now), true)
             }
@@ -91,6 +99,9 @@ impl Engine {
                 step(state, strategy.as_ref(), &gates, &seen.observation, now)
             }
         };
+        if !done.is_empty() {
+            seen.observation.nodes.retain(|id, _| !done.contains(id));
+        }
         seen.outlook = decision.outlook;
         seen.moved = moves_watch(&decision, stragglers);
         Ok(Decided { decision, revisions, seen })

@@ -29,6 +29,8 @@ pub(super) enum Behaviour {
     Flapping,
     /// Activates, falls back to what it ran, and is silent for a while.
     Crashing,
+    /// Activates, is well, and takes the bundle back later, saying why.
+    TakingBack,
     /// Reports what it was told to run, without running it.
     Lying,
     /// Reports without health.
@@ -36,13 +38,14 @@ pub(super) enum Behaviour {
 }
 
 impl Behaviour {
-    const FAULTY: [Self; 8] = [
+    const FAULTY: [Self; 9] = [
         Self::Slow,
         Self::Rejecting,
         Self::FailingGate,
         Self::Silent,
         Self::Flapping,
         Self::Crashing,
+        Self::TakingBack,
         Self::Lying,
         Self::Mute,
     ];
@@ -164,6 +167,15 @@ impl Fleet {
             node.truth = node.original;
             node.silent_until = now + TimeDelta::seconds(rng.below(240).cast_signed());
         }
+        let takes_back = node.behaviour == Behaviour::TakingBack
+            && node.truth == bundle(NEW)
+            && node.claim.is_some()
+            && rng.percent(5);
+        if takes_back {
+            node.truth = node.original;
+            // It knows now that it cannot run the bundle.
+            node.behaviour = Behaviour::Rejecting;
+        }
         if node.is_silent(now) {
             return (false, None);
         }
@@ -190,6 +202,9 @@ impl Fleet {
             facts.bundle_error = None;
         }
         let traffic = facts.health.traffic.take();
+        if takes_back {
+            refuse(facts, bundle(NEW), "proxy_crashed", now);
+        }
         match node.behaviour {
             Behaviour::Mute => facts.health = Health::default(),
             Behaviour::FailingGate if says == bundle(NEW) => facts.health = degraded(),
@@ -211,13 +226,7 @@ impl Fleet {
         let new = target.bundle == bundle(NEW);
         if new && node.behaviour == Behaviour::Rejecting {
             if facts.bundle_error.is_none() {
-                facts.bundle_error_at = Some(now);
-                facts.bundle_error = Some(BundleError {
-                    bundle_id: target.bundle,
-                    reason: "invalid_config".to_owned(),
-                    message: "refused".to_owned(),
-                    sequence: None,
-                });
+                refuse(facts, target.bundle, "invalid_config", now);
             }
             return None;
         }
@@ -279,6 +288,16 @@ impl Fleet {
             node.silent_until = now;
         }
     }
+}
+
+fn refuse(facts: &mut NodeFacts, bundle_id: BundleId, reason: &str, now: Timestamp) {
+    facts.bundle_error_at = Some(now);
+    facts.bundle_error = Some(BundleError {
+        bundle_id,
+        reason: reason.to_owned(),
+        message: "refused".to_owned(),
+        sequence: None,
+    });
 }
 
 fn healthy() -> Health {

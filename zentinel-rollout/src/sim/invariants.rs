@@ -31,7 +31,7 @@ pub struct Moment<'a> {
 pub type Invariant = (&'static str, fn(&Moment<'_>) -> Option<String>);
 
 /// The promises about single decisions.
-pub const INVARIANTS: [Invariant; 9] = [
+pub const INVARIANTS: [Invariant; 10] = [
     ("state_is_consistent", state_is_consistent),
     ("one_batch_in_flight", one_batch_in_flight),
     ("lagging_within_max_unavailable", lagging_within_max_unavailable),
@@ -41,6 +41,7 @@ pub const INVARIANTS: [Invariant; 9] = [
     ("a_rollback_leads_where_the_node_was", a_rollback_leads_where_the_node_was),
     ("no_gate_opens_on_the_unknown", no_gate_opens_on_the_unknown),
     ("running_rollouts_are_looked_at_again", running_rollouts_are_looked_at_again),
+    ("no_bundle_is_taken_back_unnoticed", no_bundle_is_taken_back_unnoticed),
 ];
 
 fn state_is_consistent(moment: &Moment<'_>) -> Option<String> {
@@ -142,6 +143,17 @@ fn running_rollouts_are_looked_at_again(moment: &Moment<'_>) -> Option<String> {
     let soon = |wake: Timestamp| wake <= moment.now + TICK_INTERVAL;
     (running && !moment.decision.next_wake.is_some_and(soon))
         .then(|| format!("next look at {:?}", moment.decision.next_wake))
+}
+
+/// A rollout under way never counts a node as done that says that it took the bundle back.
+fn no_bundle_is_taken_back_unnoticed(moment: &Moment<'_>) -> Option<String> {
+    let state = &moment.decision.state;
+    let watches = moment.before == RolloutState::Running && state.rollout().rollback_of.is_none();
+    let mut taken_back = state.nodes().values().filter(|node| {
+        let facts = moment.observation.nodes.get(&node.node_id);
+        node.state == NodeProgress::Active && facts.is_some_and(|facts| facts.took_back(node).is_some())
+    });
+    taken_back.next().filter(|_| watches).map(|node| format!("{} took the bundle back", node.node_id))
 }
 
 /// The promises about the world after it has healed. Returns the broken one.

@@ -89,7 +89,7 @@ pub(super) fn gate_details(objections: &[(NodeId, Objection)]) -> Vec<Value> {
 }
 
 /// The nodes that failed, with what each said.
-pub(super) fn failures(draft: &Draft, census: &Census) -> Vec<Value> {
+pub(super) fn failures(draft: &Draft, failed: &[NodeId]) -> Vec<Value> {
     let detail = |id: &NodeId| json!({ "node_id": id, "error": draft.node(*id).and_then(|node| node.error.as_deref()) });
-    census.failed.iter().take(MAX_NODES).map(detail).collect()
+    failed.iter().take(MAX_NODES).map(detail).collect()
 }

@@ -4,6 +4,7 @@ mod ending;
 mod holding;
 mod pausing;
 mod properties;
+mod taken_back;
 
 use super::*;
 use crate::fixture::{NEW, OLD, World, bundle, node};

@@ -163,6 +163,21 @@ impl World {
                 };
                 self.report(node, false, edit).await;
             }
+            Action::TakesBack(node) => {
+                let (now, bundle_id) = (self.clock.now(), self.rollout(rollout).await.bundle_id);
+                let edit = |report: &mut NodeReport, _: &Node| {
+                    report.active_bundle_id = None;
+                    report.active_since = None;
+                    report.bundle_error = Some(BundleError {
+                        bundle_id,
+                        reason: "proxy_crashed".to_owned(),
+                        message: "no".to_owned(),
+                        sequence: None,
+                    });
+                    report.bundle_error_at = Some(now);
+                };
+                self.report(node, false, edit).await;
+            }
             Action::GoesOffline(node) => {
                 self.report(node, false, |report, _| report.status = NodeStatus::Offline).await;
             }
@@ -222,6 +237,7 @@ enum Action {
     Beats(usize, u8),
     EveryoneBeats,
     Rejects(usize),
+    TakesBack(usize),
     GoesOffline(usize),
     ComesBack(usize),
     IsDeleted(usize),
@@ -239,6 +255,7 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(node, errors)| Action::Beats(node, errors)),
         4 => Just(Action::EveryoneBeats),
         1 => node().prop_map(Action::Rejects),
+        1 => node().prop_map(Action::TakesBack),
         1 => node().prop_map(Action::GoesOffline),
         1 => node().prop_map(Action::ComesBack),
         1 => node().prop_map(Action::IsDeleted),
@@ -425,5 +442,40 @@ fn what_happens_during_a_tick_is_news_for_the_next() {
         engine.follow_through(RolloutState::Running, early, first).await.unwrap();
         engine.tick(id).await.unwrap();
         assert_eq!(activated(&world, engine, id).await, 1);
+    });
+}
+
+/// A node of a completed step that takes the bundle back is noticed at the next tick, although its
+/// step is not looked at any more.
+#[test]
+fn a_node_that_was_done_and_takes_the_bundle_back_is_noticed() {
+    block_on(async {
+        let world = World::new().await;
+        let id = world.start(spec(false, 0, false)).await;
+        let engine = &world.engines[1];
+        for _ in 0..2 {
+            engine.tick(id).await.unwrap();
+        }
+        let first = engine.detail(&world.project.scope(), id).await.unwrap().steps[0].node_ids.clone();
+        let first: Vec<usize> = (0..NODES).filter(|place| first.contains(&world.nodes[*place])).collect();
+        for &node in &first {
+            world.activate(node).await;
+        }
+        for _ in 0..3 {
+            world.clock.advance(Duration::from_secs(10));
+            for &node in &first {
+                world.beat(node, 0.0).await;
+            }
+            engine.tick(id).await.unwrap();
+        }
+        let detail = engine.detail(&world.project.scope(), id).await.unwrap();
+        assert_eq!(detail.steps[0].state, zentinel_core::entity::StepState::Completed);
+        world.clock.advance(Duration::from_secs(60));
+        engine.tick(id).await.unwrap();
+        world.happens(&Action::TakesBack(first[0]), id).await;
+        engine.tick(id).await.unwrap();
+        let rollout = world.rollout(id).await;
+        assert_eq!(rollout.state, RolloutState::Failed, "one of two is the threshold");
+        assert_eq!(rollout.error.as_ref().unwrap().reason, "failure_threshold_exceeded");
     });
 }
