@@ -7,6 +7,7 @@
 mod assign;
 mod commands;
 mod create;
+mod in_the_way;
 mod jobs;
 mod journal;
 mod loaded;

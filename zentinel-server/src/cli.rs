@@ -4,7 +4,7 @@ mod output;
 
 pub use output::Output;
 
-use crate::bootstrap::{Names, bootstrap, join_token};
+use crate::bootstrap::{Names, initialise};
 use crate::compose::App;
 use crate::demo::{self, DemoOptions};
 use crate::settings::{Log, LogFormat, Overrides, Settings, load};
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
-use zentinel_core::{Error, Result};
+use zentinel_core::{Error, Result, Secret};
 
 /// The Zentinel control plane: compiles configuration, rolls it out, serves operators and nodes.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ enum Command {
     /// Serve until SIGINT or SIGTERM (the default).
     Serve,
     /// Create an organisation, a project, an administrator and an API key, and print the secrets once.
+    ///
+    /// What is there already stays as it is; run again, it creates what is missing and no secret.
     Init {
         /// Name of the organisation.
         #[arg(long)]
@@ -58,6 +60,9 @@ enum Command {
         /// Address of the administrator.
         #[arg(long)]
         email: String,
+        /// Issue another API key and another join token although the organisation is there.
+        #[arg(long)]
+        new_secrets: bool,
     },
     /// Run the whole story in one process: compile, roll out to nodes, stop and roll back.
     Demo {
@@ -75,10 +80,24 @@ enum Command {
     },
 }
 
+/// The arguments of this process. A negative number is a value that an option may refuse with its own
+/// words, not an unknown option.
+pub(crate) fn parse<T: Parser>() -> T {
+    let matches = with_negative_numbers(T::command()).get_matches();
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_value = |arg: &clap::Arg| arg.get_action().takes_values();
+    command
+        .mut_args(|arg| if takes_value(&arg) { arg.allow_negative_numbers(true) } else { arg })
+        .mut_subcommands(with_negative_numbers)
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = parse::<Arguments>();
     let output = Output::new(arguments.json);
     output.exit(run(arguments, &output))
 }
@@ -100,9 +119,9 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode> {
     runtime.block_on(async {
         match arguments.command.unwrap_or(Command::Serve) {
             Command::Serve => serve(&settings, output).await,
-            Command::Init { organisation, project, email } => {
+            Command::Init { organisation, project, email, new_secrets } => {
                 let names = Names { organisation, projects: vec![project], email };
-                init(&settings, &names, output).await
+                init(&settings, &names, new_secrets, output).await
             }
             Command::Demo { nodes, exit } => {
                 let quiet = Settings {
@@ -183,30 +202,46 @@ pub(crate) async fn stop_signal() -> Result<()> {
     Ok(())
 }
 
-async fn init(settings: &Settings, names: &Names, output: &Output) -> Result<ExitCode> {
+async fn init(settings: &Settings, names: &Names, new_secrets: bool, output: &Output) -> Result<ExitCode> {
     let store = crate::compose::open_store(settings).await?;
-    let clock = zentinel_core::port::SystemClock;
-    let made = bootstrap(&*store, &clock, names).await?;
+    let made = initialise(&*store, &zentinel_core::port::SystemClock, names, new_secrets).await?;
     let project = made.projects.first().ok_or_else(|| Error::internal("no project was made"))?;
-    let token = join_token(&*store, &clock, project).await?;
-    let password = made.password.as_ref().map(zentinel_core::Secret::expose);
     let details = json!({
         "organisation": made.organisation.slug,
         "project": project.slug,
+        "created": made.created,
         "admin_email": made.email,
-        "admin_password": password,
-        "api_key": made.api_key.expose(),
-        "join_token": token.expose(),
+        "admin_password": made.password.as_ref().map(Secret::expose),
+        "api_key": made.api_key.as_ref().map(Secret::expose),
+        "join_token": made.join_token.as_ref().map(Secret::expose),
     });
     output.event("initialised", details, || {
+        let or = |secret: &Option<Secret>, text: &str| {
+            secret.as_ref().map_or_else(|| text.to_owned(), |secret| secret.expose().to_owned())
+        };
+        let last = if made.api_key.is_some() {
+            "These secrets are not shown again.".to_owned()
+        } else {
+            let created = match made.created.as_slice() {
+                [] => "nothing was created".to_owned(),
+                some => format!("created now: {}", some.join(", ")),
+            };
+            format!(
+                "The organisation was there already; {created}. Lost the API key? \
+                 Add --new-secrets for another one; revoke the old one with it."
+            )
+        };
         format!(
-            "organisation  {}\nproject       {}\nadmin         {}\npassword      {}\napi key       {}\njoin token    {} (valid for a day)\n\nThese secrets are not shown again.",
+            "organisation  {}\nproject       {}\nadmin         {}\npassword      {}\napi key       {}\njoin token    {}\n\n{last}",
             made.organisation.slug,
             project.slug,
             made.email,
-            password.unwrap_or("(unchanged)"),
-            made.api_key.expose(),
-            token.expose(),
+            or(&made.password, "(unchanged)"),
+            or(&made.api_key, "(unchanged)"),
+            made.join_token.as_ref().map_or_else(
+                || "(none issued: `zentinelctl node token create` does)".to_owned(),
+                |token| format!("{} (valid for a day)", token.expose()),
+            ),
         )
     });
     Ok(ExitCode::SUCCESS)

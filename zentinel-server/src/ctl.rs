@@ -62,7 +62,7 @@ enum Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = crate::cli::parse::<Arguments>();
     let output = Output::new(arguments.json);
     output.exit(run(arguments, &output).map(|()| ExitCode::SUCCESS))
 }

@@ -94,3 +94,34 @@ fn the_demo_tells_its_story_in_json() {
     }
     assert_eq!(events.last().unwrap()["ok"], true);
 }
+
+#[test]
+fn init_makes_secrets_once_unless_asked_again() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().display().to_string();
+    let init = |more: &[&str]| {
+        let arguments = ["init", "--organisation", "Example", "--email", "ops@example.com", "--data", &data];
+        let output = binary::command(&[&arguments[..], more].concat(), &[]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let json = |more: &[&str]| -> Value {
+        serde_json::from_str(&init(&[&["--json"], more].concat())).expect("one JSON object")
+    };
+    let first = json(&["--project", "Edge"]);
+    assert_eq!(first["created"].as_array().unwrap().len(), 3, "{first}");
+    assert!(first["api_key"].is_string() && first["join_token"].is_string(), "{first}");
+    let again = json(&["--project", "Edge"]);
+    for secret in ["api_key", "join_token", "admin_password"] {
+        assert_eq!(again[secret], Value::Null, "{again}");
+    }
+    let text = init(&["--project", "Edge"]);
+    assert!(
+        text.contains("was there already; nothing was created") && text.contains("--new-secrets"),
+        "{text}"
+    );
+    let other = json(&["--project", "Core"]);
+    assert_eq!((&other["created"], &other["api_key"]), (&serde_json::json!(["project core"]), &Value::Null));
+    let asked = json(&["--project", "Edge", "--new-secrets"]);
+    assert!(asked["api_key"].is_string() && asked["api_key"] != first["api_key"], "{asked}");
+}

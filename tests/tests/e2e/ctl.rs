@@ -339,3 +339,28 @@ async fn what_is_wrong_is_said_with_what_to_do_next() {
     assert!(ctl.text(&["completions", "bash"]).await.contains("_zentinelctl"));
     assert!(plane.stop().await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rollout_in_the_way_is_named() {
+    let plane = Plane::embedded().await;
+    let ctl = Ctl::new(&plane);
+    // A node that is told and never does anything.
+    let client = zentinel_http::client::NodeClient::new(plane.url.clone()).unwrap();
+    let request = zentinel_http::client::RegisterRequest { name: "edge-1".into(), ..Default::default() };
+    let token = zentinel_core::Secret::new(plane.join_token.clone());
+    client.register(&plane.project, Some(&token), &request).await.expect("registered");
+    let wrong =
+        client.register(&plane.project, Some(&zentinel_core::Secret::new("nonsense")), &request).await;
+    assert!(wrong.unwrap_err().hint().unwrap().contains("zentinelctl node token create"));
+
+    let kdl = ctl.file("edge.kdl", &example("edge.kdl"));
+    ctl.json(&["bundle", "create", &kdl, "--version", "1.0.0", "--wait"]).await;
+    let first = ctl.json(&["rollout", "create", "1.0.0"]).await;
+    let (code, text) = ctl.refused(&["rollout", "create", "1.0.0"]).await;
+    let named = format!("{} (bundle 1.0.0, running)", &first["id"].as_str().unwrap()[..8]);
+    assert!(code == 73 && text.contains(&named) && text.contains("--supersede"), "{text}");
+    ctl.json(&["rollout", "create", "1.0.0", "--supersede"]).await;
+    let (code, text) = ctl.refused(&["rollout", "watch", "latest", "--interval", "-1"]).await;
+    assert!(code == 2 && text.contains("expected 0.1 to 3600 seconds"), "{text}");
+    assert!(plane.stop().await);
+}

@@ -233,6 +233,9 @@ pub struct Progress {
     pub active: u64,
     /// Could not, or were given up.
     pub failed: u64,
+    /// Those of the active ones that took the bundle back since.
+    #[serde(default)]
+    pub taken_back: u64,
 }
 
 /// One node's part in a rollout.
@@ -248,6 +251,9 @@ pub struct NodeStatusView {
     pub state: NodeProgress,
     /// Why it failed.
     pub error: Option<String>,
+    /// Why it took the bundle back after it was found healthy with it.
+    #[serde(default)]
+    pub taken_back: Option<String>,
 }
 
 /// A rollout with its steps and nodes.

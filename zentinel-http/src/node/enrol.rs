@@ -56,7 +56,10 @@ impl Permit {
 
 /// Nothing lets the node in.
 pub(super) fn required() -> Error {
-    Error::unauthenticated("Registration token required")
+    Error::unauthenticated("Registration token required").with_hint(
+        "give a token of this project that is not revoked, expired or used up; \
+         `zentinelctl node token create` issues one",
+    )
 }
 
 /// Finds out what lets a node in. A registration token is looked for in the header
@@ -111,7 +114,11 @@ async fn by_token(api: &Api, token: Stored<RegistrationToken>, slug: &str) -> Ap
             Ok(if usable { Permit::Token(token) } else { Permit::Spent(token) })
         }
         _ if !usable => Err(required().into()),
-        _ => Err(Error::not_found("Project not found").into()),
+        _ => Err(Error::not_found("Project not found")
+            .with_hint(format!(
+                "the token does not let in to a project `{slug}`; `zentinelctl project list` shows the slugs"
+            ))
+            .into()),
     }
 }
 

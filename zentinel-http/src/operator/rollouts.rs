@@ -15,9 +15,10 @@ use input::RolloutInput;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use zentinel_core::RecordKind;
-use zentinel_core::entity::Rollout;
+use zentinel_core::entity::{Rollout, RolloutNode};
 use zentinel_core::id::RolloutId;
 use zentinel_core::port::Query;
+use zentinel_rollout::NodeFacts;
 use zentinel_rollout::engine::Command;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
@@ -95,7 +96,8 @@ async fn create(
 
 /// Show a rollout
 ///
-/// With its steps, the state of each node, and what it waits for.
+/// With its steps, the state of each node, what it waits for, and which nodes took the bundle back after
+/// they were done.
 #[utoipa::path(
     get, path = "/api/v1/projects/{project_slug}/rollouts/{id}", tag = "Rollouts",
     params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)),
@@ -107,7 +109,15 @@ async fn show(
     id: PathId<Rollout>,
 ) -> ApiResult<Json<RolloutDetailBody>> {
     let detail = api.engine.detail(&at.scope(), id.0).await?;
-    Ok(Json(RolloutDetailBody::from(&detail)))
+    Ok(Json(RolloutDetailBody::new(&detail, |node| taken_back(&api, node))))
+}
+
+/// Why a node took the bundle back, going by what it says now.
+fn taken_back(api: &Api, node: &RolloutNode) -> Option<String> {
+    let known = api.fleet.snapshot(node.node_id)?;
+    known.report.bundle_error.as_ref()?;
+    let facts = NodeFacts::of(&known.node, &known.report);
+    facts.took_back(node).map(|error| format!("{}: {}", error.reason, error.message))
 }
 
 async fn steer(

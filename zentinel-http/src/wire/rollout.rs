@@ -156,13 +156,15 @@ pub(crate) struct Progress {
     pending: usize,
     active: usize,
     failed: usize,
+    /// Those of the active ones that say now that they took the bundle back since.
+    taken_back: usize,
 }
 
 impl Progress {
-    fn of(nodes: &[RolloutNode]) -> Self {
+    fn of(nodes: &[RolloutNode], taken_back: usize) -> Self {
         let count = |state| nodes.iter().filter(|node| node.state == state).count();
         let (active, failed) = (count(NodeProgress::Active), count(NodeProgress::Failed));
-        Self { total: nodes.len(), pending: nodes.len() - active - failed, active, failed }
+        Self { total: nodes.len(), pending: nodes.len() - active - failed, active, failed, taken_back }
     }
 }
 
@@ -181,6 +183,8 @@ pub(crate) struct NodeStatusBody {
     /// Its step was done without it, within `max_unavailable`.
     lagging: bool,
     error: Option<String>,
+    /// Why it took the bundle back after it was found healthy with it.
+    taken_back: Option<String>,
     last_report_at: Option<Time>,
 }
 
@@ -196,6 +200,7 @@ impl From<&RolloutNode> for NodeStatusBody {
             verified_at: node.verified_at.map(Time),
             lagging: node.lagging,
             error: node.error.clone(),
+            taken_back: None,
             last_report_at: node.last_report_at.map(Time),
         }
     }
@@ -211,16 +216,23 @@ pub(crate) struct RolloutDetailBody {
     node_statuses: Vec<NodeStatusBody>,
 }
 
-impl From<&RolloutDetail> for RolloutDetailBody {
-    fn from(detail: &RolloutDetail) -> Self {
+impl RolloutDetailBody {
+    /// `taken_back` says why a node that was done does not run the bundle any more, if so.
+    pub(crate) fn new(detail: &RolloutDetail, taken_back: impl Fn(&RolloutNode) -> Option<String>) -> Self {
+        let status = |node: &RolloutNode| NodeStatusBody {
+            taken_back: taken_back(node).filter(|_| node.state == NodeProgress::Active),
+            ..NodeStatusBody::from(node)
+        };
+        let node_statuses: Vec<NodeStatusBody> = detail.nodes.iter().map(status).collect();
+        let taken_back = node_statuses.iter().filter(|status| status.taken_back.is_some()).count();
         let mut rollout = RolloutBody::from(&detail.rollout);
         let current = detail.steps.iter().find(|step| step.state.is_active());
         rollout.deployment_slot = current.and_then(|step| step.deployment_slot.clone());
         Self {
             rollout,
             steps: detail.steps.iter().map(StepBody::from).collect(),
-            progress: Progress::of(&detail.nodes),
-            node_statuses: detail.nodes.iter().map(NodeStatusBody::from).collect(),
+            progress: Progress::of(&detail.nodes, taken_back),
+            node_statuses,
         }
     }
 }

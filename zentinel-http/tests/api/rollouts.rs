@@ -51,7 +51,10 @@ async fn a_rollout_is_created_shown_and_steered() {
         .map(|step| step["node_ids"].as_array().unwrap().len())
         .collect();
     assert_eq!(sizes, [2, 1]);
-    assert_eq!(detail["progress"], json!({"total": 3, "pending": 3, "active": 0, "failed": 0}));
+    assert_eq!(
+        detail["progress"],
+        json!({"total": 3, "pending": 3, "active": 0, "failed": 0, "taken_back": 0})
+    );
     assert_eq!(detail["node_statuses"].as_array().unwrap().len(), 3);
 
     assert_eq!(steer("cancel").await.expect(200)["state"], "cancelled");

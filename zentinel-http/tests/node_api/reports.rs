@@ -3,10 +3,12 @@
 use crate::world::{Member, Tenant, World};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use zentinel_core::entity::{Node, NodeConfig, NodeReport};
+use zentinel_core::Actor;
+use zentinel_core::entity::{Node, NodeConfig, NodeReport, RolloutSpec};
 use zentinel_core::id::{BundleId, TypedId};
 use zentinel_core::log::{LogEntry, LogKind, LogQuery};
 use zentinel_core::port::Store;
+use zentinel_rollout::engine::NewRollout;
 
 async fn log(world: &World, tenant: &Tenant, kind: LogKind) -> Vec<LogEntry> {
     world.store.read_log(&tenant.scope(), &LogQuery::after(kind, 0, 500)).await.unwrap()
@@ -253,4 +255,39 @@ async fn firewall_events_are_checked_redacted_and_told_once_a_minute() {
     post(json!({"events": {}})).await.expect_error(400, expected);
     let many: Vec<_> = (0..1_001).map(|_| blocked.clone()).collect();
     assert_eq!(post(json!({"events": many})).await.status.as_u16(), 413);
+}
+
+/// A rollout that has completed is over, but who looks at it is told what became of its nodes.
+#[tokio::test]
+async fn a_bundle_that_is_taken_back_after_its_rollout_is_told_with_it() {
+    let world = World::new().await;
+    let member = world.member(&world.home, "edge").await;
+    let (old, new) = (world.compiled(&world.home, "0").await, world.compiled(&world.home, "1").await);
+    let asked =
+        NewRollout { bundle_id: new.id, spec: RolloutSpec::default(), auto_start: true, supersede: false };
+    let engine = &world.services.engine;
+    let rollout = engine.create(&world.home.scope(), Actor::System, asked).await.unwrap().id;
+    let beat = async |body: Value| {
+        world.advance(10);
+        world.node("POST", &member, "/heartbeat", Some(body)).await.expect(200);
+        world.services.fleet.flush().await.unwrap();
+        engine.tick(rollout).await.unwrap();
+    };
+    for active in [&old, &new, &new, &new] {
+        beat(json!({"health": {"status": "healthy"}, "active_bundle_id": active.id})).await;
+    }
+    let path = format!("/api/v1/projects/{}/rollouts/{rollout}", world.home.project.slug);
+    let shown = async || world.bearer("GET", &path, &world.home.key).await.expect(200);
+    let detail = shown().await;
+    assert_eq!(
+        (&detail["rollout"]["state"], &detail["progress"]["taken_back"]),
+        (&json!("completed"), &json!(0))
+    );
+
+    let error = json!({"bundle_id": new.id, "reason": "proxy_crashed", "message": "exited"});
+    beat(json!({"health": {"status": "healthy"}, "active_bundle_id": old.id, "bundle_error": error})).await;
+    let detail = shown().await;
+    assert_eq!(detail["progress"]["taken_back"], 1, "{detail}");
+    assert_eq!(detail["node_statuses"][0]["taken_back"], "proxy_crashed: exited");
+    assert_eq!(detail["rollout"]["state"], "completed");
 }

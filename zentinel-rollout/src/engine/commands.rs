@@ -28,7 +28,7 @@ impl Engine {
         loop {
             let outcome = self.try_command(scope, actor, id, command).await;
             if let Some(outcome) = retry.judge(outcome).await {
-                return outcome;
+                return self.describe(scope, outcome).await;
             }
         }
     }

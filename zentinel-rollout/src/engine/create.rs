@@ -25,7 +25,7 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for the bundle; `Conflict` when it is not compiled, when an open rollout is in the
-    /// way (its id is in the details), or when the project has as many open rollouts as it may;
+    /// way (it is in the details), or when the project has as many open rollouts as it may;
     /// `Invalid` for the specification or when it names no node to start with.
     pub async fn create(&self, scope: &Scope, actor: Actor, new: NewRollout) -> Result<Rollout> {
         let id = RolloutId::random();
@@ -33,7 +33,7 @@ impl Engine {
         loop {
             let outcome = self.try_create(scope, actor, id, &new).await;
             if let Some(outcome) = retry.judge(outcome).await {
-                return outcome;
+                return self.describe(scope, outcome).await;
             }
         }
     }

@@ -131,10 +131,12 @@ impl AgentSettings {
     pub fn check(&self) -> Result<()> {
         let mut checks = Checks::new();
         let http = |url: &Url| matches!(url.scheme(), "http" | "https");
+        let given =
+            self.server.as_ref().map_or_else(|| "it is not set".to_owned(), |url| format!("not {url}"));
         checks.that(
             "server",
             self.server.as_ref().is_some_and(http),
-            "must be the control plane's http or https URL",
+            format!("must be the control plane's http or https URL; {given}"),
         );
         checks.that(
             "project",

@@ -4,14 +4,14 @@ mod create;
 mod watch;
 
 use super::find::{self, every};
-use super::screen::{age, clean, instant, pairs, short, state, table};
+use super::screen::{age, clean, instant, pairs, paragraph, short, state, table};
 use super::session::{Session, Versions};
 use serde_json::json;
 use std::collections::BTreeMap;
 use zentinel_core::Result;
 use zentinel_core::entity::NodeProgress;
 use zentinel_core::id::TypedId as _;
-use zentinel_http::client::{RolloutDetailView, RolloutView};
+use zentinel_http::client::{Progress, RolloutDetailView, RolloutView};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -72,6 +72,15 @@ async fn steer(session: &Session, text: &str, command: &str) -> Result<()> {
     let rollout = find::rollout(session, text).await?;
     let rollout = session.client.steer_rollout(&session.project, rollout.id, command).await?;
     session.screen.answer(&rollout, || sentence(&rollout))
+}
+
+/// How many nodes are where.
+pub(super) fn counts(progress: &Progress) -> String {
+    let later = match progress.taken_back {
+        0 => String::new(),
+        count => format!(", {count} of them took it back later"),
+    };
+    format!("{} of {} active{later}, {} failed", progress.active, progress.total, progress.failed)
 }
 
 /// A rollout in one line.
@@ -145,14 +154,14 @@ fn facts(detail: &RolloutDetailView, versions: &Versions) -> String {
         ("bundle", format!("{} ({})", versions.of(rollout.bundle_id), rollout.bundle_id)),
         ("state", state(rollout.state.as_str())),
         ("strategy", rollout.strategy.clone()),
-        ("nodes", format!("{} of {} active, {} failed", progress.active, progress.total, progress.failed)),
+        ("nodes", counts(&progress)),
         ("left out", rollout.excluded.len().to_string()),
         ("created", instant(rollout.inserted_at)),
         ("started", time(rollout.started_at)),
         ("ended", time(rollout.completed_at)),
     ];
     if let Some(error) = &rollout.error {
-        lines.push(("error", clean(&format!("{}: {}", error.reason, error.message))));
+        lines.push(("error", paragraph(&format!("{}: {}", error.reason, error.message))));
     }
     if !rollout.waiting.summary.is_empty() {
         lines.push(("waiting", clean(&rollout.waiting.summary)));
@@ -180,6 +189,11 @@ async fn troubled(session: &Session, detail: &RolloutDetailView) -> Result<()> {
     for status in detail.node_statuses.iter().filter(|status| status.state == NodeProgress::Failed) {
         trouble.insert(status.node_id, ("failed".to_owned(), status.error.clone().unwrap_or_default()));
     }
+    for status in &detail.node_statuses {
+        if let Some(why) = &status.taken_back {
+            trouble.insert(status.node_id, ("took it back".to_owned(), why.clone()));
+        }
+    }
     if trouble.is_empty() {
         return Ok(());
     }
@@ -190,7 +204,7 @@ async fn troubled(session: &Session, detail: &RolloutDetailView) -> Result<()> {
         .into_iter()
         .map(|(id, (reason, why))| {
             let name = names.get(&id).map_or_else(|| short(id.uuid()), |name| clean(name));
-            vec![name, state(&clean(&reason)), clean(&why)]
+            vec![name, state(&clean(&reason)), paragraph(&why)]
         })
         .collect();
     session.screen.line("");

@@ -120,31 +120,54 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         .iter()
         .enumerate()
         .map(|(column, title)| {
-            let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| measure_text_width(cell)).chain([title.len()]).max().unwrap_or_default()
+            let cells = rows.iter().filter_map(|row| row.get(column)).flat_map(|cell| cell.lines());
+            cells.map(measure_text_width).chain([title.len()]).max().unwrap_or_default()
         })
         .collect();
-    let line = |cells: Vec<String>| {
+    let line = |cells: &[String]| {
         let padded = cells
             .iter()
             .zip(&widths)
             .map(|(cell, width)| pad_str(cell, *width, console::Alignment::Left, None).into_owned());
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    let titles = header.iter().map(|title| style(title).bold().to_string()).collect();
-    std::iter::once(line(titles)).chain(rows.iter().map(|row| line(row.clone()))).collect()
+    let titles: Vec<String> = header.iter().map(|title| style(title).bold().to_string()).collect();
+    let rows = rows.iter().flat_map(|row| lines_of(row));
+    std::iter::once(line(&titles)).chain(rows.map(|row| line(&row))).collect()
+}
+
+/// A row whose cells have several lines becomes several rows.
+fn lines_of(row: &[String]) -> Vec<Vec<String>> {
+    let height = row.iter().map(|cell| cell.lines().count()).max().unwrap_or_default().max(1);
+    let nth = |place: usize| -> Vec<String> {
+        row.iter().map(|cell| cell.lines().nth(place).unwrap_or_default().to_owned()).collect()
+    };
+    (0..height).map(nth).collect()
 }
 
 /// Lines of a name and its value.
 pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-    let lines = pairs.iter().map(|(name, value)| format!("{name:width$}  {value}"));
+    // Further lines of a value stand below its first.
+    let below = format!("\n{:width$}  ", "");
+    let lines = pairs.iter().map(|(name, value)| format!("{name:width$}  {}", value.replace('\n', &below)));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Text of others without what could drive the terminal.
+/// Text of others on one line, without what could drive the terminal.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    let visible = |line: &str| -> String {
+        let visible = |c: char| if c == '\t' { ' ' } else { '\u{fffd}' };
+        line.chars().map(|c| if c.is_control() { visible(c) } else { c }).collect()
+    };
+    lines.map(visible).collect::<Vec<_>>().join(" | ")
+}
+
+/// As [`clean`], with its lines.
+pub(super) fn paragraph(text: &str) -> String {
+    let lines = text.lines().map(clean).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A state in its colour.
@@ -205,7 +228,20 @@ mod tests {
             .map(|line| console::strip_ansi_codes(line).into_owned())
             .collect();
         assert_eq!(lines, ["NAME    X", "a       1", "longer  2"]);
-        assert_eq!(clean("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(clean("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb");
+    }
+
+    #[test]
+    fn lines_stay_lines_where_there_is_room_for_them() {
+        let text = "exited\r\n\n  at\tmain.rs\u{7}\n";
+        assert_eq!(clean(text), "exited |   at main.rs\u{fffd}");
+        assert_eq!(
+            pairs(&[("why", paragraph(text)), ("name", "x".into())]),
+            "why   exited\n        at main.rs\u{fffd}\nname  x"
+        );
+        let rows = vec![vec!["edge-1".to_owned(), paragraph("one\ntwo"), "3".to_owned()]];
+        let lines = table(&["NODE", "WHY", "N"], &rows);
+        assert_eq!(lines[1..], ["edge-1  one  3", "        two"]);
     }
 
     #[test]

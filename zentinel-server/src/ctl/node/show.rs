@@ -1,7 +1,7 @@
 //! All that is known of one node.
 
 use crate::ctl::find;
-use crate::ctl::screen::{age, clean, instant, labels, pairs, state, table};
+use crate::ctl::screen::{age, clean, instant, labels, pairs, paragraph, state, table};
 use crate::ctl::session::{Session, Versions};
 use serde_json::{Map, Value, json};
 use zentinel_core::{Result, Timestamp};
@@ -72,7 +72,7 @@ fn facts(node: &NodeView, versions: &Versions, now: Timestamp) -> String {
         lines.push(("unknown", format!("it says it runs {unknown}, which this project does not have")));
     }
     if let Some(refused) = &node.bundle_error {
-        let why = format!("{}: {}", clean(&refused.reason), clean(&refused.message));
+        let why = format!("{}: {}", clean(&refused.reason), paragraph(&refused.message));
         lines.push(("refused", format!("{}: {why}", bundle(Some(refused.bundle_id)))));
     }
     pairs(&lines)
@@ -89,6 +89,10 @@ fn object(map: &Map<String, Value>) -> String {
     }
     let fields = map.iter().map(|(name, value)| match value {
         Value::String(text) => clean(&format!("{name}={text}")),
+        // Whatever the node counts in, a count reads as one.
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => {
+            clean(&format!("{name}={}", number.to_string().trim_end_matches(".0")))
+        }
         other => clean(&format!("{name}={other}")),
     });
     fields.collect::<Vec<_>>().join(" ")
@@ -104,7 +108,7 @@ fn event_row(events: &[ReportedView]) -> Vec<Vec<String>> {
             instant(event.inserted_at),
             state(&clean(field(event, "severity"))),
             clean(field(event, "event_type")),
-            clean(field(event, "message")),
+            paragraph(field(event, "message")),
         ]
     };
     events.iter().map(row).collect()

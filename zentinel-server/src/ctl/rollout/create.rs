@@ -3,11 +3,13 @@
 use super::sentence;
 use crate::ctl::find;
 use crate::ctl::node::pair;
+use crate::ctl::screen::clean;
 use crate::ctl::session::Session;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use zentinel_core::Result;
 use zentinel_core::entity::{HealthGates, TargetSelector};
+use zentinel_core::{Error, Result};
 use zentinel_http::client::NewRollout;
 
 /// What is left out is the server's default.
@@ -82,6 +84,27 @@ impl Create {
     }
 }
 
+/// Names the rollouts on the same nodes, and what can be done about them.
+fn in_the_way(error: Error) -> Error {
+    let details = error.details().cloned().unwrap_or_default();
+    let overlap = details["nodes"].is_u64();
+    let Some(rollouts) = details["rollouts"].as_array().filter(|rollouts| overlap && !rollouts.is_empty())
+    else {
+        return error;
+    };
+    let name = |rollout: &Value| {
+        let text = |field: &str| clean(rollout[field].as_str().unwrap_or("-"));
+        let id: String = text("id").chars().take(8).collect();
+        format!("{id} (bundle {}, {})", text("bundle_version"), text("state"))
+    };
+    let names: Vec<String> = rollouts.iter().map(name).collect();
+    let hint = "`zentinelctl rollout watch ID` waits for it, `rollout cancel ID` ends it; --supersede cancels it \
+        for this one";
+    Error::conflict(format!("{}: {}", error.message(), names.join(", ")))
+        .with_details(details.clone())
+        .with_hint(hint)
+}
+
 pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
     let bundle = find::bundle(session, &create.bundle).await?;
     let mut node_ids = BTreeSet::new();
@@ -107,7 +130,8 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
         supersede: create.supersede.then_some(true),
         ..NewRollout::of(bundle.id)
     };
-    let rollout = session.client.create_rollout(&session.project, &rollout).await?;
+    let made = session.client.create_rollout(&session.project, &rollout).await;
+    let rollout = made.map_err(in_the_way)?;
     if create.wait {
         return super::watch::run(session, rollout.id, create.interval).await;
     }

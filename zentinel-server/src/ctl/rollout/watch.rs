@@ -1,6 +1,6 @@
 //! Following a rollout to its end.
 
-use super::sentence;
+use super::{counts, sentence};
 use crate::backoff::Backoff;
 use crate::ctl::screen::{clean, instant, state};
 use crate::ctl::session::Session;
@@ -52,11 +52,9 @@ fn show(session: &Session, detail: &RolloutDetailView, last: &mut String) -> Res
     });
     let waiting = if rollout.state.is_open() { clean(&rollout.waiting.summary) } else { String::new() };
     let text = format!(
-        "{}{step}: {} of {} active, {} failed{}{waiting}",
+        "{}{step}: {}{}{waiting}",
         state(rollout.state.as_str()),
-        progress.active,
-        progress.total,
-        progress.failed,
+        counts(&progress),
         if waiting.is_empty() { "" } else { "; " },
     );
     if *last == text {
