@@ -327,6 +327,12 @@ impl Node {
         self.agent = Some(command.spawn().expect("the agent starts"));
     }
 
+    /// What the agent has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_file()).unwrap_or_default()).into_owned()
+    }
+
     fn log_file(&self) -> PathBuf {
         self._temporary.path().join("agent.log")
     }

@@ -64,6 +64,30 @@ async fn a_proxy_outlives_its_agent_and_the_next_one_adopts_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_identity_is_told_of_before_the_proxy_is_looked_at() {
+    let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
+    let mut node = Node::start(&plane, "edge", upstream.address).await;
+    let first = node.first(&plane).await;
+    let traffic = traffic(&node);
+    assert!(node.stop_agent().await.success(), "it ends in order");
+    let file = node.directory.join("node.json");
+    let identity = std::fs::read(&file).unwrap();
+    for damaged in ["", "{\"node_id\""] {
+        std::fs::write(&file, damaged).unwrap();
+        let before = node.log().len();
+        node.start_agent(&[]);
+        assert_eq!(node.agent_ended().await.code(), Some(65), "settings, not a defect");
+        let said = node.log().split_off(before);
+        assert!(said.contains("node.json is damaged") && said.contains("hint"), "{said}");
+        assert!(!said.contains("taking over"), "{said}");
+    }
+    std::fs::write(&file, identity).unwrap();
+    node.start_agent(&[]);
+    node.runs(&plane, first.id, "v1").await;
+    traffic.stop_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_is_to_end_with_its_agent_does() {
     let (plane, upstream) = (Plane::embedded().await, Upstream::start().await);
     let environment = vec![("ZENTINEL_AGENT_STOP_WITH_AGENT", "true".to_owned())];

@@ -60,21 +60,27 @@ pub(super) fn check_files(
             Named::File => readable(&place(path)),
         };
         let Err(error) = found else { continue };
-        match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
-                return Err(Rejection::new("missing_file", missing("is missing on this node")));
-            }
-            ErrorKind::PermissionDenied if same_user => {
-                return Err(Rejection::new(
-                    "unreadable_file",
-                    missing("may not be read by the proxy's user"),
-                ));
-            }
+        let Some((reason, what)) = verdict(error.kind(), same_user) else {
             // The node's trouble with its disk, which may be gone when the proxy looks.
-            _ => tracing::warn!(path, %error, "not checked"),
-        }
+            tracing::warn!(path, %error, "not checked");
+            continue;
+        };
+        return Err(Rejection::new(reason, missing(what)));
     }
     check_certificates(&document, place)
+}
+
+/// Why a file that could not be opened is of no use to the proxy, if so.
+fn verdict(kind: ErrorKind, same_user: bool) -> Option<(&'static str, &'static str)> {
+    match kind {
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+            Some(("missing_file", "is missing on this node"))
+        }
+        ErrorKind::PermissionDenied if same_user => {
+            Some(("unreadable_file", "may not be read by the proxy's user"))
+        }
+        _ => None,
+    }
 }
 
 /// What a setting names.
@@ -108,4 +114,46 @@ fn readable(path: &Path) -> std::io::Result<()> {
         return Err(ErrorKind::IsADirectory.into());
     }
     if path.is_file() { std::fs::File::open(path).map(drop) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_proxy_would_miss_counts() {
+        let reason = |kind, same_user| verdict(kind, same_user).map(|(reason, _)| reason);
+        assert_eq!(reason(ErrorKind::NotFound, false), Some("missing_file"));
+        assert_eq!(reason(ErrorKind::PermissionDenied, true), Some("unreadable_file"));
+        assert_eq!(reason(ErrorKind::PermissionDenied, false), None, "the proxy's user may have more rights");
+        assert_eq!(reason(ErrorKind::Interrupted, true), None);
+    }
+
+    #[test]
+    fn every_file_that_compiling_leaves_to_the_node_is_looked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("folder")).unwrap();
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        let check = |kdl: &str| {
+            check_files(kdl, true, |path| directory.path().join(path)).map_err(|rejection| rejection.reason)
+        };
+        for (block, parent, setting, good) in [
+            ("route", "static-files", "root", "folder"),
+            ("listener", "sni-certs", "cert-folder", "folder"),
+            ("listener", "tls", "ca-file", "file"),
+            ("upstream", "tls", "ca-cert", "file"),
+            ("agent", "tls", "client-key", "file"),
+            ("acme", "dns-provider", "credentials-file", "file"),
+            ("filters", "filter", "database-path", "file"),
+            ("route", "api-schema", "schema-file", "file"),
+        ] {
+            let text = |path: &str| format!("{block} {{\n {parent} {{\n {setting} \"{path}\"\n }}\n}}\n");
+            assert_eq!(check(&text(good)), Ok(()), "{setting}");
+            let wrong = if good == "file" { "folder" } else { "file" };
+            for missing in ["absent", "file/below", wrong] {
+                let reason = if setting == "root" { "missing_static_root" } else { "missing_file" };
+                assert_eq!(check(&text(missing)), Err(reason.to_owned()), "{setting} {missing}");
+            }
+        }
+    }
 }

@@ -1,9 +1,8 @@
 //! Activating a release on a real proxy.
 
-use super::addresses;
 use super::control::{ControlFault, ProxyControl, ProxyState};
 use super::journal::{Entry, Journal, Phase};
-use super::proof::{PROBE, Patience, Unproven, Watched, ask_marker, is_open, prove, settle};
+use super::proof::{PROBE, Patience, Unproven, Watched, ask_marker, prove, settle};
 use super::render::{self, RenderedRelease, TEST_CONFIG};
 use super::test_command;
 use super::watch::Duty;
@@ -169,30 +168,6 @@ impl ProxyActivator {
         let directory = &self.options.directory;
         let config = render::home(directory, release.sequence).join(TEST_CONFIG);
         test_command::test(binary, &config, directory, TEST_PATIENCE).await
-    }
-
-    /// Before a process that serves is ended: whether another one could listen.
-    async fn try_addresses(
-        &self,
-        release: &RenderedRelease,
-        previous: Option<&RenderedRelease>,
-    ) -> Result<(), Rejection> {
-        let Some(previous) = previous else {
-            if is_open(release.probe).await {
-                return Ok(());
-            }
-            let probe = self.options.probe_listen;
-            return blocking(move || addresses::try_own(probe)).await;
-        };
-        let spares = addresses::shares_network(self.control.state())
-            && self.needs_restart(Some(previous), release).await
-            && ask_marker(previous, PROBE).await.is_ok();
-        if !spares {
-            return Ok(());
-        }
-        let (directory, from, to) = (self.options.directory.clone(), previous.clone(), release.clone());
-        let metrics = self.options.metrics_url.is_none();
-        blocking(move || addresses::try_new(&directory, &from, &to, metrics)).await
     }
 
     /// Switches to a release, tells the proxy and proves that it serves. After a crash the proxy is

@@ -5,8 +5,10 @@
 //! without `SO_REUSEPORT`: what a closed connection left behind is in nobody's way, whoever listens
 //! is. Nothing is ever accepted there.
 
+use super::activator::{ProxyActivator, blocking};
 use super::control::ProxyState;
 use super::process::ProcessId;
+use super::proof::{PROBE, ask_marker, is_open};
 use super::render::{self, RenderedRelease};
 use crate::agent::activator::Rejection;
 use crate::agent::check::read_config;
@@ -28,16 +30,42 @@ struct Wanted {
     address: SocketAddr,
 }
 
+impl ProxyActivator {
+    /// Before a process that serves is ended: whether another one could listen.
+    pub(super) async fn try_addresses(
+        &self,
+        release: &RenderedRelease,
+        previous: Option<&RenderedRelease>,
+    ) -> Result<(), Rejection> {
+        let Some(previous) = previous else {
+            if is_open(release.probe).await {
+                return Ok(());
+            }
+            let probe = self.options.probe_listen;
+            return blocking(move || try_own(probe)).await;
+        };
+        let spares = shares_network(self.control.state())
+            && self.needs_restart(Some(previous), release).await
+            && ask_marker(previous, PROBE).await.is_ok();
+        if !spares {
+            return Ok(());
+        }
+        let (directory, from, to) = (self.options.directory.clone(), previous.clone(), release.clone());
+        let metrics = self.options.metrics_url.is_none();
+        blocking(move || try_new(&directory, &from, &to, metrics)).await
+    }
+}
+
 /// Whether a process on this machine, for all the agent can see, has the agent's network: a
 /// container has addresses of its own, and what is taken here may be free there.
-pub(super) fn shares_network(state: ProxyState) -> bool {
+fn shares_network(state: ProxyState) -> bool {
     let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
     let of = |process: ProcessId| network(&process.pid.to_string());
     state.process().and_then(of).is_some_and(|its| network("self") == Some(its))
 }
 
 /// Tries every address that is new in `to`.
-pub(super) fn try_new(
+fn try_new(
     directory: &Path,
     from: &RenderedRelease,
     to: &RenderedRelease,
@@ -54,7 +82,7 @@ pub(super) fn try_new(
 }
 
 /// Tries the agent's own address, where nothing serves yet.
-pub(super) fn try_own(probe: SocketAddr) -> Result<(), Rejection> {
+fn try_own(probe: SocketAddr) -> Result<(), Rejection> {
     try_all([&Wanted { by: OWN_LISTENER.to_owned(), address: probe }])
 }
 
