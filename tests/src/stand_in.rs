@@ -183,6 +183,9 @@ async fn serve(path: &Path, hangup: &mut Signal) -> Result<(), String> {
         return std::future::pending().await;
     }
     let table = Table::new(&loaded.config).map_err(|error| error.to_string())?;
+    if let Some(directory) = &loaded.config.server.working_directory {
+        std::env::set_current_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
     let live = loaded.live(Arc::new(table));
     let proxy = Arc::new(Proxy {
         live: RwLock::new(Arc::new(live)),

@@ -182,6 +182,19 @@ async fn a_certificate_or_authority_that_is_missing_or_none_costs_the_listener()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_its_working_directory_no_process_starts() {
+    let mut proxy = Proxy::start("").await;
+    drop(proxy.child.kill());
+    drop(proxy.child.wait());
+    let text = proxy.config.kdl();
+    let text = text.replace("worker-threads 1", "worker-threads 1\n    working-directory \"/nonexistent\"");
+    assert!(tested(&text), "the proxy's own test does not see it");
+    std::fs::write(&proxy.file, text).unwrap();
+    let started = Command::new(proxy_binary()).args(["run", "-c"]).arg(&proxy.file).output().unwrap();
+    assert!(!started.status.success(), "{started:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_address_holds_every_listener_up() {
     let holder = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let mut proxy = Proxy::launch("", &[holder.local_addr().unwrap().port()]).await;

@@ -57,6 +57,7 @@ pub(super) fn check_files(
             }
             Named::Root => Ok(()),
             Named::Folder => std::fs::read_dir(place(path)).map(drop),
+            Named::Place => directory(&place(path)),
             Named::File => readable(&place(path)),
         };
         let Err(error) = found else { continue };
@@ -90,15 +91,18 @@ enum Named {
     Root,
     /// A directory that is read.
     Folder,
+    /// A directory that the proxy moves to: without it no process starts.
+    Place,
     /// A file that is read.
     File,
 }
 
-/// Those that compiling leaves to the node, but for sockets of agents, which may come later.
+/// Those without which the proxy lacks something, or does not start. Sockets of agents may come later.
 fn named(node: Node<'_>) -> Option<Named> {
     match (node.parent_name()?, node.name()) {
         ("static-files", "root") => Some(Named::Root),
         ("sni-certs", "cert-folder") => Some(Named::Folder),
+        ("system" | "server", "working-directory") => Some(Named::Place),
         ("tls" | "sni", "cert-file" | "key-file" | "ca-file")
         | ("tls", "client-cert" | "client-key" | "ca-cert")
         | ("dns-provider", "credentials-file")
@@ -106,6 +110,11 @@ fn named(node: Node<'_>) -> Option<Named> {
         | ("api-schema", "schema-file") => Some(Named::File),
         _ => None,
     }
+}
+
+/// Whether a directory is there.
+fn directory(path: &Path) -> std::io::Result<()> {
+    if std::fs::metadata(path)?.is_dir() { Ok(()) } else { Err(ErrorKind::NotADirectory.into()) }
 }
 
 /// Whether a file can be read. Only a file is opened: a pipe would wait for its writer.
@@ -130,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_that_compiling_leaves_to_the_node_is_looked_for() {
+    fn every_file_and_directory_is_looked_for() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("folder")).unwrap();
         std::fs::write(directory.path().join("file"), "").unwrap();
@@ -140,6 +149,7 @@ mod tests {
         for (block, parent, setting, good) in [
             ("route", "static-files", "root", "folder"),
             ("listener", "sni-certs", "cert-folder", "folder"),
+            ("one", "system", "working-directory", "folder"),
             ("listener", "tls", "ca-file", "file"),
             ("upstream", "tls", "ca-cert", "file"),
             ("agent", "tls", "client-key", "file"),
