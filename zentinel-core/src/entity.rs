@@ -3,10 +3,14 @@
 mod approval;
 mod audit;
 mod bundle;
+mod environment;
+mod freeze_window;
 mod identity;
 mod node;
+mod promotion;
 mod report;
 mod rollout;
+mod template;
 mod tenancy;
 mod traffic;
 
@@ -16,12 +20,16 @@ pub use bundle::{
     Activation, Bundle, BundleOrigin, BundleSbom, BundleSource, BundleStatement, BundleStatus, ExtraFile,
     Finding, RiskLevel,
 };
+pub use environment::{Environment, EnvironmentSettings, is_color};
+pub use freeze_window::{FreezeSpan, FreezeWindow, Recurrence, Weekday, parse_instant};
 pub use identity::{ApiKey, ApiScope, RegistrationToken, SigningKey, TokenUses};
 pub use node::{Node, NodeGroup, NodeStatus, NodeTarget, Registration, RetiredKey};
+pub use promotion::{BundlePromotion, HealthyStretch, PromotionAttempt, PromotionConditions, PromotionRule};
 pub use report::{BundleError, Health, Heartbeat, NodeConfig, NodeReport, NodeToken};
 pub use rollout::{
     Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutMemory, RolloutNode,
     RolloutSpec, RolloutState, RolloutStep, StepState, TargetSelector, Waiting, WaitingNode,
 };
+pub use template::RolloutTemplate;
 pub use tenancy::{Membership, Organisation, Project, ProjectSettings, Role, User};
 pub use traffic::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Traffic, TrafficCounts};

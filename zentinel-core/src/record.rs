@@ -55,11 +55,21 @@ pub enum RecordKind {
     RolloutNode,
     /// [`RolloutMemory`](crate::entity::RolloutMemory)
     RolloutMemory,
+    /// [`Environment`](crate::entity::Environment)
+    Environment,
+    /// [`FreezeWindow`](crate::entity::FreezeWindow)
+    FreezeWindow,
+    /// [`RolloutTemplate`](crate::entity::RolloutTemplate)
+    RolloutTemplate,
+    /// [`PromotionRule`](crate::entity::PromotionRule)
+    PromotionRule,
+    /// [`BundlePromotion`](crate::entity::BundlePromotion)
+    BundlePromotion,
 }
 
 impl RecordKind {
     /// Every kind, in an order in which rows may be inserted.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::Organisation,
         Self::Project,
         Self::User,
@@ -79,6 +89,11 @@ impl RecordKind {
         Self::RolloutStep,
         Self::RolloutNode,
         Self::RolloutMemory,
+        Self::Environment,
+        Self::FreezeWindow,
+        Self::RolloutTemplate,
+        Self::PromotionRule,
+        Self::BundlePromotion,
     ];
 
     /// The table's name in the SQL back ends.
@@ -104,6 +119,11 @@ impl RecordKind {
             Self::RolloutStep => "rollout_steps",
             Self::RolloutNode => "rollout_nodes",
             Self::RolloutMemory => "rollout_memories",
+            Self::Environment => "environments",
+            Self::FreezeWindow => "freeze_windows",
+            Self::RolloutTemplate => "rollout_templates",
+            Self::PromotionRule => "promotion_rules",
+            Self::BundlePromotion => "bundle_promotions",
         }
     }
 
@@ -125,6 +145,11 @@ impl RecordKind {
             Self::Rollout | Self::RolloutMemory => "Rollout",
             Self::RolloutStep => "Rollout step",
             Self::RolloutNode => "Rollout node",
+            Self::Environment => "Environment",
+            Self::FreezeWindow => "Freeze window",
+            Self::RolloutTemplate => "Rollout template",
+            Self::PromotionRule => "Promotion rule",
+            Self::BundlePromotion => "Promotion",
         }
     }
 
@@ -132,10 +157,12 @@ impl RecordKind {
     #[must_use]
     pub fn natural_key_field(self) -> &'static str {
         match self {
-            Self::Organisation | Self::Project => "slug",
+            Self::Organisation | Self::Project | Self::Environment => "slug",
             Self::User => "email",
             Self::Bundle => "version",
-            Self::Node | Self::NodeGroup => "name",
+            Self::Node | Self::NodeGroup | Self::RolloutTemplate => "name",
+            Self::PromotionRule => "target_env_id",
+            Self::BundlePromotion => "environment_id",
             _ => "id",
         }
     }

@@ -9,6 +9,7 @@ pub(crate) mod auth;
 mod bundles;
 mod credentials;
 mod events;
+mod governance;
 mod listing;
 mod node_groups;
 mod nodes;
@@ -31,6 +32,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .merge(projects::routes())
         .merge(bundles::routes())
         .merge(rollouts::routes())
+        .merge(governance::routes())
         .merge(nodes::routes())
         .merge(node_groups::routes())
         .merge(registration_tokens::routes())

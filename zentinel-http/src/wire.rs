@@ -3,6 +3,7 @@
 //! Timestamps have second precision, absent values are null and never left out.
 
 mod bundle;
+pub(crate) mod governance;
 mod key;
 mod log;
 mod node;

@@ -16,7 +16,7 @@ use zentinel_core::id::{BundleId, RolloutId};
 use zentinel_core::port::{Clock, ManualClock, Store};
 use zentinel_core::{Actor, Changes, Percent, Sha256Digest, Timestamp};
 use zentinel_rollout::Strategies;
-use zentinel_rollout::engine::{Engine, EngineOptions, NewRollout};
+use zentinel_rollout::engine::{Engine, EngineOptions, NewRollout, Terms};
 use zentinel_store::{MemorySigner, MemoryStore, SqliteStore};
 
 /// Records per commit while the fleet is set up.
@@ -125,7 +125,13 @@ impl World {
             progress_deadline_seconds: 3_600,
             ..RolloutSpec::default()
         };
-        let new = NewRollout { bundle_id: bundle.id, spec, auto_start: true, supersede: false };
+        let new = NewRollout {
+            bundle_id: bundle.id,
+            spec,
+            auto_start: true,
+            supersede: false,
+            terms: Terms::default(),
+        };
         let rollout = engine.create(&project.scope(), Actor::System, new).await.unwrap().id;
         // In the order of the plan, so that the first ones are in the first step.
         reports.sort_by_key(|report| report.node_id);

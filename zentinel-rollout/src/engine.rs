@@ -4,6 +4,7 @@
 //! to be done follows from what the store holds. Every commit names the revisions that were read,
 //! so two engines that work on one rollout at the same time cannot both win: the loser reads again.
 
+mod approvals;
 mod assign;
 mod commands;
 mod create;
@@ -13,14 +14,18 @@ mod journal;
 mod loaded;
 mod look;
 mod nodes;
+mod promote;
 mod renew;
 mod retry;
 mod revoke;
+mod start;
 mod statements;
+mod terms;
 mod tick;
 mod work;
 
 pub use crate::command::Command;
+pub use terms::Terms;
 
 use crate::gate::{Gate, Gates};
 use crate::strategy::{AllAtOnce, Strategies};
@@ -42,6 +47,12 @@ use zentinel_core::{Changes, Error, Kind, RecordKind, Result, Scope, Stored, Tim
 
 /// Kind of the job that looks at one rollout; its unique key is the rollout's id.
 pub const TICK: &str = "rollout.tick";
+/// Kind of the job that starts one pending rollout; its unique key is the rollout's id.
+pub const START: &str = "rollout.start";
+/// Kind of the periodic job that starts every rollout whose time has come; every 30 s.
+pub const SCHEDULE: &str = "rollout.schedule";
+/// Kind of the periodic job that follows promotion rules; every 60 s.
+pub const PROMOTE: &str = "bundle.promote";
 /// Kind of the periodic job that gives every rollout under way a tick; every 30 s.
 pub const RESCUE: &str = "rollout.rescue";
 /// Kind of the periodic job that issues new statements for targets whose statement ends soon;
@@ -52,6 +63,11 @@ pub const RENEW: &str = "statement.renew";
 #[must_use]
 pub fn tick_job(rollout: RolloutId, at: Timestamp) -> NewJob {
     NewJob::new(Queue::Rollouts, TICK, json!({"rollout_id": rollout}), at).unique(rollout.to_string())
+}
+
+/// The job that starts a pending rollout at `at`; at most one waits per rollout.
+fn start_job(rollout: RolloutId, at: Timestamp) -> NewJob {
+    NewJob::new(Queue::Rollouts, START, json!({"rollout_id": rollout}), at).unique(rollout.to_string())
 }
 
 /// Settings of an [`Engine`].
@@ -82,10 +98,12 @@ pub struct NewRollout {
     pub bundle_id: BundleId,
     /// What is asked for.
     pub spec: RolloutSpec,
-    /// Whether it starts at once; otherwise it stays pending.
+    /// Whether it starts by itself: at once, or as soon as its terms let it. Otherwise it stays pending.
     pub auto_start: bool,
     /// Whether open rollouts on the same nodes are cancelled instead of being in the way.
     pub supersede: bool,
+    /// When it may start, and where it may go.
+    pub terms: Terms,
 }
 
 /// What a rollout would do.
@@ -95,6 +113,8 @@ pub struct Preview {
     pub steps: Vec<Vec<NodeId>>,
     /// Nodes that the selector names but that would be left out.
     pub excluded: Vec<Excluded>,
+    /// What it would wait for before it starts, in sentences.
+    pub waits: Vec<String>,
 }
 
 /// Everything about one rollout.

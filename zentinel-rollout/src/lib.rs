@@ -85,14 +85,17 @@
 //! ```
 
 pub mod analysis;
+pub mod approval;
 pub mod check;
 pub mod command;
 pub mod decision;
 pub mod engine;
 pub mod fleet;
 pub mod gate;
+pub mod guard;
 pub mod observation;
 pub mod plan;
+pub mod promotion;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod step;

@@ -9,13 +9,13 @@ mod build;
 mod validate;
 
 pub use build::{NewRollout, derived_rollback_id};
-pub(crate) use build::{new_step, part_id};
+pub(crate) use build::{edited, new_step, part_id};
 pub use validate::{check_spec, health_gates, target_selector};
 
 use crate::strategy::{PlannedStep, Strategies, Strategy, TargetOrder};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use zentinel_core::entity::{Excluded, ExclusionReason, Node, NodeGroup, RolloutSpec, TargetSelector};
-use zentinel_core::id::{BundleId, NodeId, TypedId as _};
+use zentinel_core::id::{BundleId, EnvironmentId, NodeId, TypedId as _};
 use zentinel_core::{Error, Result, Sha256Digest};
 
 /// The label that names a node's failure domain.
@@ -39,6 +39,8 @@ pub struct PlanRequest<'a> {
     pub spec: &'a RolloutSpec,
     /// The groups of the project that the selector may name.
     pub groups: &'a [NodeGroup],
+    /// The only environment whose nodes take part; all where there is none.
+    pub environment_id: Option<EnvironmentId>,
 }
 
 /// One node that a rollout is for.
@@ -182,7 +184,7 @@ fn select<'a>(
         if !wanted {
             continue;
         }
-        match exclusion(node, request.bundle_id) {
+        match exclusion(node, request) {
             None => selected.push(*candidate),
             Some(reason) => excluded.push(Excluded { node_id: node.id, reason }),
         }
@@ -191,11 +193,14 @@ fn select<'a>(
     Ok((selected, excluded))
 }
 
-fn exclusion(node: &Node, bundle: BundleId) -> Option<ExclusionReason> {
+fn exclusion(node: &Node, request: &PlanRequest<'_>) -> Option<ExclusionReason> {
     if !node.approved {
         return Some(ExclusionReason::PendingApproval);
     }
-    let pinned_elsewhere = node.pinned_bundle_id.is_some_and(|pin| pin != bundle);
+    if request.environment_id.is_some_and(|wanted| node.environment_id != Some(wanted)) {
+        return Some(ExclusionReason::WrongEnvironment);
+    }
+    let pinned_elsewhere = node.pinned_bundle_id.is_some_and(|pin| pin != request.bundle_id);
     pinned_elsewhere.then_some(ExclusionReason::Pinned)
 }
 

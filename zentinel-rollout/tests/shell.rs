@@ -6,6 +6,8 @@
 mod fleet;
 #[path = "shell/gated.rs"]
 mod gated;
+#[path = "shell/governed.rs"]
+mod governed;
 #[path = "shell/statements.rs"]
 mod statements;
 #[path = "shell/watch.rs"]
@@ -22,7 +24,7 @@ use zentinel_core::id::{BundleId, NodeId, OrganisationId, RolloutId};
 use zentinel_core::port::{Clock, Store as _, StoreExt as _};
 use zentinel_core::{Actor, Changes, Kind, Scope};
 use zentinel_rollout::Command;
-use zentinel_rollout::engine::NewRollout;
+use zentinel_rollout::engine::{NewRollout, Terms};
 
 fn count(actions: &[String], wanted: &str) -> usize {
     actions.iter().filter(|action| *action == wanted).count()
@@ -250,7 +252,13 @@ async fn overlapping_rollouts_are_refused_or_superseded() {
     );
     assert_eq!(refused.details().unwrap()["rollout_ids"][0], first.id.to_string());
     world.turn().await;
-    let new = NewRollout { bundle_id: two, spec: spec(), auto_start: true, supersede: true };
+    let new = NewRollout {
+        bundle_id: two,
+        spec: spec(),
+        auto_start: true,
+        supersede: true,
+        terms: Terms::default(),
+    };
     let second = world.engine.create(&world.scope(), Actor::System, new).await.unwrap();
     assert_eq!(world.detail(first.id).await.rollout.state, RolloutState::Cancelled);
     world.finish(second.id).await;
@@ -262,7 +270,13 @@ async fn creation_is_refused_with_the_contracts_words() {
     let world = World::new(2).await;
     let bundle = world.bundle("1").await;
     let nowhere = Scope::Organisation(OrganisationId::random());
-    let new = |spec| NewRollout { bundle_id: bundle, spec, auto_start: true, supersede: false };
+    let new = |spec| NewRollout {
+        bundle_id: bundle,
+        spec,
+        auto_start: true,
+        supersede: false,
+        terms: Terms::default(),
+    };
     let foreign = world.engine.create(&nowhere, Actor::System, new(spec())).await.unwrap_err();
     assert_eq!((foreign.kind(), foreign.message()), (Kind::NotFound, "Bundle not found"));
     let nobody = TargetSelector::Labels { labels: [("region".to_owned(), "mars".to_owned())].into() };

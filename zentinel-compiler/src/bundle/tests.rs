@@ -199,6 +199,7 @@ impl World {
             environment_id: None,
             scheduled_at: None,
             starts_by_itself: false,
+            supersedes: false,
             approval: zentinel_core::entity::Approval::default(),
             freeze_override: None,
             template_id: None,

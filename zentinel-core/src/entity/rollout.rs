@@ -259,6 +259,9 @@ pub struct Rollout {
     /// Whether it is to start by itself, as soon as it may.
     #[serde(default)]
     pub starts_by_itself: bool,
+    /// Whether its start ends open rollouts on the same nodes.
+    #[serde(default)]
+    pub supersedes: bool,
     /// Who must agree before it starts, and who did.
     #[serde(default)]
     pub approval: Approval,

@@ -61,11 +61,20 @@ pub struct ProjectSettings {
     pub open_registration: bool,
     /// Most rollouts that may be open at once, at least 1.
     pub max_concurrent_rollouts: u32,
+    /// Whether people must agree before a rollout starts.
+    pub approval_required: bool,
+    /// How many, at least 1.
+    pub approvals_needed: u32,
 }
 
 impl Default for ProjectSettings {
     fn default() -> Self {
-        Self { open_registration: false, max_concurrent_rollouts: 5 }
+        Self {
+            open_registration: false,
+            max_concurrent_rollouts: 5,
+            approval_required: false,
+            approvals_needed: 1,
+        }
     }
 }
 

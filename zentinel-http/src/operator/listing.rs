@@ -89,6 +89,28 @@ pub(super) fn slice<T: Record>(all: Vec<Stored<T>>, request: &PageRequest) -> Re
     Ok(Page { items, total, next_cursor })
 }
 
+/// One page of things that were read as a whole, in the order of their unique keys.
+pub(super) fn slice_by<T>(
+    mut all: Vec<T>,
+    request: &PageRequest,
+    key: impl Fn(&T) -> String,
+) -> Result<Page<T>> {
+    all.sort_by_key(|item| key(item));
+    let total = all.len() as u64;
+    let begin = match &request.cursor {
+        None => 0,
+        Some(cursor) => {
+            let last = decode(cursor)?;
+            all.partition_point(|item| key(item) <= last)
+        }
+    };
+    let limit = request.limit as usize;
+    let more = all.len() > begin + limit;
+    let items: Vec<T> = all.into_iter().skip(begin).take(limit).collect();
+    let next_cursor = items.last().filter(|_| more).map(|last| encode(&key(last)));
+    Ok(Page { items, total, next_cursor })
+}
+
 /// Where a record stands in a list: by creation, newest first, then by id.
 fn place_of<T: Record>(item: &Stored<T>) -> (i64, uuid::Uuid) {
     use zentinel_core::id::TypedId as _;

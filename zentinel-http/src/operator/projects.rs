@@ -48,6 +48,14 @@ struct SettingsInput {
     #[schema(value_type = Option<u32>, minimum = 1)]
     #[serde(default)]
     max_concurrent_rollouts: Field<u32>,
+    /// Whether people must agree before a rollout starts.
+    #[schema(value_type = Option<bool>)]
+    #[serde(default)]
+    approval_required: Field<bool>,
+    /// How many.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
+    approvals_needed: Field<u32>,
 }
 
 impl ProjectInput {
@@ -68,6 +76,14 @@ impl ProjectInput {
         if let Some(most) = settings.max_concurrent_rollouts.optional(field, checks) {
             checks.that(field, most > 0, "must be greater than 0");
             project.settings.max_concurrent_rollouts = most;
+        }
+        if let Some(required) = settings.approval_required.optional("settings.approval_required", checks) {
+            project.settings.approval_required = required;
+        }
+        let field = "settings.approvals_needed";
+        if let Some(needed) = settings.approvals_needed.optional(field, checks) {
+            checks.that(field, needed > 0, "must be greater than 0");
+            project.settings.approvals_needed = needed;
         }
     }
 }

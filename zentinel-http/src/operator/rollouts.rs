@@ -1,21 +1,26 @@
 //! The rollouts of a project.
 
-mod input;
+pub(super) mod input;
 
 use super::auth::{InProject, RolloutsCreate, RolloutsRead, RolloutsWrite};
+use super::governance::{freeze_override, with_template};
 use super::listing::{DEFAULT_LIMIT, page_of};
-use crate::error::ApiResult;
-use crate::extract::{Input, Params, PathId};
+use crate::error::{ApiError, ApiResult};
+use crate::extract::{Field, Input, Params, PathId};
 use crate::services::Api;
 use crate::wire::{ChangeRefusals, Json, PreviewOne, Refusals, RolloutBody, RolloutDetailBody, RolloutList};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use input::RolloutInput;
+use input::{Asked, RolloutInput, override_reason};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use zentinel_core::RecordKind;
 use zentinel_core::entity::{Rollout, RolloutNode};
+use zentinel_core::error::Checks;
 use zentinel_core::id::RolloutId;
 use zentinel_core::port::Query;
 use zentinel_rollout::NodeFacts;
@@ -63,8 +68,8 @@ async fn list(
 
 /// Create a rollout
 ///
-/// It starts at once unless `auto_start` is false. With `?dry_run=true` nothing is stored and the
-/// answer is the plan.
+/// It starts by itself unless `auto_start` is false: at once, or as soon as approvals, `scheduled_at` and freeze
+/// windows let it. With `?dry_run=true` nothing is stored and the answer is the plan.
 #[utoipa::path(
     post, path = "/api/v1/projects/{project_slug}/rollouts", tag = "Rollouts",
     params(
@@ -83,9 +88,15 @@ async fn create(
     State(api): State<Api>,
     at: InProject<RolloutsCreate>,
     params: Params,
-    Input(input): Input<RolloutInput>,
+    Input(body): Input<Map<String, Value>>,
 ) -> ApiResult<Response> {
-    let new = input.check()?;
+    let (body, template) = with_template(&api, &at.scope(), body).await?;
+    let input: RolloutInput = serde_json::from_value(Value::Object(body))
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let Asked { mut new, override_reason } = input.check()?;
+    new.terms.template_id = template;
+    new.terms.requested_by = Some(at.caller.person());
+    new.terms.override_freeze = freeze_override(&api, &at.caller, override_reason).await?;
     if params.flag("dry_run") {
         let preview = api.engine.preview(&at.scope(), &new).await?;
         return Ok(Json(PreviewOne::from(&preview)).into_response());
@@ -149,9 +160,43 @@ macro_rules! steering {
     )*};
 }
 
+/// How to start.
+#[derive(Debug, Deserialize, ToSchema)]
+struct StartInput {
+    /// Start in spite of freeze windows; takes an admin and `override_reason`.
+    #[schema(value_type = Option<bool>)]
+    #[serde(default)]
+    override_freeze: Field<bool>,
+    /// Why, for the audit log.
+    #[schema(value_type = Option<String>, max_length = 500)]
+    #[serde(default)]
+    override_reason: Field<String>,
+}
+
+/// Start a pending rollout
+///
+/// Now, whatever its schedule says. Approvals, freeze windows and promotions hold as at its creation; its targets
+/// are planned anew.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project_slug}/rollouts/{id}/start", tag = "Rollouts",
+    params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)), request_body = Option<StartInput>,
+    responses((status = 200, body = RolloutBody), ChangeRefusals), security(("api_key" = ["rollouts:write"])),
+)]
+async fn start(
+    State(api): State<Api>,
+    at: InProject<RolloutsWrite>,
+    id: PathId<Rollout>,
+    Input(input): Input<StartInput>,
+) -> ApiResult<Json<RolloutBody>> {
+    let mut checks = Checks::new();
+    let reason = override_reason(input.override_freeze, input.override_reason, &mut checks);
+    checks.finish()?;
+    let decision = freeze_override(&api, &at.caller, reason).await?;
+    let rollout = api.engine.start(&at.scope(), at.caller.actor(), id.0, decision).await?;
+    Ok(Json(RolloutBody::from(&rollout)))
+}
+
 steering! {
-    /// Start a pending rollout
-    start, "/api/v1/projects/{project_slug}/rollouts/{id}/start", Start;
     /// Hold a running rollout
     ///
     /// Nodes that were told to activate still do.

@@ -14,6 +14,10 @@ pub(crate) struct SettingsBody {
     open_registration: bool,
     /// Most rollouts that may be open at once.
     max_concurrent_rollouts: u32,
+    /// Whether people must agree before a rollout starts.
+    approval_required: bool,
+    /// How many.
+    approvals_needed: u32,
 }
 
 impl From<&ProjectSettings> for SettingsBody {
@@ -21,6 +25,8 @@ impl From<&ProjectSettings> for SettingsBody {
         Self {
             open_registration: settings.open_registration,
             max_concurrent_rollouts: settings.max_concurrent_rollouts,
+            approval_required: settings.approval_required,
+            approvals_needed: settings.approvals_needed,
         }
     }
 }

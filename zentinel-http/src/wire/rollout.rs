@@ -36,8 +36,19 @@ pub(crate) struct RolloutBody {
     traffic_step_index: u32,
     environment_id: Option<Uuid>,
     scheduled_at: Option<Time>,
+    /// Whether it starts by itself, as soon as it may.
+    auto_start: bool,
+    /// `not_required`, `pending_approval`, `approved` or `rejected`.
     #[schema(example = "not_required")]
     approval_state: &'static str,
+    approvals: ApprovalsBody,
+    rejection_comment: Option<String>,
+    /// Why freeze windows do not hold it up, where an admin said so.
+    freeze_override_reason: Option<String>,
+    /// The template that its settings came from.
+    template_id: Option<Uuid>,
+    /// The completed rollout in another environment that a promotion rule followed up.
+    promoted_from: Option<Uuid>,
     started_at: Option<Time>,
     completed_at: Option<Time>,
     paused_at: Option<Time>,
@@ -56,6 +67,13 @@ pub(crate) struct RolloutBody {
     created_by_id: Option<String>,
     inserted_at: Time,
     updated_at: Time,
+}
+
+/// How many people agreed, of how many.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ApprovalsBody {
+    count: usize,
+    needed: u32,
 }
 
 fn error_value(error: Option<&RolloutError>) -> Option<Value> {
@@ -87,9 +105,15 @@ impl From<&Rollout> for RolloutBody {
             blue_green_config: config("blue_green"),
             canary_analysis_config: config("canary"),
             traffic_step_index: 0,
-            environment_id: None,
-            scheduled_at: None,
-            approval_state: "not_required",
+            environment_id: rollout.environment_id.map(TypedId::uuid),
+            scheduled_at: rollout.scheduled_at.map(Time),
+            auto_start: rollout.starts_by_itself,
+            approval_state: rollout.approval.state.as_str(),
+            approvals: ApprovalsBody { count: rollout.approval.given.len(), needed: rollout.approval.needed },
+            rejection_comment: rollout.approval.rejection.as_ref().and_then(|said| said.comment.clone()),
+            freeze_override_reason: rollout.freeze_override.as_ref().map(|said| said.reason.clone()),
+            template_id: rollout.template_id.map(TypedId::uuid),
+            promoted_from: rollout.promoted_from.map(TypedId::uuid),
             started_at: rollout.started_at.map(Time),
             completed_at: rollout.completed_at.map(Time),
             paused_at: rollout.paused_at.map(Time),
@@ -261,6 +285,8 @@ pub(crate) struct PreviewBody {
     /// Nodes that the selector names but that would be left out: `{node_id, reason}`.
     excluded: Value,
     total: usize,
+    /// What it would wait for before it starts, in sentences.
+    waits: Vec<String>,
 }
 
 /// A preview.
@@ -280,6 +306,7 @@ impl From<&Preview> for PreviewOne {
                 steps: steps.collect(),
                 excluded: json!(preview.excluded),
                 total: preview.steps.iter().map(Vec::len).sum(),
+                waits: preview.waits.clone(),
             },
         }
     }

@@ -6,6 +6,7 @@ mod bad_input;
 mod bundles;
 mod credentials;
 mod document;
+mod governance;
 mod keys;
 mod limits;
 mod nodes;

@@ -13,7 +13,10 @@ async fn projects_are_created_listed_and_changed() {
     let project = &created["project"];
     assert_eq!(project["slug"], "edge-eu");
     assert_eq!(project["inserted_at"], "2026-02-23T10:00:05Z");
-    assert_eq!(project["settings"], json!({"open_registration": false, "max_concurrent_rollouts": 2}));
+    let settings = json!({
+        "open_registration": false, "max_concurrent_rollouts": 2, "approval_required": false, "approvals_needed": 1,
+    });
+    assert_eq!(project["settings"], settings);
 
     let shown = world.get("/api/v1/projects/edge-eu").await.expect(200);
     assert_eq!(shown, created);

@@ -5,7 +5,6 @@ use super::loaded::Loaded;
 use super::work::Work;
 use crate::command::{Command, apply};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use zentinel_core::entity::Rollout;
 use zentinel_core::id::RolloutId;
 use zentinel_core::port::StoreExt as _;
@@ -16,7 +15,7 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for the rollout; `Conflict` with the wire contract's text when its state does not
-    /// allow it; for a start also as [`Engine::create`].
+    /// allow it; for a start also as [`Engine::start`].
     pub async fn command(
         &self,
         scope: &Scope,
@@ -24,6 +23,9 @@ impl Engine {
         id: RolloutId,
         command: Command,
     ) -> Result<Rollout> {
+        if command == Command::Start {
+            return self.start(scope, actor, id, None).await;
+        }
         let mut retry = self.retry();
         loop {
             let outcome = self.try_command(scope, actor, id, command).await;
@@ -42,11 +44,6 @@ impl Engine {
     ) -> Result<Rollout> {
         let rollout = self.store.fetch::<Rollout>(scope, id).await?;
         let mut work = Work::new(self, rollout.scope());
-        if command == Command::Start {
-            let bundle = self.deployable(scope, rollout.bundle_id).await?;
-            self.require_capacity(&bundle, &BTreeSet::new()).await?;
-            work.give_out(bundle);
-        }
         let loaded = self.carry_out_command(&mut work, actor, rollout, command, json!({})).await?;
         self.commit(work.finish()?).await?;
         let rollout = loaded.state.rollout().clone();
@@ -66,11 +63,7 @@ impl Engine {
         let Loaded { state, mut revisions, .. } = self.load(rollout).await?;
         let now = self.clock.now();
         command.check(&state, now)?;
-        let mut ids = state.concerned();
-        if command == Command::Start {
-            ids.extend(state.nodes().keys());
-        }
-        let observation = self.observe(work, &state, &ids).await?;
+        let observation = self.observe(work, &state, &state.concerned()).await?;
         let decision = apply(command, state, &observation, now)?;
         work.record(&mut revisions, &decision)?;
         work.carry_out(&decision.state, &decision.effects).await?;

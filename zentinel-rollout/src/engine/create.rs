@@ -1,37 +1,123 @@
 //! Creating rollouts, and saying beforehand what they would do.
 
+use super::start::asks_for_approval;
+use super::terms::{refused_at_creation, targets_of, touched, waiting};
 use super::work::{Work, overlap};
-use super::{Engine, NewRollout, Preview};
+use super::{Engine, NewRollout, Preview, start_job};
+use crate::State;
 use crate::command::{Command, apply};
+use crate::guard::{Judgement, Obstacle};
 use crate::observation::Observation;
-use crate::plan::{self, Candidate, Plan, PlanRequest};
+use crate::plan::{self, Candidate, Plan, PlanRequest, edited};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use zentinel_core::entity::{Bundle, Node, NodeGroup, NodeReport, Project, Rollout, TargetSelector};
-use zentinel_core::id::{BundleId, NodeId, RolloutId};
+use zentinel_core::entity::{
+    ApprovalState, Bundle, Node, NodeGroup, NodeReport, Project, Rollout, RolloutSpec, TargetSelector,
+};
+use zentinel_core::id::{BundleId, EnvironmentId, NodeId, RolloutId};
 use zentinel_core::port::{Query, StoreExt as _};
-use zentinel_core::{Actor, Error, RecordKind, Result, Scope, Stored};
+use zentinel_core::{Actor, Changes, Error, RecordKind, Result, Scope, Stored, Timestamp};
 
 /// The nodes that a selector may mean, with what they say they run.
 #[derive(Debug, Default)]
-struct Candidates {
-    nodes: BTreeMap<NodeId, Stored<Node>>,
+pub(super) struct Candidates {
+    pub(super) nodes: BTreeMap<NodeId, Stored<Node>>,
     reports: BTreeMap<NodeId, NodeReport>,
     groups: Vec<NodeGroup>,
 }
 
+/// What is committed with a rollout that follows upon something else.
+#[derive(Debug, Default)]
+pub(super) struct Follows {
+    /// What else is committed.
+    pub(super) changes: Changes,
+    /// The completed rollout that a promotion rule follows up.
+    pub(super) promoted_from: Option<RolloutId>,
+    /// The environment that the bundle is released to by that. Such a rollout never starts in the same unit of
+    /// work: what is in its way then makes it wait.
+    pub(super) releases_to: Option<EnvironmentId>,
+}
+
+/// The pending rollout.
+fn draft(
+    id: RolloutId,
+    actor: Actor,
+    bundle: &Bundle,
+    new: &NewRollout,
+    plan: Plan,
+    now: Timestamp,
+) -> State {
+    let state = plan::NewRollout {
+        id,
+        organisation_id: bundle.organisation_id,
+        project_id: bundle.project_id,
+        bundle_id: bundle.id,
+        spec: new.spec.clone(),
+        created_by: actor,
+    }
+    .build(plan, now);
+    edited(state, |rollout| {
+        new.terms.apply(rollout);
+        rollout.starts_by_itself = new.auto_start;
+        rollout.supersedes = new.supersede;
+    })
+}
+
+fn require(any: bool) -> Result<()> {
+    if any { Ok(()) } else { Err(plan::no_targets()) }
+}
+
+fn require_nodes(state: &State) -> Result<()> {
+    require(!state.nodes().is_empty())
+}
+
+/// What is told and done about a rollout that waits.
+fn announced(state: &State, judgement: &Judgement, now: Timestamp) -> Changes {
+    let rollout = state.rollout();
+    let mut changes = Changes::new();
+    if rollout.approval.state == ApprovalState::PendingApproval {
+        changes = changes.event(asks_for_approval(rollout, now));
+    }
+    if rollout.starts_by_itself {
+        let at = if judgement.may_start() { Some(now) } else { judgement.ask_again_at() };
+        changes.jobs.extend(at.map(|at| start_job(rollout.id, at)));
+    }
+    changes
+}
+
+fn audit(work: &mut Work<'_>, actor: Actor, state: &State, started: bool) {
+    let rollout = state.rollout();
+    let metadata = json!({
+        "bundle_id": rollout.bundle_id,
+        "strategy": rollout.spec.strategy,
+        "nodes": state.nodes().len(),
+        "started": started,
+        "environment_id": rollout.environment_id,
+        "scheduled_at": rollout.scheduled_at,
+        "template_id": rollout.template_id,
+        "promoted_from": rollout.promoted_from,
+        "approval_state": rollout.approval.state.as_str(),
+    });
+    work.audit(state, actor, "rollout.created", metadata);
+    if let Some(decision) = &rollout.freeze_override {
+        work.audit(state, actor, "rollout.freeze_overridden", json!({"reason": decision.reason}));
+    }
+}
+
 impl Engine {
-    /// Creates a rollout, and starts it if asked to.
+    /// Creates a rollout, and starts it if asked to: at once, or later where approvals, its schedule or a freeze
+    /// window make it wait.
     ///
     /// # Errors
-    /// `NotFound` for the bundle; `Conflict` when it is not compiled, when an open rollout is in the
-    /// way (it is in the details), or when the project has as many open rollouts as it may;
-    /// `Invalid` for the specification or when it names no node to start with.
+    /// `NotFound` for the bundle; `Conflict` when it is not compiled or not released to the environment, when a
+    /// freeze window holds, when an open rollout is in the way (its id is in the details), or when the project
+    /// has as many open rollouts as it may; `Invalid` for the specification or when it names no node to start
+    /// with.
     pub async fn create(&self, scope: &Scope, actor: Actor, new: NewRollout) -> Result<Rollout> {
         let id = RolloutId::random();
         let mut retry = self.retry();
         loop {
-            let outcome = self.try_create(scope, actor, id, &new).await;
+            let outcome = self.try_create(scope, actor, id, &new, Follows::default()).await;
             if let Some(outcome) = retry.judge(outcome).await {
                 return self.describe(scope, outcome).await;
             }
@@ -44,36 +130,52 @@ impl Engine {
     /// As [`Engine::create`], except those about other rollouts.
     pub async fn preview(&self, scope: &Scope, new: &NewRollout) -> Result<Preview> {
         let bundle = self.deployable(scope, new.bundle_id).await?;
-        let (plan, _) = self.plan(&bundle.scope(), new).await?;
-        Ok(Preview {
-            steps: plan.steps.into_iter().map(|step| step.nodes).collect(),
-            excluded: plan.excluded,
-        })
+        let scope = bundle.scope();
+        self.check_terms(&scope, new).await?;
+        let (plan, candidates) = self.plan(&scope, new).await?;
+        let touched = touched(new.terms.environment_id, targets_of(&plan.targets), &candidates.nodes);
+        let rules = self.rules(&bundle, &touched, None).await?;
+        let steps = plan.steps.iter().map(|step| step.nodes.clone()).collect();
+        let excluded = plan.excluded.clone();
+        let now = self.clock.now();
+        let rollout = draft(RolloutId::random(), Actor::System, &bundle, new, plan, now).into_parts().0;
+        let waits = rules.judge(&rollout, now).obstacles.iter().map(Obstacle::sentence).collect();
+        Ok(Preview { steps, excluded, waits })
     }
 
-    async fn try_create(
+    pub(super) async fn try_create(
         &self,
         scope: &Scope,
         actor: Actor,
         id: RolloutId,
         new: &NewRollout,
+        follows: Follows,
     ) -> Result<Rollout> {
         let bundle = self.deployable(scope, new.bundle_id).await?;
         let scope = bundle.scope();
+        self.check_terms(&scope, new).await?;
         let (plan, candidates) = self.plan(&scope, new).await?;
         let now = self.clock.now();
-        let mut state = plan::NewRollout {
-            id,
-            organisation_id: bundle.organisation_id,
-            project_id: bundle.project_id,
-            bundle_id: bundle.id,
-            spec: new.spec.clone(),
-            created_by: actor,
+        let touched = touched(new.terms.environment_id, targets_of(&plan.targets), &candidates.nodes);
+        let rules = self.rules(&bundle, &touched, follows.releases_to).await?;
+        let patient = follows.releases_to.is_some();
+        let mut state = draft(id, actor, &bundle, new, plan, now);
+        let judgement = rules.judge(state.rollout(), now);
+        if let Some(refusal) = refused_at_creation(&judgement, patient) {
+            return Err(refusal);
         }
-        .build(plan, now);
+        if new.auto_start {
+            require_nodes(&state)?;
+        }
+        let starts = new.auto_start && judgement.may_start() && !patient;
+        state = edited(state, |rollout| {
+            rollout.promoted_from = follows.promoted_from;
+            rollout.waiting = waiting(rollout, &judgement);
+            rollout.approval = judgement.approval.clone();
+        });
         let mut work = Work::new(self, scope);
         work.take_nodes(candidates.nodes);
-        if new.auto_start {
+        if starts {
             let ended = self.make_room(&mut work, actor, &state, new.supersede).await?;
             self.require_capacity(&bundle, &ended).await?;
             let decision = apply(Command::Start, state, &Observation::new([bundle.id]), now)?;
@@ -81,16 +183,13 @@ impl Engine {
             work.publish(&decision.state, &decision.events);
             work.tick_at(&decision.state, decision.next_wake);
             state = decision.state;
+        } else {
+            work.add(announced(&state, &judgement, now));
         }
         work.give_out(bundle);
         work.insert(&state)?;
-        let metadata = json!({
-            "bundle_id": new.bundle_id,
-            "strategy": new.spec.strategy,
-            "nodes": state.nodes().len(),
-            "started": new.auto_start,
-        });
-        work.audit(&state, actor, "rollout.created", metadata);
+        audit(&mut work, actor, &state, starts);
+        work.add(follows.changes);
         self.commit(work.finish()?).await?;
         Ok(state.into_parts().0)
     }
@@ -108,7 +207,36 @@ impl Engine {
     async fn plan(&self, scope: &Scope, new: &NewRollout) -> Result<(Plan, Candidates)> {
         plan::check_spec(&new.spec, &self.strategies)?;
         let candidates = self.candidates(scope, &new.spec.target_selector).await?;
-        let request = PlanRequest { bundle_id: new.bundle_id, spec: &new.spec, groups: &candidates.groups };
+        self.plan_over(candidates, new.bundle_id, &new.spec, new.terms.environment_id)
+    }
+
+    /// Plans a stored rollout over the nodes that there are now. Nodes and groups that it names and that are
+    /// gone since are left out.
+    pub(super) async fn plan_again(&self, rollout: &Rollout) -> Result<(Plan, Candidates)> {
+        let mut spec = rollout.spec.clone();
+        let candidates = self.candidates(&rollout.scope(), &spec.target_selector).await?;
+        match &mut spec.target_selector {
+            TargetSelector::All | TargetSelector::Labels { .. } => {}
+            TargetSelector::NodeIds { node_ids } => {
+                node_ids.retain(|id| candidates.nodes.contains_key(id));
+                require(!node_ids.is_empty())?;
+            }
+            TargetSelector::Groups { group_ids } => {
+                group_ids.retain(|id| candidates.groups.iter().any(|group| group.id == *id));
+                require(!group_ids.is_empty())?;
+            }
+        }
+        self.plan_over(candidates, rollout.bundle_id, &spec, rollout.environment_id)
+    }
+
+    fn plan_over(
+        &self,
+        candidates: Candidates,
+        bundle_id: BundleId,
+        spec: &RolloutSpec,
+        environment_id: Option<EnvironmentId>,
+    ) -> Result<(Plan, Candidates)> {
+        let request = PlanRequest { bundle_id, spec, groups: &candidates.groups, environment_id };
         let facts: Vec<Candidate<'_>> = candidates
             .nodes
             .values()
@@ -153,11 +281,11 @@ impl Engine {
 
     /// Open rollouts on the same nodes are in the way, or are cancelled in the same unit of work.
     /// Returns those that are cancelled.
-    async fn make_room(
+    pub(super) async fn make_room(
         &self,
         work: &mut Work<'_>,
         actor: Actor,
-        state: &crate::State,
+        state: &State,
         supersede: bool,
     ) -> Result<BTreeSet<RolloutId>> {
         let mut in_the_way: BTreeMap<RolloutId, u64> = BTreeMap::new();

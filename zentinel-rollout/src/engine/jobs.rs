@@ -1,6 +1,6 @@
 //! The engine's background jobs.
 
-use super::{Engine, RENEW, RESCUE, TICK, tick_job};
+use super::{Engine, PROMOTE, RENEW, RESCUE, SCHEDULE, START, TICK, tick_job};
 use async_trait::async_trait;
 use std::sync::Arc;
 use zentinel_core::entity::Rollout;
@@ -12,11 +12,15 @@ use zentinel_core::{Changes, Error, PageRequest, RecordKind, Result, Scope};
 const MAX_ENDED: u32 = 1_000;
 
 impl Engine {
-    /// What runs the engine's jobs: [`TICK`] on demand; [`RESCUE`] and [`RENEW`] periodically.
+    /// What runs the engine's jobs: [`TICK`] and [`START`] on demand; [`RESCUE`], [`SCHEDULE`], [`PROMOTE`] and
+    /// [`RENEW`] periodically.
     #[must_use]
     pub fn handlers(self: &Arc<Self>) -> Vec<Arc<dyn JobHandler>> {
         vec![
             Arc::new(TickHandler(Arc::clone(self))),
+            Arc::new(StartHandler(Arc::clone(self))),
+            Arc::new(ScheduleHandler(Arc::clone(self))),
+            Arc::new(PromoteHandler(Arc::clone(self))),
             Arc::new(RescueHandler(Arc::clone(self))),
             Arc::new(RenewHandler(Arc::clone(self))),
         ]
@@ -56,12 +60,64 @@ impl JobHandler for TickHandler {
     }
 
     async fn run(&self, job: &ClaimedJob) -> Result<JobOutcome> {
-        let id = job.job.payload.get("rollout_id").and_then(|id| id.as_str());
-        let id: RolloutId = id
-            .and_then(|id| id.parse().ok())
-            .ok_or_else(|| Error::internal("a tick job does not name a rollout"))?;
         // The next tick was enqueued in the same commit as what this one decided.
-        self.0.tick(id).await?;
+        self.0.tick(rollout_of(job)?).await?;
+        Ok(JobOutcome::Done)
+    }
+}
+
+fn rollout_of(job: &ClaimedJob) -> Result<RolloutId> {
+    let id = job.job.payload.get("rollout_id").and_then(|id| id.as_str());
+    id.and_then(|id| id.parse().ok()).ok_or_else(|| Error::internal("a job does not name a rollout"))
+}
+
+/// Runs [`START`] jobs.
+#[derive(Debug)]
+struct StartHandler(Arc<Engine>);
+
+#[async_trait]
+impl JobHandler for StartHandler {
+    fn kind(&self) -> &str {
+        START
+    }
+
+    async fn run(&self, job: &ClaimedJob) -> Result<JobOutcome> {
+        self.0.start_if_due(rollout_of(job)?).await?;
+        Ok(JobOutcome::Done)
+    }
+}
+
+/// Runs [`SCHEDULE`] jobs: what a lost [`START`] job or a changed rule would leave behind.
+#[derive(Debug)]
+struct ScheduleHandler(Arc<Engine>);
+
+#[async_trait]
+impl JobHandler for ScheduleHandler {
+    fn kind(&self) -> &str {
+        SCHEDULE
+    }
+
+    async fn run(&self, _job: &ClaimedJob) -> Result<JobOutcome> {
+        self.0.start_due().await?;
+        Ok(JobOutcome::Done)
+    }
+}
+
+/// Runs [`PROMOTE`] jobs.
+#[derive(Debug)]
+struct PromoteHandler(Arc<Engine>);
+
+#[async_trait]
+impl JobHandler for PromoteHandler {
+    fn kind(&self) -> &str {
+        PROMOTE
+    }
+
+    async fn run(&self, _job: &ClaimedJob) -> Result<JobOutcome> {
+        let created = self.0.promote_due().await?;
+        if created > 0 {
+            tracing::info!(created, "rollouts were created by promotion rules");
+        }
         Ok(JobOutcome::Done)
     }
 }

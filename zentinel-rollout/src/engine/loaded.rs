@@ -78,6 +78,47 @@ fn memory_of(state: &State) -> RolloutMemory {
     }
 }
 
+impl Revisions {
+    /// Adds the writes that bring the store from one plan of a rollout to another one.
+    pub(super) fn restate(&mut self, old: &State, new: &State, mut changes: Changes) -> Result<Changes> {
+        changes = update(changes, new.rollout(), &mut self.rollout)?;
+        let kept: BTreeSet<StepId> = new.steps().iter().map(|step| step.id).collect();
+        for step in old.steps().iter().filter(|step| !kept.contains(&step.id)) {
+            if let Some(expected) = self.steps.remove(&step.id) {
+                let (kind, id) = (RecordKind::RolloutStep, step.id.uuid());
+                changes.writes.push(Write::Delete { kind, id, expected });
+            }
+        }
+        for step in new.steps() {
+            match old.steps().iter().find(|old| old.id == step.id) {
+                Some(old) if old == step => {}
+                Some(_) => changes = update(changes, step, self.steps.entry(step.id).or_insert(FIRST))?,
+                None => {
+                    changes = changes.insert(step)?;
+                    self.steps.insert(step.id, FIRST);
+                }
+            }
+        }
+        for (id, node) in old.nodes().iter().filter(|(id, _)| !new.nodes().contains_key(id)) {
+            if let Some(expected) = self.nodes.remove(id) {
+                let (kind, id) = (RecordKind::RolloutNode, node.id.uuid());
+                changes.writes.push(Write::Delete { kind, id, expected });
+            }
+        }
+        for (id, node) in new.nodes() {
+            match old.nodes().get(id) {
+                Some(old) if old == node => {}
+                Some(_) => changes = update(changes, node, self.nodes.entry(*id).or_insert(FIRST))?,
+                None => {
+                    changes = changes.insert(node)?;
+                    self.nodes.insert(*id, FIRST);
+                }
+            }
+        }
+        Ok(changes)
+    }
+}
+
 /// The revision of a record that was inserted.
 const FIRST: Revision = Revision(1);
 

@@ -14,7 +14,7 @@ use crate::observation::Observation;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
-use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Node, Rollout, StepState};
+use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Event, Node, Rollout, StepState};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, StatementId, TypedId as _};
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::port::StoreExt as _;
@@ -272,6 +272,23 @@ impl<'a> Work<'a> {
             self.audit(&decision.state, Actor::System, action, metadata);
         }
         Ok(())
+    }
+
+    /// Adds the writes that bring the store from one plan of a rollout to another one.
+    pub(super) fn restate(&mut self, revisions: &mut Revisions, old: &State, new: &State) -> Result<()> {
+        self.changes = revisions.restate(old, new, std::mem::take(&mut self.changes))?;
+        Ok(())
+    }
+
+    /// Adds an event.
+    pub(super) fn event(&mut self, kind: &str, payload: Value) {
+        let event = Event::new(&self.scope, kind, payload, self.engine.clock.now());
+        self.changes.events.push(event);
+    }
+
+    /// Adds what was put together elsewhere.
+    pub(super) fn add(&mut self, changes: Changes) {
+        self.changes = std::mem::take(&mut self.changes).and(changes);
     }
 
     /// Demands that the bundle is still as it was read.

@@ -6,7 +6,8 @@ use crate::strategy::{PlannedStep, Strategies};
 use crate::transition::State;
 use uuid::{Builder, Uuid};
 use zentinel_core::entity::{
-    Approval, NodeProgress, Rollout, RolloutNode, RolloutSpec, RolloutState, RolloutStep, StepState, Waiting,
+    Approval, ApprovalState, NodeProgress, Rollout, RolloutNode, RolloutSpec, RolloutState, RolloutStep,
+    StepState, Waiting,
 };
 use zentinel_core::id::{
     BundleId, NodeId, OrganisationId, ProjectId, RolloutId, RolloutNodeId, StepId, TypedId,
@@ -57,6 +58,7 @@ impl NewRollout {
             environment_id: None,
             scheduled_at: None,
             starts_by_itself: false,
+            supersedes: false,
             approval: Approval::default(),
             freeze_override: None,
             template_id: None,
@@ -104,8 +106,22 @@ impl State {
             created_by,
         };
         let plan = Plan { targets, steps, excluded: Vec::new() };
-        Ok(new.build(plan, now).undoing(original.id))
+        let exempt = if rollback.reason == "operator" { "rollback" } else { "auto_rollback" };
+        let state = new.build(plan, now).undoing(original.id);
+        // What is under way is not held up by approvals or freeze windows on the way back.
+        Ok(edited(state, |rollout| {
+            rollout.environment_id = original.environment_id;
+            rollout.approval.state = ApprovalState::Approved;
+            rollout.approval.exempt = Some(exempt.to_owned());
+        }))
     }
+}
+
+/// A rollout with other fields than its state.
+pub(crate) fn edited(state: State, edit: impl FnOnce(&mut Rollout)) -> State {
+    let (mut rollout, steps, nodes) = state.into_parts();
+    edit(&mut rollout);
+    State::new(rollout, steps, nodes.into_values())
 }
 
 fn most_frequent(targets: &[Target]) -> Option<BundleId> {

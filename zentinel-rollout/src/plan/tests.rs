@@ -24,7 +24,7 @@ fn edge(number: u128, name: &str, zone: Option<&str>) -> Node {
 fn plan_of(spec: &RolloutSpec, nodes: &[Node], groups: &[NodeGroup]) -> Result<Plan> {
     let candidates: Vec<Candidate<'_>> =
         nodes.iter().map(|node| Candidate { node, active_bundle_id: Some(bundle(OLD)) }).collect();
-    let request = PlanRequest { bundle_id: bundle(NEW), spec, groups };
+    let request = PlanRequest { bundle_id: bundle(NEW), spec, groups, environment_id: None };
     plan(&request, &candidates, &Strategies::standard())
 }
 
@@ -46,6 +46,23 @@ fn targets_go_round_robin_over_zones_then_by_name() {
     assert_eq!(names(&plan, &nodes), ["c", "b", "a", "d", "e"]);
     assert_eq!(plan.targets[0].previous_bundle_id, Some(bundle(OLD)));
     assert_eq!(plan.steps.len(), 5);
+}
+
+#[test]
+fn nodes_of_other_environments_are_left_out_with_the_reason() {
+    let (prod, dev) = (EnvironmentId::random(), EnvironmentId::random());
+    let mut nodes = [edge(1, "a", None), edge(2, "b", None), edge(3, "c", None)];
+    nodes[0].environment_id = Some(prod);
+    nodes[1].environment_id = Some(dev);
+    let candidates: Vec<Candidate<'_>> =
+        nodes.iter().map(|node| Candidate { node, active_bundle_id: Some(bundle(OLD)) }).collect();
+    let spec = RolloutSpec::default();
+    let environment_id = Some(prod);
+    let request = PlanRequest { bundle_id: bundle(NEW), spec: &spec, groups: &[], environment_id };
+    let plan = plan(&request, &candidates, &Strategies::standard()).unwrap();
+    assert_eq!(names(&plan, &nodes), ["a"]);
+    let reasons: Vec<_> = plan.excluded.iter().map(|excluded| excluded.reason).collect();
+    assert_eq!(reasons, [ExclusionReason::WrongEnvironment; 2]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use zentinel_core::id::{BundleId, NodeId, RolloutId};
 use zentinel_core::log::{LogKind, LogQuery};
 use zentinel_core::port::{Clock, JobOutcome, ManualClock, Query, Queue, Scheduler, Signer, Store, StoreExt};
 use zentinel_core::{Actor, Changes, RecordKind, Result, Scope, Sha256Digest, Timestamp};
-use zentinel_rollout::engine::{Engine, EngineOptions, NewRollout, RolloutDetail};
+use zentinel_rollout::engine::{Engine, EngineOptions, NewRollout, RolloutDetail, Terms};
 use zentinel_rollout::fleet::{Fleet, FleetOptions};
 use zentinel_rollout::{State, Strategies, check};
 use zentinel_store::{MemoryStore, signer::MemorySigner};
@@ -142,7 +142,13 @@ impl World {
     }
 
     pub(crate) async fn create(&self, bundle: BundleId, spec: RolloutSpec) -> Result<Rollout> {
-        let new = NewRollout { bundle_id: bundle, spec, auto_start: true, supersede: false };
+        let new = NewRollout {
+            bundle_id: bundle,
+            spec,
+            auto_start: true,
+            supersede: false,
+            terms: Terms::default(),
+        };
         self.engine.create(&self.scope(), Actor::System, new).await
     }
 

@@ -89,6 +89,8 @@ pub(super) fn schedules() -> Vec<Schedule> {
     vec![
         schedule("node.staleness", Queue::Maintenance, "*/15 * * * * *"),
         schedule("rollout.rescue", Queue::Maintenance, "*/30 * * * * *"),
+        schedule("rollout.schedule", Queue::Maintenance, "*/30 * * * * *"),
+        schedule("bundle.promote", Queue::Maintenance, "0 * * * * *"),
         schedule("statement.renew", Queue::Maintenance, "0 7 * * * *"),
         schedule("log.retention", Queue::Default, "0 17 * * * *"),
     ]

@@ -34,6 +34,10 @@ pub(super) struct NodeInput {
     #[schema(value_type = Option<bool>)]
     #[serde(default)]
     approved: Field<bool>,
+    /// Its environment; null for none.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    #[serde(default)]
+    environment_id: Field<String>,
 }
 
 /// A pin.
@@ -103,8 +107,18 @@ pub(super) async fn update(
     id: PathId<Node>,
     Input(input): Input<NodeInput>,
 ) -> ApiResult<Json<NodeOne>> {
+    // An unknown node is reported before its fields are looked at.
+    api.store.fetch::<Node>(&at.scope(), id.0).await?;
+    let mut checks = Checks::new();
+    let environment =
+        crate::operator::governance::environment(&api, &at.scope(), input.environment_id, &mut checks)
+            .await?;
+    checks.finish()?;
     edit_and_show(&api, &at, id.0, "node.updated", |node, _| {
         let mut checks = Checks::new();
+        if let Some(environment) = environment {
+            node.environment_id = environment;
+        }
         if let Some(labels) = input.labels.clone().change("labels", &mut checks) {
             node.labels = labels.unwrap_or_default();
             // The rules are those of a registration.
@@ -119,7 +133,9 @@ pub(super) async fn update(
             node.approved = approved;
         }
         checks.finish()?;
-        Ok(json!({"labels": node.labels, "approved": node.approved}))
+        Ok(json!({
+            "labels": node.labels, "approved": node.approved, "environment_id": node.environment_id,
+        }))
     })
     .await
 }

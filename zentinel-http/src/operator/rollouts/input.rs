@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
-use zentinel_core::entity::{HealthGates, RolloutSpec, TargetSelector};
+use zentinel_core::entity::{HealthGates, RolloutSpec, TargetSelector, parse_instant};
 use zentinel_core::error::Checks;
 use zentinel_core::id::{BundleId, TypedId};
-use zentinel_core::{Percent, Result};
-use zentinel_rollout::engine::NewRollout;
+use zentinel_core::{Percent, Result, Timestamp};
+use zentinel_rollout::engine::{NewRollout, Terms};
 
 /// The message for every selector that is none of the four.
 const SELECTORS: &str = "must be {type: all}, {type: labels, labels: {...}}, \
@@ -26,7 +26,7 @@ const GATES: [&str; 5] =
 
 /// A rollout to create.
 #[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct RolloutInput {
+pub(in crate::operator) struct RolloutInput {
     #[schema(value_type = uuid::Uuid, required = true)]
     #[serde(default)]
     bundle_id: Field<String>,
@@ -87,15 +87,27 @@ pub(super) struct RolloutInput {
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     strategy_config: Field<Map<String, Value>>,
-    #[schema(ignore)]
+    /// Not before this instant, in the future.
+    #[schema(value_type = Option<String>, format = DateTime, example = "2026-02-24T22:00:00Z")]
     #[serde(default)]
-    scheduled_at: Field<Value>,
-    #[schema(ignore)]
+    scheduled_at: Field<String>,
+    /// Only nodes of this environment; the bundle must be promoted to it.
+    #[schema(value_type = Option<uuid::Uuid>)]
     #[serde(default)]
-    environment_id: Field<Value>,
-    #[schema(ignore)]
+    environment_id: Field<String>,
+    /// Where fields that are left out come from. Without it, a request that gives no settings of its own uses
+    /// the project's default template; null uses none.
+    #[schema(value_type = Option<uuid::Uuid>)]
     #[serde(default)]
-    template_id: Field<Value>,
+    template_id: Field<String>,
+    /// Start in spite of freeze windows; takes an admin and `override_reason`.
+    #[schema(value_type = Option<bool>)]
+    #[serde(default)]
+    override_freeze: Field<bool>,
+    /// Why, for the audit log.
+    #[schema(value_type = Option<String>, max_length = 500)]
+    #[serde(default)]
+    override_reason: Field<String>,
     #[schema(ignore)]
     #[serde(default)]
     custom_health_checks: Field<Vec<Value>>,
@@ -106,7 +118,7 @@ impl RolloutInput {
     ///
     /// # Errors
     /// `Invalid` with every complaint.
-    pub(super) fn check(self) -> Result<NewRollout> {
+    pub(in crate::operator) fn check(self) -> Result<Asked> {
         let mut checks = Checks::new();
         self.refuse_unsupported(&mut checks);
         let default = RolloutSpec::default();
@@ -147,27 +159,64 @@ impl RolloutInput {
         };
         let auto_start = self.auto_start.optional("auto_start", &mut checks).unwrap_or(true);
         let supersede = self.supersede.optional("supersede", &mut checks).unwrap_or(false);
+        let terms = Terms {
+            environment_id: id("environment_id", self.environment_id, &mut checks),
+            scheduled_at: instant("scheduled_at", self.scheduled_at, &mut checks),
+            template_id: id("template_id", self.template_id, &mut checks),
+            ..Terms::default()
+        };
+        let override_reason = override_reason(self.override_freeze, self.override_reason, &mut checks);
         checks.finish()?;
-        Ok(NewRollout {
-            bundle_id: bundle_id.unwrap_or_else(|| BundleId::from_uuid(uuid::Uuid::nil())),
-            spec,
-            auto_start,
-            supersede,
-        })
+        let bundle_id = bundle_id.unwrap_or_else(|| BundleId::from_uuid(uuid::Uuid::nil()));
+        Ok(Asked { new: NewRollout { bundle_id, spec, auto_start, supersede, terms }, override_reason })
     }
 
     /// A rollout that ignored one of these would do what nobody asked for.
     fn refuse_unsupported(&self, checks: &mut Checks) {
         let message = "is not supported by this server";
-        checks.that("scheduled_at", !self.scheduled_at.is_given(), message);
-        checks.that("environment_id", !self.environment_id.is_given(), message);
-        checks.that("template_id", !self.template_id.is_given(), message);
         let given = match &self.custom_health_checks {
             Field::Given(items) => !items.is_empty(),
             other => other.is_given(),
         };
         checks.that("custom_health_checks", !given, message);
     }
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(in crate::operator) struct Asked {
+    pub(in crate::operator) new: NewRollout,
+    /// Why freeze windows are to be passed over, if they are.
+    pub(in crate::operator) override_reason: Option<String>,
+}
+
+/// Why freeze windows are to be passed over, if they are.
+pub(in crate::operator) fn override_reason(
+    wanted: Field<bool>,
+    reason: Field<String>,
+    checks: &mut Checks,
+) -> Option<String> {
+    let reason = reason.optional("override_reason", checks);
+    if !wanted.optional("override_freeze", checks).unwrap_or(false) {
+        return None;
+    }
+    let reason = reason.unwrap_or_default();
+    checks.text("override_reason", &reason, 500);
+    Some(reason)
+}
+
+fn id<I: TypedId>(name: &str, field: Field<String>, checks: &mut Checks) -> Option<I> {
+    let text = field.optional(name, checks)?;
+    let id = parse_id(&text);
+    checks.that(name, id.is_some(), "is invalid");
+    id
+}
+
+fn instant(name: &str, field: Field<String>, checks: &mut Checks) -> Option<Timestamp> {
+    let text = field.optional(name, checks)?;
+    let parsed = parse_instant(name, &text).ok();
+    checks.that(name, parsed.is_some(), "must be a time such as 2026-02-23T10:00:00Z");
+    parsed
 }
 
 /// A whole number of at least `least`.
@@ -264,7 +313,8 @@ mod tests {
     fn defaults_are_the_contracts() {
         let id = BundleId::random();
         let input: RolloutInput = serde_json::from_value(json!({"bundle_id": id})).unwrap();
-        let new = input.check().unwrap();
+        let Asked { new, override_reason } = input.check().unwrap();
+        assert_eq!((&new.terms, override_reason), (&Terms::default(), None));
         assert_eq!((new.bundle_id, &new.spec), (id, &RolloutSpec::default()));
         assert!(new.auto_start && !new.supersede);
     }
@@ -274,17 +324,21 @@ mod tests {
         let found = complaints(json!({
             "bundle_id": "x", "batch_size": 0, "max_unavailable": -1, "progress_deadline_seconds": "soon",
             "rollback_threshold": 101, "health_gates": {"foo": 1, "bar": 2}, "target_selector": {"type": "some"},
-            "auto_start": "yes", "scheduled_at": "2030-01-01T00:00:00Z",
+            "auto_start": "yes", "scheduled_at": "tomorrow", "environment_id": "prod", "override_freeze": true,
+            "custom_health_checks": ["x"],
         }));
         let expected = [
             ("auto_start", "is invalid"),
             ("batch_size", "must be greater than 0"),
             ("bundle_id", "is invalid"),
+            ("custom_health_checks", "is not supported by this server"),
+            ("environment_id", "is invalid"),
             ("health_gates", "unknown keys: bar, foo"),
             ("max_unavailable", "must be greater than or equal to 0"),
+            ("override_reason", "can't be blank"),
             ("progress_deadline_seconds", "is invalid"),
             ("rollback_threshold", "must be less than or equal to 100"),
-            ("scheduled_at", "is not supported by this server"),
+            ("scheduled_at", "must be a time such as 2026-02-23T10:00:00Z"),
             ("target_selector", SELECTORS),
         ];
         let expected = expected.map(|(field, message)| (field.to_owned(), vec![message.to_owned()]));

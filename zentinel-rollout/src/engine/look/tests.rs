@@ -3,7 +3,7 @@
 use super::Decided;
 use crate::decision::Outlook;
 use crate::engine::work::Work;
-use crate::engine::{Command, Engine, EngineOptions, NewRollout};
+use crate::engine::{Command, Engine, EngineOptions, NewRollout, Terms};
 use crate::strategy::Strategies;
 use futures_util::stream;
 use proptest::prelude::*;
@@ -97,7 +97,13 @@ impl World {
     async fn start(&self, spec: RolloutSpec) -> RolloutId {
         let bundle = bundle(&self.project, "1.0", self.clock.now());
         self.store.commit(Changes::new().insert(&bundle).unwrap()).await.unwrap();
-        let new = NewRollout { bundle_id: bundle.id, spec, auto_start: true, supersede: false };
+        let new = NewRollout {
+            bundle_id: bundle.id,
+            spec,
+            auto_start: true,
+            supersede: false,
+            terms: Terms::default(),
+        };
         self.engines[0].create(&self.project.scope(), Actor::System, new).await.unwrap().id
     }
 
