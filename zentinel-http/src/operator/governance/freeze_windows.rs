@@ -130,7 +130,7 @@ impl FreezeWindowInput {
         if let Some(span) = span {
             window.span = span;
         }
-        if !(is_new && unnamed) && !timeless {
+        if !(timeless || is_new && unnamed) {
             checks.absorb(window.check())?;
         }
         checks.finish()
