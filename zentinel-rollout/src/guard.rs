@@ -8,6 +8,7 @@
 //! all of it.
 
 use crate::approval;
+use chrono::TimeDelta;
 use std::collections::BTreeSet;
 use zentinel_core::entity::{Approval, ApprovalState, Environment, FreezeWindow, ProjectSettings, Rollout};
 use zentinel_core::id::{EnvironmentId, FreezeWindowId, TypedId as _};
@@ -153,13 +154,12 @@ impl Judgement {
         self.obstacles.is_empty()
     }
 
-    /// When to ask again, where time alone may help. A window's last instant still belongs to it.
+    /// When to ask again, where time alone may help.
     #[must_use]
     pub fn ask_again_at(&self) -> Option<Timestamp> {
-        self.obstacles.iter().filter_map(Obstacle::until).max().map(|until| {
-            let ends_frozen = matches!(self.obstacles.last(), Some(Obstacle::Freeze { .. }));
-            until + chrono::TimeDelta::seconds(i64::from(ends_frozen))
-        })
+        let frozen = matches!(self.obstacles.last(), Some(Obstacle::Freeze { .. }));
+        let until = self.obstacles.iter().filter_map(Obstacle::until).max()?;
+        Some(if frozen { until + AFTER } else { until })
     }
 
     /// Every obstacle, in sentences.
@@ -208,6 +208,9 @@ pub fn judge(situation: &Situation<'_>, now: Timestamp) -> Judgement {
     Judgement { approval, obstacles }
 }
 
+/// How long after a window a rollout starts: its last instant still belongs to it.
+const AFTER: TimeDelta = TimeDelta::seconds(1);
+
 /// Most windows that follow upon one another; beyond them the end is not looked for.
 const MAX_CHAIN: usize = 100;
 
@@ -230,7 +233,7 @@ pub fn frozen(
         match ends.max_by_key(|(window, until)| (*until, window.id)) {
             Some((window, until)) if found.is_none_or(|(_, last)| until > last) => {
                 found = Some((window, until));
-                instant = until;
+                instant = until + AFTER;
             }
             _ => break,
         }

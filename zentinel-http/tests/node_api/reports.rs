@@ -263,8 +263,13 @@ async fn a_bundle_that_is_taken_back_after_its_rollout_is_told_with_it() {
     let world = World::new().await;
     let member = world.member(&world.home, "edge").await;
     let (old, new) = (world.compiled(&world.home, "0").await, world.compiled(&world.home, "1").await);
-    let asked =
-        NewRollout { bundle_id: new.id, spec: RolloutSpec::default(), auto_start: true, supersede: false };
+    let asked = NewRollout {
+        bundle_id: new.id,
+        spec: RolloutSpec::default(),
+        auto_start: true,
+        supersede: false,
+        terms: zentinel_rollout::engine::Terms::default(),
+    };
     let engine = &world.services.engine;
     let rollout = engine.create(&world.home.scope(), Actor::System, asked).await.unwrap().id;
     let beat = async |body: Value| {

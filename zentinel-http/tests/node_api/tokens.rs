@@ -197,7 +197,13 @@ async fn a_rollout_is_created_while_nodes_exchange_their_keys() {
         .collect();
     for supersede in [false, true, true, true, true] {
         let spec = RolloutSpec::default();
-        let new = NewRollout { bundle_id: bundle.id, spec, auto_start: true, supersede };
+        let new = NewRollout {
+            bundle_id: bundle.id,
+            spec,
+            auto_start: true,
+            supersede,
+            terms: zentinel_rollout::engine::Terms::default(),
+        };
         world.services.engine.create(&world.home.scope(), Actor::System, new).await.unwrap();
     }
     drop(stopping);

@@ -180,13 +180,13 @@ fn overlapping_windows_end_with_the_last_and_only_those_concerned_count() {
     case.freezes = vec![
         window("first", None, 0, 10),
         window("second", Some(prod.id), 5, 20),
-        window("third", Some(prod.id), 20, 30),
+        window("third", Some(prod.id), 21, 30),
         window("elsewhere", Some(dev.id), 0, 90),
     ];
     let until = |case: &Case| case.judge(5).obstacles.first().and_then(Obstacle::until);
     assert_eq!(until(&case), Some(at(10)), "without environment the global one alone");
     case.environments = vec![prod.clone()];
-    assert_eq!(until(&case), Some(at(30)), "one ends where the next begins");
+    assert_eq!(until(&case), Some(at(30)), "one begins when a rollout could start after the other");
     case.environments = vec![prod, dev];
     assert_eq!(until(&case), Some(at(90)));
     case.rollout.freeze_override =
