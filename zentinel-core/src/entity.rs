@@ -2,6 +2,7 @@
 
 mod approval;
 mod audit;
+mod blue_green;
 mod bundle;
 mod environment;
 mod freeze_window;
@@ -16,6 +17,7 @@ mod traffic;
 
 pub use approval::{Approval, ApprovalState, FreezeOverride, Verdict};
 pub use audit::{AuditEntry, Event};
+pub use blue_green::{NodeTraffic, RolloutTraffic, ShiftRequest, Slot, TrafficSplit};
 pub use bundle::{
     Activation, Bundle, BundleOrigin, BundleSbom, BundleSource, BundleStatement, BundleStatus, ExtraFile,
     Finding, RiskLevel,

@@ -2,10 +2,11 @@
 //! simulation run them after each one, and an operator's tool may run them on stored data.
 
 use crate::strategy::PlannedStep;
+use crate::traffic;
 use crate::transition::State;
 use std::collections::BTreeSet;
 use std::fmt;
-use zentinel_core::entity::{NodeProgress, RolloutState, StepState};
+use zentinel_core::entity::{NodeProgress, RolloutState, RolloutStep, Slot, StepState};
 use zentinel_core::id::NodeId;
 
 /// A violated invariant.
@@ -26,7 +27,7 @@ impl fmt::Display for Finding {
 type Rule = (&'static str, fn(&State) -> Option<String>);
 
 /// Every invariant.
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     ("steps_partition_the_nodes", steps_partition_the_nodes),
     ("steps_are_numbered", steps_are_numbered),
     ("one_active_step", one_active_step),
@@ -35,6 +36,7 @@ const RULES: [Rule; 8] = [
     ("only_begun_steps_tell_nodes", only_begun_steps_tell_nodes),
     ("touched_nodes_were_told", touched_nodes_were_told),
     ("times_fit_the_state", times_fit_the_state),
+    ("a_slot_changes_without_traffic", a_slot_changes_without_traffic),
 ];
 
 /// Every violated invariant; empty when all is well.
@@ -121,4 +123,17 @@ fn times_fit_the_state(state: &State) -> Option<String> {
     ];
     let (_, field) = checks.into_iter().find(|(fits, _)| !fits)?;
     Some(format!("{field} does not fit {}", rollout.state.as_str()))
+}
+
+fn a_slot_changes_without_traffic(state: &State) -> Option<String> {
+    let steps = state.steps();
+    if !traffic::is_catching_up(steps) {
+        return None;
+    }
+    let whole = |step: &&RolloutStep| {
+        let green = traffic::slot_of(step) == Some(Slot::Green) && step.traffic_weight == Some(100);
+        green && step.state == StepState::Completed
+    };
+    let moved = steps.iter().find(whole).is_some();
+    (!moved).then(|| "the blue slot is changed before the green one has all traffic".to_owned())
 }

@@ -4,6 +4,7 @@ use crate::decision::{Decision, Effect};
 use crate::observation::Observation;
 use crate::plan::no_targets;
 use crate::step::{self, FIRST_TICK};
+use crate::traffic;
 use crate::transition::{Draft, State};
 use chrono::TimeDelta;
 use zentinel_core::entity::{RolloutState, StepState, Waiting};
@@ -11,6 +12,9 @@ use zentinel_core::{Error, Result, Timestamp};
 
 /// How long after its end a rollout can still be rolled back.
 pub const ROLLBACK_WINDOW: TimeDelta = TimeDelta::hours(24);
+
+/// The refusal of commands that are about slots.
+pub const NOT_BLUE_GREEN: &str = "Not a blue-green rollout";
 
 /// What an operator asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +29,9 @@ pub enum Command {
     Resume,
     /// Complete the step that the strategy holds, and go on.
     Advance,
+    /// Blue-green: take the traffic of the step that is under way back at once, and hold. A resume gives the slot its
+    /// weight again, once its gates pass.
+    SwapSlot,
     /// End it; nodes that have not activated the bundle are no longer told to.
     Cancel,
     /// End it and give every touched node back what it ran before.
@@ -33,8 +40,34 @@ pub enum Command {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 7] =
-        [Self::Start, Self::Pause, Self::Hold, Self::Resume, Self::Advance, Self::Cancel, Self::Rollback];
+    pub const ALL: [Self; 8] = [
+        Self::Start,
+        Self::Pause,
+        Self::Hold,
+        Self::Resume,
+        Self::Advance,
+        Self::SwapSlot,
+        Self::Cancel,
+        Self::Rollback,
+    ];
+
+    /// What to do instead of a command that is refused.
+    fn hint(self, state: &State) -> Option<&'static str> {
+        let paused = state.rollout().state == RolloutState::Paused;
+        match self {
+            Self::Advance if paused && traffic::awaits_shift(state.rollout()) => {
+                Some("the load balancer has not acknowledged the last weight yet")
+            }
+            Self::Advance if paused => Some("resume it: the gates of the active step have not passed yet"),
+            Self::SwapSlot if traffic::is_catching_up(state.steps()) => {
+                Some("nodes of the blue slot are being brought the bundle; roll back instead")
+            }
+            Self::SwapSlot if traffic::is_blue_green(state.steps()) && state.rollout().state.is_open() => {
+                Some("there is no traffic to take back; it must be running, on two slots")
+            }
+            _ => None,
+        }
+    }
 
     /// Whether it may be carried out now.
     ///
@@ -48,7 +81,18 @@ impl Command {
             Self::Start => (at == Pending, "Rollout cannot be started in current state"),
             Self::Pause | Self::Hold => (at == Running, "Rollout cannot be paused in current state"),
             Self::Resume => (at == Paused, "Rollout cannot be resumed in current state"),
-            Self::Advance => (at == Paused && held, "Rollout must be paused to advance traffic"),
+            Self::Advance => (
+                at == Paused && held && !traffic::awaits_shift(state.rollout()),
+                "Rollout must be paused to advance traffic",
+            ),
+            Self::SwapSlot if !traffic::is_blue_green(state.steps()) => (false, NOT_BLUE_GREEN),
+            Self::SwapSlot => {
+                let open = matches!(at, Running | Paused);
+                let both = traffic::has_two_slots(state.steps());
+                // A slot that is being changed gets no traffic: from here on only a rollback leads back.
+                let intact = !traffic::is_catching_up(state.steps());
+                (open && both && intact, "Rollout cannot swap slot in current state")
+            }
             Self::Cancel => (at.is_open(), "Rollout cannot be cancelled in current state"),
             Self::Rollback => {
                 let recent = |end: Timestamp| now - end <= ROLLBACK_WINDOW;
@@ -62,7 +106,14 @@ impl Command {
                 (right && first, "Rollout cannot be rolled back in current state")
             }
         };
-        if allowed { Ok(()) } else { Err(Error::conflict(refusal)) }
+        if allowed {
+            return Ok(());
+        }
+        let refusal = Error::conflict(refusal);
+        Err(match self.hint(state) {
+            Some(hint) => refusal.with_hint(hint),
+            None => refusal,
+        })
     }
 }
 
@@ -90,6 +141,7 @@ pub fn apply(command: Command, state: State, observation: &Observation, now: Tim
             resume(&mut draft, now);
             step::advance_held(&mut draft, observation);
         }
+        Command::SwapSlot => swap(&mut draft),
         Command::Cancel => step::cancel(&mut draft, observation),
         Command::Rollback => step::roll_back_by_operator(&mut draft, observation, now),
     }
@@ -111,6 +163,57 @@ fn pause(draft: &mut Draft) {
     draft.move_rollout(RolloutState::Paused, None);
     draft.report(Waiting { summary: "Paused by an operator.".to_owned(), ..Waiting::default() });
     draft.wake_at(None);
+}
+
+fn swap(draft: &mut Draft) {
+    draft.edit_traffic(|traffic| {
+        traffic.swapped = !traffic.swapped;
+        traffic.withheld = true;
+    });
+    let active = draft.state().active();
+    if let Some(place) = active.filter(|place| draft.step(*place).state == StepState::Validating) {
+        draft.move_step(place, StepState::Verifying, None);
+    }
+    if draft.rollout().state == RolloutState::Running {
+        draft.move_rollout(RolloutState::Paused, None);
+    }
+    draft.settle_traffic();
+    let summary = "The slots were swapped by an operator; the blue slot has all traffic. A resume gives the green slot \
+                   its weight again, once its gates pass.";
+    draft.report(Waiting { summary: summary.to_owned(), ..Waiting::default() });
+    draft.wake_at(None);
+}
+
+/// Takes note of the load balancer's acknowledgement of a split; `None` when it is not waited for any more.
+#[must_use]
+pub fn acknowledge(state: State, number: u32, now: Timestamp) -> Option<Decision> {
+    let shift = traffic::shift(state.rollout())?;
+    if shift.number != number || shift.acknowledged_at.is_some() {
+        return None;
+    }
+    let mut draft = Draft::new(state, now);
+    draft.acknowledge_shift();
+    if draft.rollout().state == RolloutState::Running {
+        draft.wake_at(Some(now));
+    }
+    Some(draft.finish())
+}
+
+/// Takes note of why a split was not acknowledged; `None` when it is not waited for any more, or nothing is new.
+#[must_use]
+pub fn shift_failed(state: State, number: u32, error: &str, now: Timestamp) -> Option<Decision> {
+    let shift = traffic::shift(state.rollout())?;
+    let known = shift.error.as_deref() == Some(error);
+    if shift.number != number || shift.acknowledged_at.is_some() || known {
+        return None;
+    }
+    let mut draft = Draft::new(state, now);
+    draft.edit_traffic(|traffic| {
+        if let Some(shift) = &mut traffic.shift {
+            shift.error = Some(error.to_owned());
+        }
+    });
+    Some(draft.finish())
 }
 
 /// Grace after a pause for too many unavailable nodes, in due ticks.

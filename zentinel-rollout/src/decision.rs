@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{
-    Event, Rollout, RolloutNode, RolloutSpec, RolloutState, RolloutStep, StepState, Waiting,
+    Event, Rollout, RolloutNode, RolloutSpec, RolloutState, RolloutStep, Slot, StepState, Waiting,
 };
 use zentinel_core::id::{BundleId, NodeId, RolloutId, StepId};
 
@@ -113,6 +113,22 @@ pub enum Effect {
     Restore {
         /// The nodes with what each ran before.
         nodes: Vec<Restore>,
+    },
+    /// Blue-green: these nodes belong to this slot and shall get this weight: `node.traffic` := both. Skip
+    /// nodes that another rollout has claimed since. Key: (rollout, node, slot, weight).
+    Traffic {
+        /// The slot.
+        slot: Slot,
+        /// The weight, 0 to 100.
+        weight: u8,
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
+    /// Blue-green: ask the external load balancer for the split in `rollout.traffic.shift`, until it acknowledges it
+    /// (see [`acknowledge`](crate::command::acknowledge)). A later number replaces an earlier one. Key: (rollout, number).
+    Shift {
+        /// [`ShiftRequest::number`](zentinel_core::entity::ShiftRequest::number).
+        number: u32,
     },
 }
 

@@ -59,6 +59,17 @@ pub const RESCUE: &str = "rollout.rescue";
 /// every hour.
 pub const RENEW: &str = "statement.renew";
 
+/// Kind of the job that asks an external load balancer for a rollout's traffic split; its unique key is the
+/// rollout's id.
+pub const SHIFT: &str = "traffic.shift";
+
+/// The job that asks for the traffic split of a rollout; at most one waits per rollout, and it asks for what holds when
+/// it runs.
+#[must_use]
+pub fn shift_job(rollout: RolloutId, at: Timestamp) -> NewJob {
+    NewJob::new(Queue::Rollouts, SHIFT, json!({"rollout_id": rollout}), at).unique(rollout.to_string())
+}
+
 /// The job that looks at a rollout at `at`; at most one waits per rollout.
 #[must_use]
 pub fn tick_job(rollout: RolloutId, at: Timestamp) -> NewJob {

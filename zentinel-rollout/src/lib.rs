@@ -100,6 +100,7 @@ pub mod promotion;
 pub mod sim;
 pub mod step;
 pub mod strategy;
+pub mod traffic;
 pub mod transition;
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::gate::Gates;
 use crate::observation::{NodeFacts, Observation};
 use crate::plan::previous_bundle;
 use crate::strategy::{Begin, Strategy, View};
+use crate::traffic;
 use crate::transition::{Draft, State};
 use census::Census;
 use chrono::TimeDelta;
@@ -223,7 +224,9 @@ impl Tick<'_> {
             return Progress::Waits;
         }
         draft.move_step(place, StepState::Running, None);
-        self.tell(draft, place);
+        if !traffic::awaits_shift(draft.rollout()) {
+            self.tell(draft, place);
+        }
         Progress::Moved
     }
 
@@ -263,6 +266,10 @@ impl Tick<'_> {
 
     fn advance(&self, draft: &mut Draft, place: usize) -> Progress {
         let mut census = Census::take(draft, self.observation, place, self.now);
+        if draft.step(place).state == StepState::Running && traffic::awaits_shift(draft.rollout()) {
+            // Nobody is told to change under traffic.
+            return self.wait_for_shift(draft, place, &census);
+        }
         if census.untold {
             // The bundle was withdrawn from them during a pause.
             self.tell(draft, place);
@@ -274,6 +281,11 @@ impl Tick<'_> {
                 ..Waiting::default()
             });
             return self.wait(draft, place, &census, &[]);
+        }
+        if census.total == 0 && traffic::is_new_slot(draft.state().steps(), place) {
+            // Nobody is left to give the traffic to.
+            let gone = error(NO_TARGET_NODES, "Every node of the green slot was deleted.", json!({}));
+            return self.fail(draft, place, gone, true);
         }
         if census.total == 0 {
             // Every node was deleted: there is nothing left to wait for.
@@ -335,6 +347,23 @@ impl Tick<'_> {
         let failure = Failure { place, step_error: error.clone(), error, rolls_back };
         finish::fail(draft, self.observation, failure);
         Progress::Moved
+    }
+
+    /// Waits until the load balancer has acknowledged the split.
+    fn wait_for_shift(&self, draft: &mut Draft, place: usize, census: &Census) -> Progress {
+        if let Some(shift) = traffic::shift(draft.rollout()) {
+            let split = shift.split;
+            let mut summary = format!(
+                "Waiting for the load balancer to acknowledge green {} %, blue {} %.",
+                split.green, split.blue
+            );
+            if let Some(error) = &shift.error {
+                summary.push_str(&format!(" The last try failed: {error}"));
+            }
+            let until = report::deadline_of(draft, place, census, self.now);
+            draft.report(Waiting { summary, until, ..Waiting::default() });
+        }
+        self.wait(draft, place, census, &[])
     }
 
     /// Waits on, unless patience has ended.

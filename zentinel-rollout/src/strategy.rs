@@ -4,10 +4,12 @@
 #![doc = include_str!("../docs/writing_a_strategy.md")]
 
 mod all_at_once;
+mod blue_green;
 mod canary;
 mod rolling;
 
 pub use all_at_once::AllAtOnce;
+pub use blue_green::{BlueGreen, BlueGreenConfig};
 pub use canary::{Canary, CanaryConfig, INCONCLUSIVE_FAIL, INCONCLUSIVE_PAUSE};
 pub use rolling::Rolling;
 
@@ -273,10 +275,14 @@ impl Strategies {
         Self(BTreeMap::new())
     }
 
-    /// [`Rolling`], [`AllAtOnce`] and [`Canary`].
+    /// [`Rolling`], [`AllAtOnce`], [`Canary`] and [`BlueGreen`].
     #[must_use]
     pub fn standard() -> Self {
-        Self::none().register(Arc::new(Rolling)).register(Arc::new(AllAtOnce)).register(Arc::new(Canary))
+        Self::none()
+            .register(Arc::new(Rolling))
+            .register(Arc::new(AllAtOnce))
+            .register(Arc::new(Canary))
+            .register(Arc::new(BlueGreen))
     }
 
     /// Adds a strategy, or replaces the one with the same name.

@@ -3,12 +3,14 @@
 use crate::decision::{Decision, Effect, Outlook, RolloutEvent};
 use crate::plan::new_step;
 use crate::strategy::{Memory, PlannedStep};
+use crate::traffic;
 use chrono::TimeDelta;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{
-    NodeProgress, Rollout, RolloutError, RolloutNode, RolloutState, RolloutStep, StepState, Waiting,
+    NodeProgress, Rollout, RolloutError, RolloutNode, RolloutState, RolloutStep, StepState, TrafficSplit,
+    Waiting,
 };
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
 
@@ -47,7 +49,8 @@ pub fn step_may(from: StepState, to: StepState) -> bool {
         Pending => matches!(to, Running | Failed),
         Running => matches!(to, Verifying | Completed | Failed),
         Verifying => matches!(to, Validating | Completed | Failed),
-        Validating => matches!(to, Completed | Failed),
+        // After a swap the gates are asked again before the slot gets its weight back.
+        Validating => matches!(to, Verifying | Completed | Failed),
         Completed | Failed => false,
     }
 }
@@ -228,17 +231,24 @@ impl State {
     }
 }
 
+mod weighing;
+
 /// A decision in the making: the state plus what has changed so far.
 #[derive(Debug)]
 pub(crate) struct Draft {
     decision: Decision,
     /// Whether something that an operator would call a change happened to the rollout itself.
     touched: bool,
+    /// How the traffic is split by now; the effects have said so.
+    split: Option<TrafficSplit>,
+    /// Nodes that have been found healthy with the bundle, or no longer are, in a rollout with slots.
+    reweighed: BTreeSet<NodeId>,
     now: Timestamp,
 }
 
 impl Draft {
     pub(crate) fn new(state: State, now: Timestamp) -> Self {
+        let split = traffic::split(&state.rollout, &state.steps);
         let decision = Decision {
             next_wake: state.rollout.next_tick_at,
             outlook: Outlook::Open,
@@ -254,7 +264,7 @@ impl Draft {
             memory_changed: false,
             findings: Vec::new(),
         };
-        Self { decision, touched: false, now }
+        Self { decision, touched: false, split, reweighed: BTreeSet::new(), now }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -287,6 +297,8 @@ impl Draft {
             | Effect::Release { nodes } => nodes.is_empty(),
             Effect::RollBack(rollback) => rollback.nodes.is_empty(),
             Effect::Restore { nodes } => nodes.is_empty(),
+            Effect::Traffic { nodes, .. } => nodes.is_empty(),
+            Effect::Shift { .. } => false,
         };
         if !empty {
             self.decision.effects.push(effect);
@@ -314,6 +326,10 @@ impl Draft {
             }
         });
         self.decision.events.push(RolloutEvent::transition(&self.decision.state.rollout, from));
+        if matches!(to, RolloutState::Failed | RolloutState::Cancelled) {
+            self.give_traffic_back();
+        }
+        self.settle_traffic();
     }
 
     /// Changes a field of the rollout other than its state.
@@ -368,6 +384,11 @@ impl Draft {
                     step.failing_since = None;
                     step.error = error;
                 }
+                StepState::Verifying if from == StepState::Validating => {
+                    step.entered_at = Some(now);
+                    step.paused_ms = 0;
+                    step.shifted_at = None;
+                }
                 StepState::Pending | StepState::Verifying => {}
             }
         });
@@ -376,6 +397,12 @@ impl Draft {
             self.decision.step_transitions.push((place, to));
         }
         self.decision.state.find_cursor_from_here();
+        if to == StepState::Validating && self.rollout().traffic.is_some() {
+            self.edit_traffic(|traffic| (traffic.swapped, traffic.withheld) = (false, false));
+        }
+        if to != StepState::Failed {
+            self.settle_traffic();
+        }
     }
 
     /// Changes a field of a step other than its state.
@@ -437,9 +464,14 @@ impl Draft {
     /// Changes a field of a node's part other than its state.
     pub(crate) fn edit_node(&mut self, id: NodeId, edit: impl FnOnce(&mut RolloutNode)) {
         let now = self.now;
+        let has_slots = self.split.is_some();
         let state = &mut self.decision.state;
         if let Some(node) = state.nodes.get_mut(&id) {
+            let proven = node.state == NodeProgress::Active;
             edit(node);
+            if has_slots && proven != (node.state == NodeProgress::Active) {
+                self.reweighed.insert(id);
+            }
             node.last_report_at = Some(now);
             state.bundles.extend(node.previous_bundle_id);
             if node.lagging {
@@ -515,6 +547,10 @@ impl Draft {
     }
 
     pub(crate) fn finish(mut self) -> Decision {
+        if !self.reweighed.is_empty() && !self.ended_badly() {
+            let nodes = std::mem::take(&mut self.reweighed);
+            self.weigh(|id| nodes.contains(&id));
+        }
         if self.touched {
             self.decision.state.rollout.updated_at = self.now;
         }

@@ -205,6 +205,7 @@ impl World {
             template_id: None,
             promoted_from: None,
             requested_by: None,
+            traffic: None,
         };
         let changes = Changes::new().insert(&rollout).unwrap();
         self.store.commit(changes).await.unwrap();

@@ -5,6 +5,7 @@
 //! the first with optimistic revisions, heartbeats write the second in groups.
 
 use crate::credential::CredentialHash;
+use crate::entity::NodeTraffic;
 use crate::error::{Checks, Result};
 use crate::id::{
     BundleId, EnvironmentId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, StatementId, TypedId,
@@ -175,6 +176,9 @@ pub struct Node {
     /// after its end: a node may activate what was withdrawn while it was at it.
     #[serde(default)]
     pub told_by: Option<RolloutId>,
+    /// The slot and weight that a blue-green rollout last gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<NodeTraffic>,
     /// When it registered.
     pub registered_at: Timestamp,
     /// When the record was created.
@@ -212,6 +216,7 @@ impl Node {
             pinned_bundle_id: None,
             rollout_id: None,
             told_by: None,
+            traffic: None,
             registered_at: now,
             created_at: now,
         })

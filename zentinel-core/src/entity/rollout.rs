@@ -1,6 +1,7 @@
 //! The persisted values of a rollout. Their transitions live in `zentinel-rollout`, nowhere else.
 
 use super::approval::{Approval, FreezeOverride};
+use super::blue_green::RolloutTraffic;
 use crate::id::{
     BundleId, EnvironmentId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, RolloutNodeId, StepId,
     TemplateId, TypedId,
@@ -277,6 +278,9 @@ pub struct Rollout {
     /// The person who asked for it, who cannot approve it; the API key where it belongs to nobody.
     #[serde(default)]
     pub requested_by: Option<Actor>,
+    /// Blue-green: what its steps do not say about its traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Box<RolloutTraffic>>,
 }
 
 impl Rollout {
@@ -367,6 +371,9 @@ pub struct RolloutStep {
     pub deployment_slot: Option<String>,
     /// Blue-green: the weight of that slot, 0 to 100.
     pub traffic_weight: Option<u8>,
+    /// Blue-green: when an external load balancer acknowledged that weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shifted_at: Option<Timestamp>,
     /// When it began.
     pub started_at: Option<Timestamp>,
     /// When the current state began; the deadline counts from here.

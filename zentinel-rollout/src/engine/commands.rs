@@ -79,6 +79,7 @@ fn action(command: Command) -> &'static str {
         Command::Pause | Command::Hold => "rollout.paused",
         Command::Resume => "rollout.resumed",
         Command::Advance => "rollout.traffic_advanced",
+        Command::SwapSlot => "rollout.slot_swapped",
         Command::Cancel => "rollout.cancelled",
         Command::Rollback => "rollout.rolled_back",
     }

@@ -6,7 +6,7 @@ mod statement;
 use super::loaded::Revisions;
 use super::nodes::Nodes;
 use super::statements::{Issued, Issuer};
-use super::{Engine, tick_job};
+use super::{Engine, shift_job, tick_job};
 use crate::State;
 use crate::command::{Command, apply};
 use crate::decision::{Decision, Effect, Restore, Rollback, RolloutEvent};
@@ -14,7 +14,7 @@ use crate::observation::Observation;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
-use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Event, Node, Rollout, StepState};
+use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Event, Node, NodeTraffic, Rollout, StepState};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, StatementId, TypedId as _};
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::port::StoreExt as _;
@@ -108,6 +108,17 @@ impl<'a> Work<'a> {
                 }
                 Effect::RollBack(rollback) => self.roll_back(state, rollback).await?,
                 Effect::Restore { nodes } => self.restore(state, nodes).await?,
+                Effect::Traffic { slot, weight, nodes } => {
+                    for id in nodes {
+                        if let Some(node) = self.nodes.unclaimed_by_others(*id, state.rollout().id) {
+                            node.traffic = Some(NodeTraffic { slot: *slot, weight: *weight });
+                        }
+                    }
+                }
+                Effect::Shift { .. } => {
+                    let now = self.engine.clock.now();
+                    self.changes.jobs.push(shift_job(state.rollout().id, now));
+                }
             }
         }
         Ok(())
@@ -357,6 +368,8 @@ fn nodes_of(effect: &Effect) -> Vec<NodeId> {
         | Effect::Release { nodes } => nodes.clone(),
         Effect::RollBack(rollback) => rollback.nodes.iter().map(|restore| restore.node_id).collect(),
         Effect::Restore { nodes } => nodes.iter().map(|restore| restore.node_id).collect(),
+        Effect::Traffic { nodes, .. } => nodes.clone(),
+        Effect::Shift { .. } => Vec::new(),
     }
 }
 

@@ -64,6 +64,7 @@ impl NewRollout {
             template_id: None,
             promoted_from: None,
             requested_by: None,
+            traffic: None,
         };
         let steps: Vec<RolloutStep> =
             (0_u32..).zip(plan.steps).map(|(index, step)| new_step(&rollout, index, step, now)).collect();
@@ -161,6 +162,7 @@ pub(crate) fn new_step(rollout: &Rollout, index: u32, step: PlannedStep, now: Ti
         state: StepState::Pending,
         deployment_slot: step.slot,
         traffic_weight: step.weight,
+        shifted_at: None,
         started_at: None,
         entered_at: None,
         paused_ms: 0,

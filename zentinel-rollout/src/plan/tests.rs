@@ -132,7 +132,10 @@ fn every_field_of_a_specification_is_checked_at_once() {
     assert_eq!(error.kind(), Kind::Invalid);
     let fields = error.fields();
     assert!(fields["target_selector"][0].starts_with("must be {type: all}"));
-    assert_eq!(fields["strategy"], ["is not a known strategy; known: all_at_once, canary, rolling"]);
+    assert_eq!(
+        fields["strategy"],
+        ["is not a known strategy; known: all_at_once, blue_green, canary, rolling"]
+    );
     assert_eq!(fields["batch_size"], ["must be greater than 0"]);
     assert_eq!(fields["batch_percentage"], ["cannot set both batch_size and batch_percentage"]);
     assert_eq!(fields["progress_deadline_seconds"], ["must be greater than 0"]);

@@ -6,7 +6,9 @@ use chrono::TimeDelta;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 use zentinel_core::Timestamp;
-use zentinel_core::entity::{BundleError, Health, LATENCY_BUCKETS, NodeStatus, Traffic, TrafficCounts};
+use zentinel_core::entity::{
+    BundleError, Health, LATENCY_BUCKETS, NodeStatus, NodeTraffic, Traffic, TrafficCounts,
+};
 use zentinel_core::id::{BundleId, NodeId, RolloutId, TypedId};
 
 /// A node that was silent for longer is offline.
@@ -75,6 +77,7 @@ pub(super) struct SimNode {
     /// What it is told to run.
     pub(super) target: Option<Told>,
     pub(super) expected: BundleId,
+    pub(super) traffic: Option<NodeTraffic>,
     pub(super) claim: Option<RolloutId>,
     /// Every bundle it was ever told.
     pub(super) told: BTreeSet<BundleId>,
@@ -125,6 +128,7 @@ impl Fleet {
                 original,
                 target: None,
                 expected: original,
+                traffic: None,
                 claim: None,
                 told: BTreeSet::new(),
                 installing: None,

@@ -1,5 +1,9 @@
 //! What must hold after every decision, each promise a function with a name.
 
+mod traffic;
+
+pub(super) use traffic::strays as traffic_strays;
+
 use super::fleet::{Fleet, NEW, SimNode, bundle};
 use crate::decision::{Decision, Effect};
 use crate::observation::{NodeFacts, Observation};
@@ -7,7 +11,7 @@ use crate::step::TICK_INTERVAL;
 use crate::transition::{OUTCOME, ROLLED_BACK, State};
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::Timestamp;
-use zentinel_core::entity::{NodeProgress, RolloutState, StepState};
+use zentinel_core::entity::{NodeProgress, RolloutState, StepState, TrafficSplit};
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
 
 /// A decision with what led to it.
@@ -15,6 +19,8 @@ use zentinel_core::id::{BundleId, NodeId, RolloutId};
 pub struct Moment<'a> {
     /// The rollout's state before.
     pub before: RolloutState,
+    /// How its traffic was split before.
+    pub split_before: Option<TrafficSplit>,
     /// The decision.
     pub decision: &'a Decision,
     /// What it was based on.
@@ -31,7 +37,7 @@ pub struct Moment<'a> {
 pub type Invariant = (&'static str, fn(&Moment<'_>) -> Option<String>);
 
 /// The promises about single decisions.
-pub const INVARIANTS: [Invariant; 10] = [
+pub const INVARIANTS: [Invariant; 13] = [
     ("state_is_consistent", state_is_consistent),
     ("one_batch_in_flight", one_batch_in_flight),
     ("lagging_within_max_unavailable", lagging_within_max_unavailable),
@@ -42,6 +48,9 @@ pub const INVARIANTS: [Invariant; 10] = [
     ("no_gate_opens_on_the_unknown", no_gate_opens_on_the_unknown),
     ("running_rollouts_are_looked_at_again", running_rollouts_are_looked_at_again),
     ("no_bundle_is_taken_back_unnoticed", no_bundle_is_taken_back_unnoticed),
+    ("no_traffic_to_the_unproven", traffic::no_traffic_to_the_unproven),
+    ("one_weight_at_a_time", traffic::one_weight_at_a_time),
+    ("no_traffic_to_a_bad_bundle", traffic::no_traffic_to_a_bad_bundle),
 ];
 
 fn state_is_consistent(moment: &Moment<'_>) -> Option<String> {
@@ -112,7 +121,9 @@ fn a_rollback_leads_where_the_node_was(moment: &Moment<'_>) -> Option<String> {
         | Effect::Stage { .. }
         | Effect::Unstage { .. }
         | Effect::Expect { .. }
-        | Effect::Release { .. } => &[],
+        | Effect::Release { .. }
+        | Effect::Traffic { .. }
+        | Effect::Shift { .. } => &[],
     });
     for restore in restores {
         let before = moment.ran_before.get(&(rollout, restore.node_id));
@@ -123,17 +134,19 @@ fn a_rollback_leads_where_the_node_was(moment: &Moment<'_>) -> Option<String> {
     None
 }
 
+/// Whether the facts say that a node runs a bundle, and runs it well.
+fn is_proven(facts: &NodeFacts, wanted: BundleId, now: Timestamp) -> bool {
+    let fresh = facts.age(now).is_some_and(|age| age.num_seconds() <= 90);
+    let after = facts.last_seen_at > facts.active_since && facts.active_since.is_some();
+    let healthy = facts.health.is_healthy() && facts.healthy_streak >= 2;
+    facts.runs(wanted) && facts.is_available() && fresh && after && healthy
+}
+
 fn no_gate_opens_on_the_unknown(moment: &Moment<'_>) -> Option<String> {
-    let fine = |facts: &NodeFacts, wanted: BundleId| {
-        let fresh = facts.age(moment.now).is_some_and(|age| age.num_seconds() <= 90);
-        let after = facts.last_seen_at > facts.active_since && facts.active_since.is_some();
-        let healthy = facts.health.is_healthy() && facts.healthy_streak >= 2;
-        facts.runs(wanted) && facts.is_available() && fresh && after && healthy
-    };
     let odd = moment.decision.nodes_to_update().find(|node| {
         let opened = node.state == NodeProgress::Active && node.verified_at == Some(moment.now);
         let facts = moment.observation.nodes.get(&node.node_id);
-        opened && !facts.is_some_and(|facts| fine(facts, node.bundle_id))
+        opened && !facts.is_some_and(|facts| is_proven(facts, node.bundle_id, moment.now))
     })?;
     Some(format!("{} was found healthy without evidence", odd.node_id))
 }

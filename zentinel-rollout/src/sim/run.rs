@@ -3,15 +3,16 @@
 mod effects;
 
 use super::fleet::{Fleet, NEW, bundle};
-use super::invariants::{INVARIANTS, Moment, at_the_end};
+use super::invariants::{INVARIANTS, Moment, at_the_end, traffic_strays};
 use super::rng::Rng;
 use super::{Options, Outcome, Violation};
-use crate::command::{Command, apply};
+use crate::command::{Command, acknowledge, apply, shift_failed};
 use crate::decision::{Decision, Outlook};
 use crate::gate::Gates;
 use crate::plan::{NewRollout, Plan, Target};
-use crate::step::{rest, step};
+use crate::step::{VALIDATION_HOLD, rest, step};
 use crate::strategy::{Strategies, Strategy};
+use crate::traffic::{is_blue_green, split};
 use crate::transition::State;
 use chrono::{DateTime, TimeDelta};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
-use zentinel_core::entity::{HealthGates, RolloutSpec, RolloutState};
+use zentinel_core::entity::{HealthGates, RolloutSpec, RolloutState, TrafficSplit};
 use zentinel_core::id::{BundleId, NodeId, OrganisationId, ProjectId, RolloutId, TypedId};
 use zentinel_core::{Actor, Percent, Timestamp};
 
@@ -38,6 +39,7 @@ enum What {
     Poll(usize),
     Activate(usize, BundleId),
     Tick(usize),
+    Shifted(usize, u32),
     Sweep,
     Operator(Command),
     Delete(usize),
@@ -79,7 +81,7 @@ pub(super) struct Run {
 
 fn spec(options: &Options, rng: &mut Rng) -> RolloutSpec {
     let nodes = options.nodes.max(1) as u64;
-    let standard = ["all_at_once", "rolling", "rolling", "canary"];
+    let standard = ["all_at_once", "rolling", "rolling", "canary", "blue_green"];
     let standard = standard[usize::try_from(rng.below(standard.len() as u64)).unwrap_or(0)];
     let share = rng.percent(40).then(|| Percent::new(u8::try_from(rng.between(5, 60)).unwrap_or(10)));
     let percent = |value: u64| Percent::new(u8::try_from(value).unwrap_or(50)).unwrap_or(Percent::HALF);
@@ -88,6 +90,7 @@ fn spec(options: &Options, rng: &mut Rng) -> RolloutSpec {
     let strategy = options.strategy.as_ref().map_or(standard, |strategy| strategy.name());
     let strategy_config = match strategy {
         "canary" => json!({"analysis_window_minutes": rng.between(1, 5)}),
+        "blue_green" => blue_green(rng),
         _ => Value::Null,
     };
     RolloutSpec {
@@ -109,6 +112,18 @@ fn spec(options: &Options, rng: &mut Rng) -> RolloutSpec {
         rollback_threshold: percent(rng.between(10, 100)),
         ..RolloutSpec::default()
     }
+}
+
+fn blue_green(rng: &mut Rng) -> Value {
+    let middle = rng.between(11, 89);
+    json!({
+        "traffic_steps": if rng.percent(50) { json!([10, middle, 100]) } else { json!([100]) },
+        "auto_advance": rng.percent(60),
+        "advance_delay_seconds": rng.between(10, 120),
+        "validation_period_seconds": rng.between(10, 120),
+        "green_percentage": rng.between(10, 90),
+        "shift_traffic": rng.percent(40),
+    })
 }
 
 fn planned(seed: u64, spec: RolloutSpec, strategy: &dyn Strategy, fleet: &Fleet, now: Timestamp) -> State {
@@ -196,10 +211,12 @@ impl Run {
                     Command::Resume,
                     Command::Resume,
                     Command::Advance,
+                    Command::SwapSlot,
+                    Command::SwapSlot,
                     Command::Cancel,
                     Command::Rollback,
                 ];
-                let which = usize::try_from(rng.below(7)).unwrap_or(0);
+                let which = usize::try_from(rng.below(9)).unwrap_or(0);
                 let when = second(&mut rng) / 3;
                 self.at(when, What::Operator(commands[which]));
             }
@@ -310,6 +327,7 @@ impl Run {
                     self.tick(rollout);
                 }
             }
+            What::Shifted(rollout, number) => self.shifted(rollout, number),
             What::Sweep => {
                 if self.fleet.sweep(self.now) {
                     self.wake_all();
@@ -382,7 +400,7 @@ impl Run {
             return;
         };
         let state = self.load(rollout);
-        let before = state.rollout().state;
+        let before = (state.rollout().state, split(state.rollout(), state.steps()));
         let lost = self.engine_faults && self.engine_rng.percent(3);
         let kept = lost.then(|| state.clone());
         let decision = step(state, strategy.as_ref(), &gates, &self.fleet.observation, self.now);
@@ -395,9 +413,28 @@ impl Run {
         self.check_rest(strategy.as_ref(), &gates, &decision);
         self.commit(rollout, before, decision);
         // Resume what paused by itself: somebody is on call.
-        if before == RolloutState::Running && self.rollouts[rollout].rollout().state == RolloutState::Paused {
+        let now = self.rollouts[rollout].rollout();
+        if before.0 == RolloutState::Running && now.state == RolloutState::Paused {
+            let held = now.error.as_ref().is_some_and(|error| error.reason == VALIDATION_HOLD);
+            let slots = is_blue_green(self.rollouts[rollout].steps());
+            let command = if held && slots { Command::Advance } else { Command::Resume };
             let after = self.engine_rng.between(30, 300).cast_signed();
-            self.at(after, What::Operator(Command::Resume));
+            self.at(after, What::Operator(command));
+        }
+    }
+
+    /// The load balancer answers: now and then that it is busy.
+    fn shifted(&mut self, rollout: usize, number: u32) {
+        let state = self.rollouts[rollout].clone();
+        let moment = (state.rollout().state, split(state.rollout(), state.steps()));
+        if self.engine_faults && self.engine_rng.percent(30) {
+            let again = self.engine_rng.between(5, 60).cast_signed();
+            self.at(again, What::Shifted(rollout, number));
+            if let Some(decision) = shift_failed(state, number, "busy", self.now) {
+                self.commit(rollout, moment, decision);
+            }
+        } else if let Some(decision) = acknowledge(state, number, self.now) {
+            self.commit(rollout, moment, decision);
         }
     }
 
@@ -440,7 +477,7 @@ impl Run {
 
     fn command(&mut self, rollout: usize, command: Command) {
         let state = self.rollouts[rollout].clone();
-        let before = state.rollout().state;
+        let before = (state.rollout().state, split(state.rollout(), state.steps()));
         let legal = command.check(&state, self.now).is_ok();
         match apply(command, state, &self.fleet.observation, self.now) {
             Ok(decision) => self.commit(rollout, before, decision),
@@ -449,7 +486,12 @@ impl Run {
         }
     }
 
-    fn commit(&mut self, rollout: usize, before: RolloutState, decision: Decision) {
+    fn commit(
+        &mut self,
+        rollout: usize,
+        (before, split_before): (RolloutState, Option<TrafficSplit>),
+        decision: Decision,
+    ) {
         self.remember(rollout, before, &decision);
         // Structure only changes together with effects, events or steps; in between, samples do.
         let quiet =
@@ -457,6 +499,7 @@ impl Run {
         if !quiet || (self.ticks.is_multiple_of(self.check_every) && !decision.is_idle()) {
             let moment = Moment {
                 before,
+                split_before,
                 decision: &decision,
                 observation: &self.fleet.observation,
                 ran_before: &self.ran_before,
@@ -483,6 +526,11 @@ impl Run {
         }
         if before.is_open() {
             self.check_the_end(rollout);
+        }
+        if !effects.is_empty()
+            && let Some(message) = traffic_strays(&self.fleet, &self.rollouts[rollout])
+        {
+            self.violate("nodes_have_the_weight_of_their_slot", message);
         }
     }
 

@@ -23,6 +23,13 @@ fn simulation() {
     println!("{ended:#?}");
 }
 
+/// The promises about traffic, over more rollouts with slots than the mixed runs have.
+#[test]
+fn blue_green_keeps_its_promises() {
+    let strategy: Arc<dyn Strategy> = Arc::new(crate::strategy::BlueGreen);
+    assert_eq!(strategy_suite(&strategy, 20_000..20_100), Ok(()));
+}
+
 #[test]
 fn a_fleet_of_a_thousand() {
     for seed in 5_000..5_003 {

@@ -8,6 +8,7 @@ use super::{
 use crate::gate::{Objection, Sample, Verdict};
 use crate::plan::fault_of_steps;
 use crate::strategy::{PlannedStep, Proposal, View};
+use crate::traffic;
 use crate::transition::Draft;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -46,6 +47,9 @@ impl Tick<'_> {
         }
         if draft.step(place).failing_since.is_some() {
             draft.edit_step(place, |step| step.failing_since = None);
+        }
+        if traffic::awaits_shift(draft.rollout()) {
+            return self.wait_for_shift(draft, place, census);
         }
         let proposal = draft.consult(|draft, memory| {
             let view = View::new(draft.state(), self.observation, draft.step(place), self.now);

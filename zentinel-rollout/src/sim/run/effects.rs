@@ -8,7 +8,7 @@ use crate::sim::rng::Rng;
 use crate::transition::State;
 use chrono::DateTime;
 use zentinel_core::Actor;
-use zentinel_core::entity::RolloutState;
+use zentinel_core::entity::{NodeTraffic, RolloutState};
 use zentinel_core::id::{NodeId, RolloutId};
 
 impl Run {
@@ -35,6 +35,8 @@ impl Run {
                 Effect::Release { nodes } => format!("release {}", nodes.len()),
                 Effect::RollBack(rollback) => format!("roll back {}", rollback.nodes.len()),
                 Effect::Restore { nodes } => format!("restore {}", nodes.len()),
+                Effect::Traffic { slot, weight, nodes } => format!("{slot} {weight} on {}", nodes.len()),
+                Effect::Shift { number } => format!("shift {number}"),
             })
             .collect();
         let second = (self.now - DateTime::UNIX_EPOCH).num_seconds();
@@ -95,6 +97,18 @@ impl Run {
             }
             Effect::RollBack(rollback) => self.roll_back(rollout, rollback),
             Effect::Restore { nodes } => self.restore(by, nodes),
+            Effect::Traffic { slot, weight, nodes } => {
+                for id in nodes {
+                    let node = self.fleet.node(*id);
+                    if node.claim.is_none_or(|claim| claim == by) {
+                        node.traffic = Some(NodeTraffic { slot: *slot, weight: *weight });
+                    }
+                }
+            }
+            Effect::Shift { number } => {
+                let takes = self.engine_rng.between(1, 40).cast_signed();
+                self.at(takes, What::Shifted(rollout, *number));
+            }
         }
     }
 

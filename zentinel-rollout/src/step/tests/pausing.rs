@@ -152,6 +152,7 @@ fn every_command_in_every_state_is_legal_or_refused_with_the_contract_text() {
             Command::Pause | Command::Hold => (&[Running], "Rollout cannot be paused in current state"),
             Command::Resume => (&[Paused], "Rollout cannot be resumed in current state"),
             Command::Advance => (&[], "Rollout must be paused to advance traffic"),
+            Command::SwapSlot => (&[], "Not a blue-green rollout"),
             Command::Cancel => (&[Pending, Running, Paused], "Rollout cannot be cancelled in current state"),
             Command::Rollback => {
                 (&[Running, Paused, Completed, Failed], "Rollout cannot be rolled back in current state")

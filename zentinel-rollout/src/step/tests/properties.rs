@@ -87,6 +87,7 @@ impl Witness {
         }
         let moment = Moment {
             before,
+            split_before: None,
             decision: &decision,
             observation: &self.world.observation,
             ran_before: &self.ran_before,
