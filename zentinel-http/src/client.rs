@@ -22,6 +22,7 @@
 //! ```
 
 mod download;
+mod explain;
 mod node;
 mod operator;
 mod transport;
@@ -33,6 +34,7 @@ pub use crate::node::wire::{
     PollAnswer, RegisterRequest, Registered, Rejected, RotatedKey, SigningKeys, TokenAnswer, WafEventsAck,
     WafEventsRequest,
 };
+pub use explain::{ExplanationView, GateExplanationView, NodeExplanationView, RolloutLogView};
 pub use node::{NodeClient, Poll};
 pub use operator::{NodeFilter, OperatorClient};
 pub use transport::retry_after;

@@ -3,6 +3,7 @@
 //! Timestamps have second precision, absent values are null and never left out.
 
 mod bundle;
+mod explain;
 pub(crate) mod governance;
 mod key;
 mod log;
@@ -11,6 +12,7 @@ mod project;
 mod rollout;
 
 pub(crate) use bundle::{BundleBody, BundleList, BundleOne, Diagnostics, SourceBody, SourceOne};
+pub(crate) use explain::{ExplanationBody, RolloutLogBody, RolloutLogList};
 pub(crate) use key::{
     ApiKeyBody, ApiKeyCreated, ApiKeyList, ApiKeyOne, TokenBody, TokenCreated, TokenList, TokenOne,
 };

@@ -1,5 +1,9 @@
 //! What a tick or a command decides: the next state, and what the shell carries out.
 
+mod narrate;
+
+pub use narrate::LogEntry;
+
 use crate::transition::State;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -158,6 +162,7 @@ impl RolloutEvent {
             "strategy": rollout.spec.strategy,
             "old_state": from.as_str(),
             "new_state": rollout.state.as_str(),
+            "summary": narrate::transition(rollout, from),
         });
         if let (Some(error), Value::Object(payload)) = (&rollout.error, &mut payload) {
             payload.insert("reason".to_owned(), error.reason.clone().into());

@@ -8,6 +8,7 @@ mod approvals;
 mod assign;
 mod commands;
 mod create;
+mod explain;
 mod in_the_way;
 mod jobs;
 mod journal;

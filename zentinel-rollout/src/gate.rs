@@ -175,6 +175,20 @@ impl Gates {
         unknown
     }
 
+    /// Every gate that does not pass. A report that says nothing about the bundle leaves all of them unknown.
+    #[must_use]
+    pub fn judge_all(&self, sample: &Sample<'_>) -> Vec<Objection> {
+        let unusable = self.unusable(sample);
+        let judge = |gate: &Arc<dyn Gate>| {
+            let verdict = match &unusable {
+                Some(why) => Verdict::Unknown { why: why.clone() },
+                None => gate.evaluate(sample),
+            };
+            (verdict != Verdict::Pass).then(|| Objection { gate: gate.name().to_owned(), verdict })
+        };
+        self.gates.iter().filter_map(judge).collect()
+    }
+
     /// Whether every gate is timeless.
     pub(crate) fn are_timeless(&self) -> bool {
         self.gates.iter().all(|gate| gate.is_timeless())

@@ -90,6 +90,7 @@ pub mod check;
 pub mod command;
 pub mod decision;
 pub mod engine;
+pub mod explain;
 pub mod fleet;
 pub mod gate;
 pub mod guard;
@@ -109,7 +110,7 @@ mod fixture;
 pub use check::{Finding, check};
 pub use command::{Command, apply};
 pub use decision::{
-    Decision, Effect, Outlook, Restore, Rollback, RolloutEvent, Unrestorable, UnrestorableReason,
+    Decision, Effect, LogEntry, Outlook, Restore, Rollback, RolloutEvent, Unrestorable, UnrestorableReason,
 };
 pub use gate::{Gate, Gates};
 pub use observation::{NodeFacts, Observation};

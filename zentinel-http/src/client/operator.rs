@@ -4,6 +4,7 @@ mod nodes;
 
 pub use nodes::NodeFilter;
 
+use super::explain::{ExplanationView, RolloutLogView};
 use super::transport::{Transport, call};
 use super::views::{
     BundleView, CreatedBundle, List, NewBundle, NewRollout, ProjectView, RolloutDetailView, RolloutView,
@@ -202,6 +203,29 @@ impl OperatorClient {
     pub async fn rollout(&self, project_slug: &str, id: RolloutId) -> Result<RolloutDetailView> {
         let id = id.to_string();
         call(self.in_project(Method::GET, project_slug, &["rollouts", &id])?).await
+    }
+
+    /// Why a rollout stands where it does.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn explain_rollout(&self, project_slug: &str, id: RolloutId) -> Result<ExplanationView> {
+        let id = id.to_string();
+        call(self.in_project(Method::GET, project_slug, &["rollouts", &id, "explain"])?).await
+    }
+
+    /// One page of a rollout's log, newest first.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn rollout_log(
+        &self,
+        project_slug: &str,
+        id: RolloutId,
+        cursor: Option<&str>,
+    ) -> Result<List<RolloutLogView>> {
+        let id = id.to_string();
+        self.list(&["projects", project_slug, "rollouts", &id, "log"], cursor).await
     }
 
     /// One page of the project's rollouts, newest first.

@@ -128,6 +128,9 @@ pub struct NewRollout {
     /// Instead of `batch_size`: percentage of the targets per step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_percentage: Option<u8>,
+    /// What the strategy `canary` needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_analysis_config: Option<Value>,
     /// How many nodes of a step may be offline; 0 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
@@ -161,6 +164,7 @@ impl NewRollout {
             strategy: None,
             batch_size: None,
             batch_percentage: None,
+            canary_analysis_config: None,
             max_unavailable: None,
             progress_deadline_seconds: None,
             health_gates: None,

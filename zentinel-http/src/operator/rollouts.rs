@@ -1,5 +1,6 @@
 //! The rollouts of a project.
 
+mod explain;
 pub(super) mod input;
 
 use super::auth::{InProject, RolloutsCreate, RolloutsRead, RolloutsWrite};
@@ -30,6 +31,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show))
+        .routes(routes!(explain::explain))
+        .routes(routes!(explain::log))
         .routes(routes!(start))
         .routes(routes!(pause))
         .routes(routes!(resume))
@@ -119,8 +122,13 @@ async fn show(
     at: InProject<RolloutsRead>,
     id: PathId<Rollout>,
 ) -> ApiResult<Json<RolloutDetailBody>> {
-    let detail = api.engine.detail(&at.scope(), id.0).await?;
-    Ok(Json(RolloutDetailBody::new(&detail, |node| taken_back(&api, node))))
+    let scope = at.scope();
+    let detail = api.engine.detail(&scope, id.0).await?;
+    let body = RolloutDetailBody::new(&detail, |node| taken_back(&api, node));
+    if detail.rollout.spec.strategy != "canary" {
+        return Ok(Json(body));
+    }
+    Ok(Json(body.analysed(&explain::analyses(&api, &scope, id.0).await?)))
 }
 
 /// Why a node took the bundle back, going by what it says now.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
-use zentinel_core::entity::{NodeProgress, Rollout, RolloutError, RolloutNode, RolloutStep};
+use zentinel_core::entity::{NodeProgress, Rollout, RolloutError, RolloutNode, RolloutStep, StepState};
 use zentinel_core::id::TypedId;
 use zentinel_rollout::engine::{Preview, RolloutDetail};
 
@@ -33,6 +33,10 @@ pub(crate) struct RolloutBody {
     deployment_slot: Option<String>,
     blue_green_config: Option<Value>,
     canary_analysis_config: Option<Value>,
+    /// `canary`: how many of its steps are done. Only when a single rollout is shown.
+    canary_step_index: Option<usize>,
+    /// `canary`: `{analyses: […]}`, the last 200 with their evidence, oldest first. Only when a single rollout is shown.
+    canary_analysis_results: Option<Value>,
     traffic_step_index: u32,
     environment_id: Option<Uuid>,
     scheduled_at: Option<Time>,
@@ -104,6 +108,8 @@ impl From<&Rollout> for RolloutBody {
             deployment_slot: None,
             blue_green_config: config("blue_green"),
             canary_analysis_config: config("canary"),
+            canary_step_index: None,
+            canary_analysis_results: None,
             traffic_step_index: 0,
             environment_id: rollout.environment_id.map(TypedId::uuid),
             scheduled_at: rollout.scheduled_at.map(Time),
@@ -241,6 +247,12 @@ pub(crate) struct RolloutDetailBody {
 }
 
 impl RolloutDetailBody {
+    /// With what the canary analysis found, oldest first.
+    pub(crate) fn analysed(mut self, analyses: &[Value]) -> Self {
+        self.rollout.canary_analysis_results = Some(json!({ "analyses": analyses }));
+        self
+    }
+
     /// `taken_back` says why a node that was done does not run the bundle any more, if so.
     pub(crate) fn new(detail: &RolloutDetail, taken_back: impl Fn(&RolloutNode) -> Option<String>) -> Self {
         let status = |node: &RolloutNode| NodeStatusBody {
@@ -251,6 +263,10 @@ impl RolloutDetailBody {
         let taken_back = node_statuses.iter().filter(|status| status.taken_back.is_some()).count();
         let mut rollout = RolloutBody::from(&detail.rollout);
         let current = detail.steps.iter().find(|step| step.state.is_active());
+        if detail.rollout.spec.strategy == "canary" {
+            let done = detail.steps.iter().filter(|step| step.state == StepState::Completed);
+            rollout.canary_step_index = Some(done.count());
+        }
         rollout.deployment_slot = current.and_then(|step| step.deployment_slot.clone());
         Self {
             rollout,

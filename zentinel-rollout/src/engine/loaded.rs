@@ -136,6 +136,12 @@ impl Engine {
         if let Some(loaded) = cached.filter(|loaded| loaded.revisions.rollout == rollout.revision) {
             return Ok(loaded);
         }
+        self.read(rollout).await
+    }
+
+    /// The rollout with its parts, from the store.
+    pub(super) async fn read(&self, rollout: Stored<Rollout>) -> Result<Loaded> {
+        let id = rollout.id;
         let scope = rollout.scope();
         let steps = Query::all(RecordKind::RolloutStep).owned_by(id).ordered(Order::Name);
         let nodes = Query::all(RecordKind::RolloutNode).owned_by(id).ordered(Order::Name);

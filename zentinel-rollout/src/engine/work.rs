@@ -264,8 +264,8 @@ impl<'a> Work<'a> {
         self.publish(&decision.state, &decision.events);
         self.tick_at(&decision.state, decision.next_wake);
         let now = self.engine.clock.now();
-        for finding in &decision.findings {
-            self.changes.writes.push(Write::Append(log_row(decision.state.rollout(), finding.clone(), now)));
+        for entry in decision.log() {
+            self.changes.writes.push(Write::Append(log_row(decision.state.rollout(), entry.to_value(), now)));
         }
         for (place, to) in &decision.step_transitions {
             let Some(step) = decision.state.steps().get(*place) else { continue };

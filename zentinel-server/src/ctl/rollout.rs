@@ -1,6 +1,7 @@
 //! `zentinelctl rollout`.
 
 mod create;
+mod explain;
 mod watch;
 
 use super::find::{self, every};
@@ -23,6 +24,16 @@ pub(super) enum Command {
     },
     /// Show a rollout: its steps, what it waits for, which nodes failed.
     Show(Which),
+    /// Say in plain sentences what a rollout waits for, gate by gate and node by node.
+    Explain(Which),
+    /// Show what was decided and found, with the evidence of each analysis.
+    Log {
+        #[command(flatten)]
+        which: Which,
+        /// At most so many entries, the newest ones.
+        #[arg(long, value_name = "N", default_value_t = 200)]
+        limit: usize,
+    },
     /// Bring a bundle to nodes.
     Create(create::Create),
     /// Follow a rollout to its end; fails when the rollout does.
@@ -55,6 +66,8 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
     match command {
         Command::List { limit } => list(session, limit).await,
         Command::Show(which) => show(session, &which.rollout).await,
+        Command::Explain(which) => explain::explain(session, &which.rollout).await,
+        Command::Log { which, limit } => explain::log(session, &which.rollout, limit).await,
         Command::Create(create) => create::run(session, create).await,
         Command::Watch { which, interval } => {
             let rollout = find::rollout(session, &which.rollout).await?;

@@ -5,7 +5,7 @@ use crate::ctl::find;
 use crate::ctl::node::pair;
 use crate::ctl::screen::clean;
 use crate::ctl::session::Session;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use zentinel_core::entity::{HealthGates, TargetSelector};
@@ -23,12 +23,21 @@ pub(in crate::ctl) struct Create {
     /// Only this node (name, id or its beginning); may be repeated.
     #[arg(long = "node", value_name = "NODE")]
     nodes: Vec<String>,
-    /// `rolling` or `all_at_once`.
+    /// `rolling`, `canary` or `all_at_once`.
     #[arg(long)]
     strategy: Option<String>,
     /// Nodes per step.
     #[arg(long, value_name = "N", conflicts_with = "batch_percentage")]
     batch_size: Option<u32>,
+    /// Canary: cumulative shares of the nodes in percent, the last is 100.
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',')]
+    canary_steps: Vec<u8>,
+    /// Canary: how long each step is watched, in minutes.
+    #[arg(long, value_name = "MINUTES")]
+    analysis_window: Option<f64>,
+    /// Canary: 1 minus the probability of a false rollback, for example 0.99.
+    #[arg(long, value_name = "SHARE")]
+    confidence: Option<f64>,
     /// Percentage of the nodes per step.
     #[arg(long, value_name = "PERCENT")]
     batch_percentage: Option<u8>,
@@ -71,6 +80,16 @@ pub(in crate::ctl) struct Create {
 }
 
 impl Create {
+    fn canary(&self) -> Option<Value> {
+        let mut config = Map::new();
+        let mut set =
+            |key: &str, value: Option<Value>| config.extend(value.map(|value| (key.to_owned(), value)));
+        set("steps", (!self.canary_steps.is_empty()).then(|| json!(self.canary_steps)));
+        set("analysis_window_minutes", self.analysis_window.map(Value::from));
+        set("confidence_level", self.confidence.map(Value::from));
+        (!config.is_empty()).then_some(Value::Object(config))
+    }
+
     fn gates(&self) -> Option<HealthGates> {
         let own = HealthGates {
             heartbeat_healthy: None,
@@ -119,6 +138,7 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
             (true, true) => None,
         },
         health_gates: create.gates(),
+        canary_analysis_config: create.canary(),
         strategy: create.strategy,
         batch_size: create.batch_size,
         batch_percentage: create.batch_percentage,
