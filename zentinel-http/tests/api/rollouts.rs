@@ -162,3 +162,43 @@ async fn unknown_rollouts_are_not_found() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_rollout_says_why_it_stands_where_it_does() {
+    let world = World::new().await;
+    fleet(&world).await;
+    let bundle = world.compiled(&world.home, "1").await;
+    let path = world.home.path("/rollouts");
+    let bad =
+        json!({"bundle_id": bundle, "strategy": "canary", "canary_analysis_config": {"steps": [5, 50]}});
+    let refused = world.post(&path, bad).await.expect(422);
+    assert!(
+        refused["error"]["canary_analysis_config"][0].as_str().unwrap().contains("up to 100"),
+        "{refused}"
+    );
+    let body = json!({"bundle_id": bundle, "strategy": "canary", "canary_analysis_config": {"confidence_level": 0.99}});
+    let created = world.post(&path, body).await.expect(201);
+    assert_eq!(created["canary_analysis_config"], json!({"confidence_level": 0.99}));
+    let one = format!("{path}/{}", created["id"].as_str().unwrap());
+    let explained = world.get(&format!("{one}/explain")).await.expect(200);
+    assert_eq!(explained["state"], "running");
+    assert!(
+        explained["sentences"][0].as_str().unwrap().starts_with("The rollout to 3 nodes is running"),
+        "{explained}"
+    );
+    world.post(&format!("{one}/pause"), json!({})).await.expect(200);
+    world.post(&format!("{one}/cancel"), json!({})).await.expect(200);
+    let log = world.get(&format!("{one}/log?limit=2")).await.expect(200);
+    assert_eq!(log["entries"][0]["summary"], "The rollout was cancelled.");
+    assert_eq!(log["entries"][1]["summary"], "The rollout was paused by an operator.");
+    let older = format!("{one}/log?cursor={}", log["next_cursor"].as_str().unwrap());
+    assert_eq!(world.get(&older).await.expect(200)["entries"][0]["summary"], "The rollout started.");
+    let shown = world.get(&one).await.expect(200);
+    assert_eq!(shown["rollout"]["canary_step_index"], 0);
+    assert_eq!(shown["rollout"]["canary_analysis_results"], json!({"analyses": []}));
+    let other = world.stranger().await;
+    for rest in ["explain", "log"] {
+        let path = other.path(&format!("/rollouts/{}/{rest}", created["id"].as_str().unwrap()));
+        world.call("GET", &path, &other.key, None).await.expect_error(404, "Rollout not found");
+    }
+}

@@ -181,6 +181,7 @@ impl Engine {
             let decision = apply(Command::Start, state, &Observation::new([bundle.id]), now)?;
             work.carry_out(&decision.state, &decision.effects).await?;
             work.publish(&decision.state, &decision.events);
+            work.log(&decision);
             work.tick_at(&decision.state, decision.next_wake);
             state = decision.state;
         } else {

@@ -216,6 +216,7 @@ impl<'a> Work<'a> {
         Box::pin(self.carry_out(&decision.state, &decision.effects)).await?;
         self.insert(&decision.state)?;
         self.publish(&decision.state, &decision.events);
+        self.log(&decision);
         let metadata = json!({
             "rollback_of": original.rollout().id,
             "reason": rollback.reason,
@@ -246,6 +247,14 @@ impl<'a> Work<'a> {
         self.changes.events.extend(events);
     }
 
+    /// Adds what was found and decided to the rollout's log.
+    pub(super) fn log(&mut self, decision: &Decision) {
+        let now = self.engine.clock.now();
+        let rows =
+            decision.log().into_iter().map(|entry| log_row(decision.state.rollout(), entry.to_value(), now));
+        self.changes.writes.extend(rows.map(Write::Append));
+    }
+
     pub(super) fn audit(&mut self, state: &State, actor: Actor, action: &str, metadata: Value) {
         let (rollout, now) = (state.rollout(), self.engine.clock.now());
         let entry = AuditEntry::new(&rollout.scope(), actor, action, rollout.id, now);
@@ -263,10 +272,7 @@ impl<'a> Work<'a> {
         self.changes = revisions.write(decision, std::mem::take(&mut self.changes))?;
         self.publish(&decision.state, &decision.events);
         self.tick_at(&decision.state, decision.next_wake);
-        let now = self.engine.clock.now();
-        for entry in decision.log() {
-            self.changes.writes.push(Write::Append(log_row(decision.state.rollout(), entry.to_value(), now)));
-        }
+        self.log(decision);
         for (place, to) in &decision.step_transitions {
             let Some(step) = decision.state.steps().get(*place) else { continue };
             let action = match to {

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use zentinel_core::credential::NewCredential;
 use zentinel_core::entity::{
     Activation, AuditEntry, Bundle, BundleError, BundleOrigin, BundleStatement, BundleStatus, Health,
-    HealthGates, Heartbeat, Node, NodeReport, NodeTarget, Organisation, Project, Registration, RiskLevel,
-    Rollout, RolloutSpec, RolloutState,
+    HealthGates, Heartbeat, LATENCY_BUCKETS, Node, NodeReport, NodeTarget, Organisation, Project,
+    Registration, RiskLevel, Rollout, RolloutSpec, RolloutState, Traffic, TrafficCounts,
 };
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
 use zentinel_core::log::{LogKind, LogQuery};
@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) engine: Arc<Engine>,
     pub(crate) project: Project,
     pub(crate) nodes: Vec<Simulated>,
+    /// A bundle with which three times as many requests fail.
+    pub(crate) worse: Option<BundleId>,
     shutdown: CancellationToken,
 }
 
@@ -39,6 +41,22 @@ pub(crate) struct Simulated {
     pub(crate) sequence: u64,
     pub(crate) rejects: BTreeSet<BundleId>,
     pub(crate) silent: bool,
+    /// What it has served, if it says so.
+    pub(crate) serves: Option<Box<Traffic>>,
+}
+
+impl Simulated {
+    /// Serves between two heartbeats.
+    fn serve(&mut self, worse: Option<BundleId>) -> &Option<Box<Traffic>> {
+        if let Some(traffic) = &mut self.serves {
+            let errors = if worse.is_some() && self.active == worse { 30 } else { 10 };
+            let mut latency = [0; LATENCY_BUCKETS];
+            (latency[2], latency[6]) = (970, 30);
+            traffic.total.add(&TrafficCounts { requests: 1_000, errors, latency });
+            traffic.recent = traffic.total;
+        }
+        &self.serves
+    }
 }
 
 impl Drop for World {
@@ -65,8 +83,18 @@ impl World {
         let shutdown = CancellationToken::new();
         let fleet = start_fleet(&store, &clock, &shutdown).await;
         let engine = new_engine(&store, &signer, &clock);
-        let mut world =
-            Self { memory, store, clock, signer, fleet, engine, project, nodes: Vec::new(), shutdown };
+        let mut world = Self {
+            memory,
+            store,
+            clock,
+            signer,
+            fleet,
+            engine,
+            project,
+            nodes: Vec::new(),
+            worse: None,
+            shutdown,
+        };
         for number in 0..nodes {
             let id = world.register(&format!("edge-{number:03}")).await;
             world.nodes.push(Simulated {
@@ -75,6 +103,7 @@ impl World {
                 sequence: 0,
                 rejects: BTreeSet::new(),
                 silent: false,
+                serves: None,
             });
         }
         world
@@ -179,6 +208,7 @@ impl World {
                 node.sequence = target.sequence;
             }
             beat.active_bundle_id = node.active;
+            beat.health.traffic = node.serve(self.worse).clone();
             self.fleet.heartbeat(node.id, beat).await.unwrap();
         }
         self.fleet.flush().await.unwrap();
