@@ -35,7 +35,7 @@ pub(super) enum Command {
         limit: usize,
     },
     /// Bring a bundle to nodes.
-    Create(create::Create),
+    Create(Box<create::Create>),
     /// Follow a rollout to its end; fails when the rollout does.
     Watch {
         #[command(flatten)]
@@ -68,7 +68,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
         Command::Show(which) => show(session, &which.rollout).await,
         Command::Explain(which) => explain::explain(session, &which.rollout).await,
         Command::Log { which, limit } => explain::log(session, &which.rollout, limit).await,
-        Command::Create(create) => create::run(session, create).await,
+        Command::Create(create) => create::run(session, *create).await,
         Command::Watch { which, interval } => {
             let rollout = find::rollout(session, &which.rollout).await?;
             watch::run(session, rollout.id, interval).await
