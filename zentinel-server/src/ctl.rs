@@ -86,7 +86,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<()> {
                 Err(error) => Err(error),
             },
         };
-        done.map_err(|error| session.explain(error))
+        done.and_then(|()| session.screen.finish()).map_err(|error| session.explain(error))
     })
 }
 

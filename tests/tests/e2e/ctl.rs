@@ -320,8 +320,18 @@ async fn what_is_wrong_is_said_with_what_to_do_next() {
     assert!(code == 77 && text.contains("expired or revoked"), "{text}");
     assert_eq!(ctl.refused(&["node", "list", "--label", "novalue"]).await.0, 2);
 
+    let lost = format!("{}elsewhere", plane.url);
+    let (code, text) = ctl.refused(&["--server", &lost, "node", "list"]).await;
+    assert!(code == 66 && text.contains("elsewhere/health"), "{text}");
+    let mut full = binary::tool("zentinelctl", &["node", "list"], &ctl.environment);
+    full.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
+    let full = tokio::task::spawn_blocking(move || full.output().unwrap()).await.unwrap();
+    assert_eq!(full.status.code(), Some(75), "an answer that is lost is no success");
+
     // A second project: now it must be named, here in the settings file.
     ctl.text(&["project", "create", "Core"]).await;
+    let (code, text) = ctl.refused(&["project", "create", "Core"]).await;
+    assert!(code == 65 && text.contains("a project `Core` already"), "{text}");
     assert!(ctl.text(&["project", "list"]).await.contains("core"));
     let (code, text) = ctl.refused(&["node", "list"]).await;
     assert!(code == 65 && text.contains("edge") && text.contains("core"), "{text}");

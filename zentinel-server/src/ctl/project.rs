@@ -4,7 +4,7 @@ use super::find::every;
 use super::screen::{clean, table};
 use super::session::Session;
 use serde_json::json;
-use zentinel_core::Result;
+use zentinel_core::{Error, Result};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -33,8 +33,18 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
             })
         }
         Command::Create { name } => {
-            let project = session.client.create_project(&name).await?;
+            let project = session.client.create_project(&name).await.map_err(|error| taken(error, &name))?;
             session.screen.answer(&project, || format!("project {} created", project.slug))
         }
     }
+}
+
+/// The server names the fields; here there is only the one name.
+fn taken(error: Error, name: &str) -> Error {
+    let is_taken = error.fields().values().flatten().any(|message| message.contains("taken"));
+    if !is_taken {
+        return error;
+    }
+    Error::invalid(format!("there is a project `{}` already, or one with the same slug", clean(name)))
+        .with_hint("`zentinelctl project list` shows what there is")
 }

@@ -5,7 +5,7 @@ use console::{Term, measure_text_width, pad_str, style, truncate_str};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 use uuid::Uuid;
 use zentinel_core::{Error, Result, Timestamp};
 
@@ -14,12 +14,13 @@ use zentinel_core::{Error, Result, Timestamp};
 pub(super) struct Screen {
     json: bool,
     out: Term,
-    gone: AtomicBool,
+    /// Why nothing more can be written.
+    broken: OnceLock<std::io::Error>,
 }
 
 impl Screen {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, out: Term::stdout(), gone: AtomicBool::new(false) }
+        Self { json, out: Term::stdout(), broken: OnceLock::new() }
     }
 
     /// Whether answers are JSON.
@@ -34,14 +35,33 @@ impl Screen {
 
     /// Whether whoever read the answers went away: no reason to fail, but one to stop.
     pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
+        self.broken.get().is_some()
+    }
+
+    /// Whether all that was to be answered was, or whoever read it had enough.
+    ///
+    /// # Errors
+    /// `Unavailable` when it could not be written, as on a full disk.
+    pub(super) fn finish(&self) -> Result<()> {
+        match self.broken.get() {
+            Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Error::unavailable(format!("the answer could not be written: {error}"))
+                    .with_hint("the command itself was carried out"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// One line of the answer.
     pub(super) fn line(&self, text: &str) {
         let written = (&self.out).write_all(format!("{text}\n").as_bytes()).and_then(|()| self.out.flush());
-        if written.is_err() {
-            self.gone.store(true, Ordering::Relaxed);
+        self.note_failure(written);
+    }
+
+    fn note_failure(&self, written: std::io::Result<()>) {
+        if let Err(error) = written {
+            // The first one says why.
+            drop(self.broken.set(error));
         }
     }
 
@@ -75,9 +95,7 @@ impl Screen {
     pub(super) fn redraw(&self, before: usize, lines: &[String]) -> usize {
         let (height, width) = self.out.size();
         let room = usize::from(height).saturating_sub(1).max(1);
-        if self.out.clear_last_lines(before.min(room)).is_err() {
-            self.gone.store(true, Ordering::Relaxed);
-        }
+        self.note_failure(self.out.clear_last_lines(before.min(room)));
         let shown = &lines[..lines.len().min(room)];
         for line in shown {
             self.line(&truncate_str(line, usize::from(width).saturating_sub(1), "…"));

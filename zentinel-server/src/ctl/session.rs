@@ -74,6 +74,14 @@ impl Session {
             Kind::NotFound if error.message() == "Project not found" => {
                 format!("`{}` is not a project of this key: see `zentinelctl project list`", self.project)
             }
+            // The answer of whatever has no such route.
+            Kind::NotFound if error.message() == "Not Found" => {
+                format!("is {server} the address of the control plane? {server}/health should answer")
+            }
+            Kind::Invalid if error.message().starts_with("No target nodes") => {
+                "`zentinelctl node list` shows the nodes and their labels; pinned and unapproved ones are left out"
+                    .to_owned()
+            }
             Kind::RateLimited => {
                 let seconds = retry_after(&error).map_or(60, |after| after.as_secs());
                 format!("try again in {seconds} s; `http.rate_limits` of the server says how much is allowed")
@@ -82,6 +90,9 @@ impl Session {
                 "`http.body_limit_bytes` of the server is the limit; a file beside the configuration counts a \
                  third more than its size"
                     .to_owned()
+            }
+            Kind::Unavailable if error.message().contains("InvalidContentType") => {
+                format!("it does not speak TLS there: {}", server.replacen("https:", "http:", 1))
             }
             Kind::Unavailable | Kind::Timeout if !server.is_empty() => {
                 format!("is the control plane up? see {server}/ready; another one is named with --server")

@@ -13,7 +13,7 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:4000";
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
     /// URL of the control plane [default: http://127.0.0.1:4000].
-    #[arg(long, global = true, env = "ZENTINEL_SERVER", value_name = "URL")]
+    #[arg(long, global = true, env = "ZENTINEL_SERVER", value_name = "URL", value_parser = url)]
     server: Option<Url>,
     /// API key. Other users of this machine see it on a command line: prefer the file.
     #[arg(long, global = true, env = "ZENTINEL_API_KEY", hide_env_values = true, value_name = "KEY")]
@@ -65,7 +65,9 @@ impl Flags {
             Some(server) => server,
             None => DEFAULT_SERVER.parse().map_err(|_| Error::internal("the default URL is wrong"))?,
         };
-        let api_key = match (&self.api_key, self.api_key_file.as_ref().or(file.api_key_file.as_ref())) {
+        // A variable that is set to nothing names nothing.
+        let given = self.api_key.as_ref().filter(|key| !key.expose().trim().is_empty());
+        let api_key = match (given, self.api_key_file.as_ref().or(file.api_key_file.as_ref())) {
             (Some(key), _) => key.clone(),
             (None, Some(path)) => key_of(path)?,
             (None, None) => {
@@ -74,8 +76,17 @@ impl Flags {
                 return Err(Error::invalid("there is no API key").with_hint(hint));
             }
         };
+        if !api_key.expose().chars().all(|c| c.is_ascii_graphic()) {
+            return Err(Error::invalid("the API key holds blanks or other characters that no key has")
+                .with_hint("take it as it was printed, on one line"));
+        }
         Ok(Effective { server, api_key, project: self.project.clone().or(file.project) })
     }
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    let found = text.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    found.ok_or_else(|| "expected a URL that begins with http:// or https://".to_owned())
 }
 
 fn default_file() -> Option<PathBuf> {
@@ -155,7 +166,13 @@ mod tests {
         let key = directory.path().join("key");
         write(&key, "secret").unwrap();
         set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
-        let error = Flags { api_key_file: Some(key), ..flags() }.joined_with(None).unwrap_err();
+        let error = Flags { api_key_file: Some(key.clone()), ..flags() }.joined_with(None).unwrap_err();
         assert!(error.message().contains("mode 644") && error.hint().unwrap().starts_with("chmod 600"));
+        let of = |text: &str| Flags { api_key: Some(Secret::new(text)), ..flags() }.joined_with(None);
+        assert_eq!(of(" ").unwrap_err().message(), "there is no API key");
+        assert!(of("two\nlines").unwrap_err().hint().unwrap().contains("one line"));
+        for text in ["edge", "ftp://x", ""] {
+            assert!(url(text).unwrap_err().contains("http://"), "{text}");
+        }
     }
 }
