@@ -4,6 +4,7 @@
 //! to be done follows from what the store holds. Every commit names the revisions that were read,
 //! so two engines that work on one rollout at the same time cannot both win: the loser reads again.
 
+mod again;
 mod approvals;
 mod assign;
 mod commands;
@@ -26,6 +27,7 @@ mod tick;
 mod work;
 
 pub use crate::command::Command;
+pub use again::{RECENTLY_HEALTHY, Revert};
 pub use terms::Terms;
 
 use crate::gate::{Gate, Gates};

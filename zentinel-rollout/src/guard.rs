@@ -4,8 +4,8 @@
 //! starts it, and when the control plane does. So every entry obeys the same rules.
 //!
 //! The environments that count are the one that the rollout names, or else those of its target nodes: leaving
-//! the name out gets nobody around an environment's rules. A rollout that undoes another one is exempt from
-//! all of it.
+//! the name out gets nobody around an environment's rules. A rollout that undoes another one, or goes
+//! straight back to a bundle that was recently healthy, is exempt from all of it.
 
 use crate::approval;
 use chrono::TimeDelta;
@@ -174,7 +174,7 @@ impl Judgement {
 #[must_use]
 pub fn judge(situation: &Situation<'_>, now: Timestamp) -> Judgement {
     let rollout = situation.rollout;
-    if rollout.rollback_of.is_some() {
+    if rollout.rollback_of.is_some() || rollout.revert.is_some() {
         return Judgement { approval: rollout.approval.clone(), obstacles: Vec::new() };
     }
     let needed = approval::needed(situation.project, situation.environments);

@@ -8,6 +8,7 @@
 mod census;
 mod finish;
 mod outlook;
+mod pace;
 mod report;
 mod stragglers;
 mod taken_back;
@@ -122,6 +123,12 @@ pub(crate) fn error(reason: &str, message: impl Into<String>, details: Value) ->
     }
 }
 
+/// Whether the first failure stops the rollout: nothing has gone well yet that would speak for the bundle.
+fn is_fresh_and_safe(draft: &Draft, place: usize) -> bool {
+    draft.rollout().spec.safe_mode
+        && draft.state().steps().iter().take(place).all(|step| step.state != StepState::Completed)
+}
+
 /// Whether anything else can be decided at this instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
@@ -215,6 +222,11 @@ impl Tick<'_> {
             finish::complete(draft);
             return Progress::Moved;
         };
+        if let Some(at) = pace::earliest(draft, place).filter(|at| self.now < *at) {
+            draft.report(pace::waiting(draft, place, at));
+            draft.rest(Outlook::Rests { until: at, gates_after: usize::MAX });
+            return Progress::Waits;
+        }
         let begin = draft.consult(|draft, memory| {
             let view = View::new(draft.state(), self.observation, draft.step(place), self.now);
             self.strategy.before_step(&view, memory)
@@ -293,7 +305,8 @@ impl Tick<'_> {
             return Progress::Moved;
         }
         let threshold = usize::from(draft.rollout().spec.rollback_threshold.get());
-        if !census.failed.is_empty() && census.failed.len() * 100 >= threshold * census.total {
+        let too_many = census.failed.len() * 100 >= threshold * census.total;
+        if !census.failed.is_empty() && (too_many || is_fresh_and_safe(draft, place)) {
             return self.fail_share(draft, place, &census);
         }
         match draft.step(place).state {

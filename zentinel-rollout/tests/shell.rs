@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "shell/again.rs"]
+mod again;
 #[path = "shell/canary.rs"]
 mod canary;
 #[path = "shell/fleet.rs"]

@@ -89,6 +89,18 @@ pub struct RolloutSpec {
     pub auto_rollback: bool,
     /// Share of a step's nodes that must fail before the step does.
     pub rollback_threshold: Percent,
+    /// Whether each batch is twice as large as the one before, up to `max_batch_size`: what went well carries further.
+    #[serde(default)]
+    pub batch_doubling: bool,
+    /// Most nodes per step, where batches grow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_batch_size: Option<u32>,
+    /// Most nodes that may be told per minute, on average over the steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_per_minute: Option<u32>,
+    /// Until a step is done, a single node that fails stops the rollout, whatever `rollback_threshold` says.
+    #[serde(default)]
+    pub safe_mode: bool,
 }
 
 impl Default for RolloutSpec {
@@ -104,6 +116,10 @@ impl Default for RolloutSpec {
             health_gates: HealthGates::heartbeat(),
             auto_rollback: false,
             rollback_threshold: Percent::HALF,
+            batch_doubling: false,
+            max_batch_size: None,
+            nodes_per_minute: None,
+            safe_mode: false,
         }
     }
 }
@@ -269,6 +285,10 @@ pub struct Rollout {
     /// The decision that it starts in spite of freeze windows.
     #[serde(default)]
     pub freeze_override: Option<FreezeOverride>,
+    /// Why it goes straight back to a bundle that was recently healthy, if it does; approvals and freeze windows do not
+    /// hold that up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revert: Option<String>,
     /// The template it was created from.
     #[serde(default)]
     pub template_id: Option<TemplateId>,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use url::Url;
-use zentinel_core::entity::BundleStatus;
+use zentinel_core::entity::{BundleStatus, TargetSelector};
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
 use zentinel_core::{Error, Kind, Result, Secret};
 
@@ -203,6 +203,22 @@ impl OperatorClient {
     pub async fn rollout(&self, project_slug: &str, id: RolloutId) -> Result<RolloutDetailView> {
         let id = id.to_string();
         call(self.in_project(Method::GET, project_slug, &["rollouts", &id])?).await
+    }
+
+    /// Brings nodes straight back to a bundle that was recently healthy.
+    ///
+    /// # Errors
+    /// `Conflict` when no rollout of it was completed lately, `Invalid` without a reason.
+    pub async fn revert_to_bundle(
+        &self,
+        project_slug: &str,
+        id: BundleId,
+        selector: Option<&TargetSelector>,
+        reason: &str,
+    ) -> Result<RolloutView> {
+        let id = id.to_string();
+        let request = self.in_project(Method::POST, project_slug, &["bundles", &id, "revert"])?;
+        call(request.json(&json!({ "target_selector": selector, "reason": reason }))).await
     }
 
     /// Why a rollout stands where it does.

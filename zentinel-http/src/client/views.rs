@@ -146,6 +146,18 @@ pub struct NewRollout {
     /// Percentage of a step's nodes that must fail before the step does; 50 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback_threshold: Option<u8>,
+    /// Whether each batch is twice as large as the one before; not by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_doubling: Option<bool>,
+    /// Most nodes per step, where batches grow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_batch_size: Option<u32>,
+    /// Most nodes that may be told per minute, on average over the steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes_per_minute: Option<u32>,
+    /// Whether the first failure of a fresh rollout stops it; not by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safe_mode: Option<bool>,
     /// Whether it starts at once; true by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_start: Option<bool>,
@@ -170,6 +182,10 @@ impl NewRollout {
             health_gates: None,
             auto_rollback: None,
             rollback_threshold: None,
+            batch_doubling: None,
+            max_batch_size: None,
+            nodes_per_minute: None,
+            safe_mode: None,
             auto_start: None,
             supersede: None,
         }

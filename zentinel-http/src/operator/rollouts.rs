@@ -1,5 +1,6 @@
 //! The rollouts of a project.
 
+mod again;
 mod explain;
 pub(super) mod input;
 
@@ -31,6 +32,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show))
+        .routes(routes!(again::retry))
+        .routes(routes!(again::revert))
         .routes(routes!(explain::explain))
         .routes(routes!(explain::log))
         .routes(routes!(start))

@@ -27,6 +27,12 @@ pub(crate) struct RolloutBody {
     health_gates: Value,
     auto_rollback: bool,
     rollback_threshold: u8,
+    batch_doubling: bool,
+    max_batch_size: Option<u32>,
+    nodes_per_minute: Option<u32>,
+    safe_mode: bool,
+    /// Why it goes straight back to a bundle that was recently healthy, if it does.
+    revert_reason: Option<String>,
     /// `pending`, `running`, `paused`, `completed`, `cancelled` or `failed`.
     #[schema(example = "running")]
     state: &'static str,
@@ -104,6 +110,11 @@ impl From<&Rollout> for RolloutBody {
             health_gates: json!(spec.health_gates),
             auto_rollback: spec.auto_rollback,
             rollback_threshold: spec.rollback_threshold.get(),
+            batch_doubling: spec.batch_doubling,
+            max_batch_size: spec.max_batch_size,
+            nodes_per_minute: spec.nodes_per_minute,
+            safe_mode: spec.safe_mode,
+            revert_reason: rollout.revert.clone(),
             state: rollout.state.as_str(),
             deployment_slot: None,
             blue_green_config: config("blue_green"),

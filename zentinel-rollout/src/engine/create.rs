@@ -99,6 +99,14 @@ fn audit(work: &mut Work<'_>, actor: Actor, state: &State, started: bool) {
         "approval_state": rollout.approval.state.as_str(),
     });
     work.audit(state, actor, "rollout.created", metadata);
+    if let Some(reason) = &rollout.revert {
+        work.audit(
+            state,
+            actor,
+            "rollout.reverted",
+            json!({"reason": reason, "bundle_id": rollout.bundle_id}),
+        );
+    }
     if let Some(decision) = &rollout.freeze_override {
         work.audit(state, actor, "rollout.freeze_overridden", json!({"reason": decision.reason}));
     }

@@ -21,6 +21,8 @@ pub struct Terms {
     pub scheduled_at: Option<Timestamp>,
     /// Starts it in spite of freeze windows. The caller has checked that an admin says so.
     pub override_freeze: Option<FreezeOverride>,
+    /// Why it goes straight back to a bundle that was recently healthy; see [`Engine::revert`].
+    pub revert: Option<String>,
     /// The template that its settings came from.
     pub template_id: Option<TemplateId>,
     /// The person who asks for it, who cannot approve it.
@@ -32,6 +34,7 @@ impl Terms {
         rollout.environment_id = self.environment_id;
         rollout.scheduled_at = self.scheduled_at;
         rollout.freeze_override.clone_from(&self.override_freeze);
+        rollout.revert.clone_from(&self.revert);
         rollout.template_id = self.template_id;
         rollout.requested_by = self.requested_by;
     }

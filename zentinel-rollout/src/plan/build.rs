@@ -61,6 +61,7 @@ impl NewRollout {
             supersedes: false,
             approval: Approval::default(),
             freeze_override: None,
+            revert: None,
             template_id: None,
             promoted_from: None,
             requested_by: None,

@@ -33,6 +33,11 @@ pub fn check_spec(spec: &RolloutSpec, strategies: &Strategies) -> Result<()> {
         "cannot set both batch_size and batch_percentage",
     );
     checks.that("progress_deadline_seconds", spec.progress_deadline_seconds > 0, POSITIVE);
+    for (field, number) in
+        [("max_batch_size", spec.max_batch_size), ("nodes_per_minute", spec.nodes_per_minute)]
+    {
+        checks.that(field, number.is_none_or(|number| number > 0), POSITIVE);
+    }
     let gates = &spec.health_gates;
     for (name, limit) in [
         ("max_error_rate", gates.max_error_rate),

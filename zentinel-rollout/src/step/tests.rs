@@ -2,6 +2,7 @@
 
 mod ending;
 mod holding;
+mod pacing;
 mod pausing;
 mod properties;
 mod taken_back;

@@ -3,7 +3,9 @@ use zentinel_core::Result;
 use zentinel_core::entity::RolloutSpec;
 use zentinel_core::id::NodeId;
 
-/// `rolling`: batches of `batch_size`, or of `batch_percentage` of the targets rounded down, at least one node.
+/// `rolling`: batches of `batch_size`, or of `batch_percentage` of the targets rounded down, at least one node. With
+/// `batch_doubling` each batch is twice as large as the one before, up to `max_batch_size`: a later batch only begins when the ones
+/// before went well.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rolling;
 
@@ -12,12 +14,22 @@ impl Strategy for Rolling {
         "rolling"
     }
 
-    fn plan(&self, spec: &RolloutSpec, targets: &[NodeId]) -> Result<Vec<PlannedStep>> {
-        let size = match spec.batch_percentage {
-            Some(percentage) => percentage.floor_of(targets.len()),
-            None => usize::try_from(spec.batch_size).unwrap_or(usize::MAX),
-        };
-        Ok(targets.chunks(size.max(1)).map(PlannedStep::deploy).collect())
+    fn plan(&self, spec: &RolloutSpec, mut targets: &[NodeId]) -> Result<Vec<PlannedStep>> {
+        let nodes = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let most = spec.max_batch_size.map_or(usize::MAX, nodes).max(1);
+        let first = spec
+            .batch_percentage
+            .map_or_else(|| nodes(spec.batch_size), |percentage| percentage.floor_of(targets.len()));
+        let (mut size, mut steps) = (first.max(1), Vec::new());
+        while !targets.is_empty() {
+            let (batch, rest) = targets.split_at(size.min(most).min(targets.len()));
+            steps.push(PlannedStep::deploy(batch));
+            targets = rest;
+            if spec.batch_doubling {
+                size = size.saturating_mul(2);
+            }
+        }
+        Ok(steps)
     }
 }
 
@@ -49,5 +61,15 @@ mod tests {
         assert_eq!(sizes(&share(25), 10), [2, 2, 2, 2, 2]);
         assert_eq!(sizes(&share(1), 3), [1, 1, 1]);
         assert_eq!(sizes(&share(100), 3), [3]);
+    }
+
+    #[test]
+    fn batches_double_up_to_a_limit() {
+        let spec = RolloutSpec { batch_doubling: true, ..RolloutSpec::default() };
+        assert_eq!(sizes(&spec, 20), [1, 2, 4, 8, 5]);
+        let spec = RolloutSpec { batch_size: 3, max_batch_size: Some(5), ..spec };
+        assert_eq!(sizes(&spec, 20), [3, 5, 5, 5, 2]);
+        let spec = RolloutSpec { batch_doubling: false, max_batch_size: Some(2), ..spec };
+        assert_eq!(sizes(&spec, 5), [2, 2, 1]);
     }
 }

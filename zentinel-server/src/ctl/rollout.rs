@@ -10,7 +10,7 @@ use super::session::{Session, Versions};
 use serde_json::json;
 use std::collections::BTreeMap;
 use zentinel_core::Result;
-use zentinel_core::entity::NodeProgress;
+use zentinel_core::entity::{NodeProgress, TargetSelector};
 use zentinel_core::id::TypedId as _;
 use zentinel_http::client::{Progress, RolloutDetailView, RolloutView};
 
@@ -54,6 +54,19 @@ pub(super) enum Command {
     Cancel(Which),
     /// Bring every node back to what it ran before.
     Rollback(Which),
+    /// Bring the bundle once more to the nodes that failed, and to them alone.
+    Retry(Which),
+    /// Go straight back to a bundle that was recently healthy: all at once, in place of whatever is under way.
+    Revert {
+        /// Version, id or beginning of the id of the bundle.
+        bundle: String,
+        /// Why, for the audit log.
+        #[arg(long)]
+        reason: String,
+        /// Only nodes with this label; may be repeated, all must match. Every node by default.
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::node::pair)]
+        labels: Vec<(String, String)>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +91,8 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
         Command::Resume(which) => steer(session, &which.rollout, "resume").await,
         Command::Cancel(which) => steer(session, &which.rollout, "cancel").await,
         Command::Rollback(which) => steer(session, &which.rollout, "rollback").await,
+        Command::Retry(which) => steer(session, &which.rollout, "retry").await,
+        Command::Revert { bundle, reason, labels } => revert(session, &bundle, &reason, labels).await,
     }
 }
 
@@ -94,6 +109,17 @@ pub(super) fn counts(progress: &Progress) -> String {
         count => format!(", {count} of them took it back later"),
     };
     format!("{} of {} active{later}, {} failed", progress.active, progress.total, progress.failed)
+}
+
+async fn revert(session: &Session, bundle: &str, reason: &str, labels: Vec<(String, String)>) -> Result<()> {
+    let bundle = find::bundle(session, bundle).await?;
+    let selector =
+        (!labels.is_empty()).then(|| TargetSelector::Labels { labels: labels.into_iter().collect() });
+    let rollout =
+        session.client.revert_to_bundle(&session.project, bundle.id, selector.as_ref(), reason).await?;
+    session.screen.answer(&rollout, || sentence(&rollout))?;
+    session.screen.note(&format!("follow it with `zentinelctl rollout watch {}`", rollout.id));
+    Ok(())
 }
 
 /// A rollout in one line.

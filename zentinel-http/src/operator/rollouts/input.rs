@@ -67,6 +67,22 @@ pub(in crate::operator) struct RolloutInput {
     #[schema(value_type = Option<u8>, minimum = 1, maximum = 100)]
     #[serde(default)]
     rollback_threshold: Field<i64>,
+    /// Whether each batch is twice as large as the one before; false by default.
+    #[schema(value_type = Option<bool>)]
+    #[serde(default)]
+    batch_doubling: Field<bool>,
+    /// Most nodes per step, where batches grow.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
+    max_batch_size: Field<i64>,
+    /// Most nodes that may be told per minute, on average over the steps.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
+    nodes_per_minute: Field<i64>,
+    /// Until a step is done, a single node that fails stops the rollout; false by default.
+    #[schema(value_type = Option<bool>)]
+    #[serde(default)]
+    safe_mode: Field<bool>,
     /// Whether it starts at once; true by default.
     #[schema(value_type = Option<bool>)]
     #[serde(default)]
@@ -156,6 +172,10 @@ impl RolloutInput {
             auto_rollback: self.auto_rollback.optional("auto_rollback", &mut checks).unwrap_or(false),
             rollback_threshold: percent(self.rollback_threshold, "rollback_threshold", &mut checks)
                 .unwrap_or(default.rollback_threshold),
+            batch_doubling: self.batch_doubling.optional("batch_doubling", &mut checks).unwrap_or(false),
+            max_batch_size: whole(self.max_batch_size, "max_batch_size", 1, &mut checks),
+            nodes_per_minute: whole(self.nodes_per_minute, "nodes_per_minute", 1, &mut checks),
+            safe_mode: self.safe_mode.optional("safe_mode", &mut checks).unwrap_or(false),
         };
         let auto_start = self.auto_start.optional("auto_start", &mut checks).unwrap_or(true);
         let supersede = self.supersede.optional("supersede", &mut checks).unwrap_or(false);
@@ -240,7 +260,7 @@ fn percent(field: Field<i64>, name: &str, checks: &mut Checks) -> Option<Percent
     u8::try_from(number).ok().and_then(|number| Percent::new(number).ok())
 }
 
-fn target(value: &Value, checks: &mut Checks) -> TargetSelector {
+pub(super) fn target(value: &Value, checks: &mut Checks) -> TargetSelector {
     match selector(value) {
         Some(selector) => selector,
         None => {

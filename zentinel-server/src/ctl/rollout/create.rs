@@ -65,6 +65,18 @@ pub(in crate::ctl) struct Create {
     /// Percentage of a step's nodes that must fail before the step does.
     #[arg(long, value_name = "PERCENT")]
     rollback_threshold: Option<u8>,
+    /// Make each batch twice as large as the one before.
+    #[arg(long)]
+    batch_doubling: bool,
+    /// Most nodes per step, where batches grow.
+    #[arg(long, value_name = "N")]
+    max_batch_size: Option<u32>,
+    /// Most nodes that may be told per minute, on average over the steps.
+    #[arg(long, value_name = "N")]
+    nodes_per_minute: Option<u32>,
+    /// Until a step is done, stop at the first node that fails.
+    #[arg(long)]
+    safe_mode: bool,
     /// Create it without starting it.
     #[arg(long, conflicts_with = "wait")]
     no_start: bool,
@@ -146,6 +158,10 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
         progress_deadline_seconds: create.deadline,
         auto_rollback: create.auto_rollback.then_some(true),
         rollback_threshold: create.rollback_threshold,
+        batch_doubling: create.batch_doubling.then_some(true),
+        max_batch_size: create.max_batch_size,
+        nodes_per_minute: create.nodes_per_minute,
+        safe_mode: create.safe_mode.then_some(true),
         auto_start: create.no_start.then_some(false),
         supersede: create.supersede.then_some(true),
         ..NewRollout::of(bundle.id)
