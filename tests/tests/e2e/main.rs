@@ -6,4 +6,6 @@ mod install;
 mod outage;
 mod restart;
 mod sim;
+mod simulator;
 mod story;
+mod strategies;

@@ -1,56 +1,15 @@
 //! The simulator against the server, binary against binary.
 
+use crate::simulator::Simulator;
 use crate::story::{compile, ended, rolling};
 use serde_json::Value;
-use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use zentinel_core::entity::RolloutState;
 use zentinel_tests::plane::{Plane, example};
-use zentinel_tests::{binary, wait_for};
+use zentinel_tests::wait_for;
 
 const NODES: usize = 200;
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A running simulator; killed when dropped.
-struct Simulator(Child);
-
-impl Simulator {
-    fn start(plane: &Plane, arguments: &[&str]) -> Self {
-        let mut command = Command::new(binary::path().with_file_name("zentinel-sim"));
-        command
-            .args(["--server", plane.url.as_str(), "--project", &plane.project, "--json"])
-            .args(["--nodes", &NODES.to_string()])
-            .args(arguments)
-            .env_clear()
-            .env("ZENTINEL_TOKEN", &plane.join_token)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        Self(command.spawn().expect("it starts"))
-    }
-
-    /// Ends it in order; answers whether it was content, and its summary.
-    fn stop(mut self) -> (bool, Value) {
-        let id = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill runs").success());
-        self.summary()
-    }
-
-    fn summary(&mut self) -> (bool, Value) {
-        let mut text = String::new();
-        self.0.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
-        let content = self.0.wait().expect("it ends").success();
-        (content, serde_json::from_str(&text).expect("one JSON object"))
-    }
-}
-
-impl Drop for Simulator {
-    fn drop(&mut self) {
-        // Already gone when it was stopped.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
 
 async fn registered(plane: &Plane) {
     let client = plane.operator();
@@ -66,7 +25,7 @@ async fn a_rollout_completes_and_one_that_nodes_reject_is_undone() {
     let plane = Plane::embedded().await;
     let quick = ["--heartbeat-interval", "1", "--poll-interval", "1", "--apply-delay", "0"];
     let more = ["--behaviour", "rejecting=50", "--changes", "0", "--duration", "0", "--connections", "40"];
-    let simulator = Simulator::start(&plane, &[&quick[..], &more[..], &["--tokens"]].concat());
+    let simulator = Simulator::start(&plane, NODES, &[&quick[..], &more[..], &["--tokens"]].concat());
     registered(&plane).await;
     let (client, project) = (plane.operator(), plane.project.clone());
 
@@ -118,7 +77,7 @@ async fn identities_are_used_again_and_a_storm_ends_when_all_are_back() {
     let identities = directory.path().join("nodes.jsonl").display().to_string();
     let kept = ["--identities", &identities];
     let load = ["--rate", "300", "--duration", "2"];
-    let mut first = Simulator::start(&plane, &[&kept[..], &load[..]].concat());
+    let mut first = Simulator::start(&plane, NODES, &[&kept[..], &load[..]].concat());
     let (content, summary) = tokio::task::spawn_blocking(move || first.summary()).await.expect("it ends");
     assert!(content, "{summary}");
     assert_eq!(summary["registration"]["nodes"], NODES, "{summary}");
@@ -126,7 +85,7 @@ async fn identities_are_used_again_and_a_storm_ends_when_all_are_back() {
 
     plane.kill_and_restart().await;
     let storm = ["--storm", "1", "--duration", "60"];
-    let mut second = Simulator::start(&plane, &[&kept[..], &storm[..]].concat());
+    let mut second = Simulator::start(&plane, NODES, &[&kept[..], &storm[..]].concat());
     let (content, summary) = tokio::task::spawn_blocking(move || second.summary()).await.expect("it ends");
     assert!(content, "{summary}");
     assert_eq!(summary["registration"], Value::Null, "nobody registers twice");

@@ -114,7 +114,7 @@ impl From<LogEntry> for RolloutLogBody {
 /// A page of a rollout's log, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RolloutLogList {
-    pub(crate) entries: Vec<RolloutLogBody>,
+    pub(crate) log: Vec<RolloutLogBody>,
     /// How many there are in all.
     pub(crate) total: u64,
     /// Where the next page begins.

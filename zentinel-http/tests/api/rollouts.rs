@@ -189,10 +189,10 @@ async fn a_rollout_says_why_it_stands_where_it_does() {
     world.post(&format!("{one}/pause"), json!({})).await.expect(200);
     world.post(&format!("{one}/cancel"), json!({})).await.expect(200);
     let log = world.get(&format!("{one}/log?limit=2")).await.expect(200);
-    assert_eq!(log["entries"][0]["summary"], "The rollout was cancelled.");
-    assert_eq!(log["entries"][1]["summary"], "The rollout was paused by an operator.");
+    assert_eq!(log["log"][0]["summary"], "The rollout was cancelled.");
+    assert_eq!(log["log"][1]["summary"], "The rollout was paused by an operator.");
     let older = format!("{one}/log?cursor={}", log["next_cursor"].as_str().unwrap());
-    assert_eq!(world.get(&older).await.expect(200)["entries"][0]["summary"], "The rollout started.");
+    assert_eq!(world.get(&older).await.expect(200)["log"][0]["summary"], "The rollout started.");
     let shown = world.get(&one).await.expect(200);
     assert_eq!(shown["rollout"]["canary_step_index"], 0);
     assert_eq!(shown["rollout"]["canary_analysis_results"], json!({"analyses": []}));

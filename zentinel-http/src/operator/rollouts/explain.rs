@@ -53,7 +53,7 @@ pub(super) async fn log(
     let page = log_page(&api, &scope, LogKind::RolloutLog, Some(id.0.uuid()), &params).await?;
     let Page { items, total, next_cursor } = page;
     Ok(Json(RolloutLogList {
-        entries: items.into_iter().map(RolloutLogBody::from).collect(),
+        log: items.into_iter().map(RolloutLogBody::from).collect(),
         total,
         next_cursor,
     }))
