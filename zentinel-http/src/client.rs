@@ -23,6 +23,7 @@
 
 mod download;
 mod explain;
+mod governance;
 mod node;
 mod operator;
 mod transport;
@@ -35,6 +36,10 @@ pub use crate::node::wire::{
     WafEventsRequest,
 };
 pub use explain::{ExplanationView, GateExplanationView, NodeExplanationView, RolloutLogView};
+pub use governance::{
+    ApprovalView, ApprovalsView, AttemptView, EnvironmentView, FreezeWindowView, NewPromotionRule,
+    PromotionRuleView, PromotionView, TemplateView,
+};
 pub use node::{NodeClient, Poll};
 pub use operator::{NodeFilter, OperatorClient};
 pub use transport::retry_after;

@@ -5,13 +5,17 @@
 
 mod bundle;
 mod bundle_create;
+mod environment;
 mod find;
+mod freeze;
 mod node;
 mod project;
+mod promotion;
 mod rollout;
 mod screen;
 mod session;
 mod settings;
+mod template;
 mod token;
 
 use crate::cli::Output;
@@ -49,6 +53,18 @@ enum Command {
     /// Rollouts: how bundles reach nodes.
     #[command(subcommand)]
     Rollout(rollout::Command),
+    /// Freeze windows: time spans in which no rollout starts.
+    #[command(subcommand)]
+    Freeze(freeze::Command),
+    /// Rollout templates: settings of rollouts under a name.
+    #[command(subcommand)]
+    Template(template::Command),
+    /// Environments: where bundles go one after another.
+    #[command(subcommand)]
+    Environment(environment::Command),
+    /// Promotion rules: how bundles get from one environment to the next.
+    #[command(subcommand)]
+    PromotionRule(promotion::Command),
     /// Projects: fleets with their configuration.
     #[command(subcommand)]
     Project(project::Command),
@@ -95,6 +111,10 @@ async fn in_project(session: &Session, command: Command) -> Result<()> {
         Command::Node(command) => node::run(session, command).await,
         Command::Bundle(command) => bundle::run(session, command).await,
         Command::Rollout(command) => rollout::run(session, command).await,
+        Command::Freeze(command) => freeze::run(session, command).await,
+        Command::Template(command) => template::run(session, command).await,
+        Command::Environment(command) => environment::run(session, command).await,
+        Command::PromotionRule(command) => promotion::run(session, command).await,
         Command::Project(_) | Command::Completions { .. } => Ok(()),
     }
 }

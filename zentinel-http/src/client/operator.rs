@@ -1,5 +1,6 @@
 //! The operator's side of the operator API.
 
+mod governance;
 mod nodes;
 
 pub use nodes::NodeFilter;

@@ -2,6 +2,7 @@
 //!
 //! Unknown fields of an answer are ignored, so that a newer server does not break an older tool.
 
+use super::governance::ApprovalsView;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -10,7 +11,9 @@ use zentinel_core::entity::{
     Activation, BundleError, BundleStatus, Excluded, HealthGates, NodeProgress, NodeStatus, RiskLevel,
     RolloutError, RolloutState, StepState, TargetSelector, Waiting,
 };
-use zentinel_core::id::{BundleId, GroupId, NodeId, ProjectId, RegistrationTokenId, RolloutId, StepId};
+use zentinel_core::id::{
+    BundleId, EnvironmentId, GroupId, NodeId, ProjectId, RegistrationTokenId, RolloutId, StepId, TemplateId,
+};
 use zentinel_core::port::Diagnostic;
 use zentinel_core::{Sha256Digest, Timestamp};
 
@@ -164,6 +167,21 @@ pub struct NewRollout {
     /// Whether open rollouts on the same nodes are cancelled; not by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supersede: Option<bool>,
+    /// When it starts; at once by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Timestamp>,
+    /// The environment it is for; all nodes by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment_id: Option<EnvironmentId>,
+    /// Where absent fields come from: the project's default template, this one, or none at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_id: Option<Option<TemplateId>>,
+    /// Whether freeze windows are passed over; takes an admin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub override_freeze: Option<bool>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub override_reason: Option<String>,
 }
 
 impl NewRollout {
@@ -188,6 +206,11 @@ impl NewRollout {
             safe_mode: None,
             auto_start: None,
             supersede: None,
+            scheduled_at: None,
+            environment_id: None,
+            template_id: None,
+            override_freeze: None,
+            override_reason: None,
         }
     }
 }
@@ -213,6 +236,24 @@ pub struct RolloutView {
     /// Nodes that the selector names but that are left out.
     #[serde(default)]
     pub excluded: Vec<Excluded>,
+    /// The environment it is for.
+    #[serde(default)]
+    pub environment_id: Option<EnvironmentId>,
+    /// When it starts, if not at once.
+    #[serde(default)]
+    pub scheduled_at: Option<Timestamp>,
+    /// `not_required`, `pending_approval`, `approved` or `rejected`.
+    #[serde(default)]
+    pub approval_state: String,
+    /// How many people agreed, of how many.
+    #[serde(default)]
+    pub approvals: ApprovalsView,
+    /// Why somebody refused.
+    #[serde(default)]
+    pub rejection_comment: Option<String>,
+    /// The template that its settings came from.
+    #[serde(default)]
+    pub template_id: Option<TemplateId>,
     /// The rollout that this one undoes.
     #[serde(default)]
     pub rollback_of: Option<RolloutId>,

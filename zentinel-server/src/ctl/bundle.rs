@@ -2,6 +2,7 @@
 
 use super::bundle_create::{self, Create};
 use super::find::{self, every};
+use super::promotion;
 use super::screen::{clean, instant, pairs, state, table};
 use super::session::Session;
 use serde_json::json;
@@ -25,6 +26,18 @@ pub(super) enum Command {
     },
     /// Hand in a configuration to compile.
     Create(Create),
+    /// Let rollouts bring a bundle to an environment: the named one, or the next one.
+    Promote {
+        /// Version, id or beginning of the id.
+        bundle: String,
+        /// Slug, name or id of the environment.
+        environment: Option<String>,
+    },
+    /// Show where a bundle was promoted to.
+    Promotions {
+        /// Version, id or beginning of the id.
+        bundle: String,
+    },
     /// Withdraw a bundle: no node gets it any more.
     Revoke {
         /// Version, id or beginning of the id.
@@ -50,6 +63,10 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
             let bundle = find::bundle(session, &bundle).await?;
             session.screen.answer(&bundle, || shown(&bundle))
         }
+        Command::Promote { bundle, environment } => {
+            promotion::promote(session, &bundle, environment.as_deref()).await
+        }
+        Command::Promotions { bundle } => promotion::history(session, &bundle).await,
         Command::Create(create) => bundle_create::run(session, create).await,
         Command::Revoke { bundle, yes } => {
             let bundle = find::bundle(session, &bundle).await?;

@@ -1,5 +1,6 @@
 //! `zentinelctl rollout`.
 
+mod approve;
 mod create;
 mod explain;
 mod watch;
@@ -44,8 +45,32 @@ pub(super) enum Command {
         #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = super::node::seconds)]
         interval: std::time::Duration,
     },
-    /// Start a rollout that was created with --no-start.
-    Start(Which),
+    /// Start a rollout that waits, now.
+    Start {
+        #[command(flatten)]
+        which: Which,
+        /// In spite of freeze windows, for this reason; takes an admin's key.
+        #[arg(long, value_name = "REASON")]
+        override_freeze: Option<String>,
+    },
+    /// Agree to a rollout that waits for approval.
+    Approve {
+        #[command(flatten)]
+        which: Which,
+        /// Why.
+        #[arg(long)]
+        comment: Option<String>,
+    },
+    /// Refuse a rollout, for good.
+    Reject {
+        #[command(flatten)]
+        which: Which,
+        /// Why.
+        #[arg(long)]
+        comment: String,
+    },
+    /// Show who agreed to a rollout.
+    Approvals(Which),
     /// Hold a rollout: no new step begins.
     Pause(Which),
     /// Let a held rollout go on.
@@ -86,7 +111,17 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
             let rollout = find::rollout(session, &which.rollout).await?;
             watch::run(session, rollout.id, interval).await
         }
-        Command::Start(which) => steer(session, &which.rollout, "start").await,
+        Command::Start { which, override_freeze: None } => steer(session, &which.rollout, "start").await,
+        Command::Start { which, override_freeze: Some(reason) } => {
+            let id = find::rollout(session, &which.rollout).await?.id;
+            let rollout = session.client.start_in_freeze(&session.project, id, &reason).await?;
+            session.screen.answer(&rollout, || sentence(&rollout))
+        }
+        Command::Approve { which, comment } => {
+            approve::approve(session, &which.rollout, comment.as_deref()).await
+        }
+        Command::Reject { which, comment } => approve::reject(session, &which.rollout, &comment).await,
+        Command::Approvals(which) => approve::list(session, &which.rollout).await,
         Command::Pause(which) => steer(session, &which.rollout, "pause").await,
         Command::Resume(which) => steer(session, &which.rollout, "resume").await,
         Command::Cancel(which) => steer(session, &which.rollout, "cancel").await,

@@ -43,7 +43,7 @@ pub(in crate::ctl) enum Command {
 }
 
 /// `90s`, `30m`, `24h`, `7d`.
-fn period(text: &str) -> Result<TimeDelta, String> {
+pub(super) fn period(text: &str) -> Result<TimeDelta, String> {
     let wrong = || "expected a number with s, m, h or d, for example 24h".to_owned();
     let unit = text.chars().last().ok_or_else(wrong)?;
     let number: i64 = text.strip_suffix(unit).and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;

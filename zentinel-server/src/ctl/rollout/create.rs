@@ -8,7 +8,7 @@ use crate::ctl::session::Session;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use zentinel_core::entity::{HealthGates, TargetSelector};
+use zentinel_core::entity::{HealthGates, RolloutState, TargetSelector};
 use zentinel_core::{Error, Result};
 use zentinel_http::client::NewRollout;
 
@@ -77,6 +77,8 @@ pub(in crate::ctl) struct Create {
     /// Until a step is done, stop at the first node that fails.
     #[arg(long)]
     safe_mode: bool,
+    #[command(flatten)]
+    terms: super::approve::Terms,
     /// Create it without starting it.
     #[arg(long, conflicts_with = "wait")]
     no_start: bool,
@@ -143,7 +145,7 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
         node_ids.insert(find::node(session, name).await?.id);
     }
     let labels = create.labels.iter().cloned().collect();
-    let rollout = NewRollout {
+    let mut rollout = NewRollout {
         target_selector: match (create.labels.is_empty(), node_ids.is_empty()) {
             (false, _) => Some(TargetSelector::Labels { labels }),
             (true, false) => Some(TargetSelector::NodeIds { node_ids }),
@@ -166,12 +168,17 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
         supersede: create.supersede.then_some(true),
         ..NewRollout::of(bundle.id)
     };
+    create.terms.add(session, &mut rollout).await?;
     let made = session.client.create_rollout(&session.project, &rollout).await;
     let rollout = made.map_err(in_the_way)?;
     if create.wait {
         return super::watch::run(session, rollout.id, create.interval).await;
     }
     session.screen.answer(&rollout, || sentence(&rollout))?;
+    let waiting = &rollout.waiting.summary;
+    if rollout.state == RolloutState::Pending && !waiting.is_empty() {
+        session.screen.note(&clean(waiting));
+    }
     session.screen.note(&format!("follow it with `zentinelctl rollout watch {}`", rollout.id));
     Ok(())
 }
