@@ -141,7 +141,7 @@ impl Plane {
         environment.extend(given);
         // Both start other processes and wait for them, while this process may serve S3.
         let (environment, made, server) = tokio::task::spawn_blocking(move || {
-            let made = initialise(&environment);
+            let made = initialise(&environment, "ops@example.com", &[]);
             let server = Server::start(&environment);
             (environment, made, server)
         })
@@ -200,6 +200,20 @@ impl Plane {
         let environment = environment.clone();
         let start = move || Server::start(&environment);
         *server = Some(tokio::task::spawn_blocking(start).await.expect("it starts again"));
+    }
+
+    /// Another administrator's API key, made as an operator of the server makes one. Best while the server is away.
+    ///
+    /// # Panics
+    /// For a plane in this process.
+    pub async fn second_person(&self, email: &str) -> String {
+        let Running::Binary { environment, .. } = &self.running else {
+            panic!("only the binary has a command line")
+        };
+        let (environment, email) = (environment.clone(), email.to_owned());
+        let made = tokio::task::spawn_blocking(move || initialise(&environment, &email, &["--new-secrets"]));
+        let made = made.await.expect("it ends");
+        made["api_key"].as_str().expect("text").to_owned()
     }
 
     /// A second process on the same data, on an address of its own. Only where the back ends are shared.
@@ -334,9 +348,9 @@ pub fn free_port() -> u16 {
 const FIRST_PORT: u32 = 16_000;
 const PORTS: u32 = 16_000;
 
-fn initialise(environment: &[(String, String)]) -> Value {
-    let arguments =
-        ["--json", "init", "--organisation", "Example", "--project", "Edge", "--email", "ops@example.com"];
+fn initialise(environment: &[(String, String)], email: &str, more: &[&str]) -> Value {
+    let arguments = ["--json", "init", "--organisation", "Example", "--project", "Edge", "--email", email];
+    let arguments = [arguments.as_slice(), more].concat();
     let output = binary::command(&arguments, environment).output().expect("it runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("one JSON object")

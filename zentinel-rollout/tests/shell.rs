@@ -12,6 +12,8 @@ mod fleet;
 mod gated;
 #[path = "shell/governed.rs"]
 mod governed;
+#[path = "shell/promoted.rs"]
+mod promoted;
 #[path = "shell/statements.rs"]
 mod statements;
 #[path = "shell/watch.rs"]

@@ -31,6 +31,11 @@ impl Ctl {
         Self { environment, directory }
     }
 
+    /// From now on it speaks with another key.
+    pub(crate) fn use_key(&self, key: &str) {
+        private(&self.directory.path().join("key"), key);
+    }
+
     /// Runs it to its end, off the test's runtime.
     async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = binary::tool("zentinelctl", arguments, &self.environment);
@@ -51,7 +56,7 @@ impl Ctl {
     }
 
     /// Its exit code and what it says on stderr.
-    async fn refused(&self, arguments: &[&str]) -> (i32, String) {
+    pub(crate) async fn refused(&self, arguments: &[&str]) -> (i32, String) {
         let output = self.run(arguments).await;
         let code = output.status.code().expect("it ends by itself");
         assert_ne!(code, 0, "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));

@@ -2,6 +2,7 @@
 
 mod cli;
 mod ctl;
+mod governance;
 mod install;
 mod outage;
 mod restart;
