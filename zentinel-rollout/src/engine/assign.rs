@@ -3,15 +3,16 @@
 use super::statements::{Issuer, way};
 use super::{Assignment, Engine};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::entity::{AuditEntry, Bundle, BundleStatus, Node, NodeTarget, Project};
-use zentinel_core::id::{BundleId, NodeId, StatementId};
+use zentinel_core::id::{BundleId, EnvironmentId, NodeId, StatementId};
 use zentinel_core::port::StoreExt as _;
 use zentinel_core::{Actor, Changes, Error, Result, Scope, Stored};
 
 impl Engine {
     /// Tells nodes to run a bundle. Nodes of the scope that are pinned to
-    /// another bundle are skipped unless `force`; nodes in an open rollout always are.
+    /// another bundle are skipped unless `force`; nodes in an open rollout always are, and so are those where a
+    /// rollout would have to wait for approval, promotion or the end of a freeze.
     ///
     /// # Errors
     /// `NotFound` for the bundle, `Conflict` when it is not compiled or revoked.
@@ -50,9 +51,13 @@ impl Engine {
         }
         let scope = bundle.scope();
         let mut found = self.nodes(&scope, ids).await?;
+        let closed = self.closed_to_assignments(&bundle, found.values()).await?;
         let mut assignment = Assignment::default();
         for id in ids {
-            match found.get(id).map_or(Some("not_found"), |node| obstacle(node, bundle.id, force)) {
+            let why = |node: &Stored<Node>| {
+                obstacle(node, bundle.id, force).or_else(|| *closed.get(&node.environment_id)?)
+            };
+            match found.get(id).map_or(Some("not_found"), why) {
                 Some(reason) => {
                     found.remove(id);
                     assignment.skipped.push((*id, reason.to_owned()));
@@ -73,6 +78,23 @@ impl Engine {
             }));
         self.commit(changes.check(&bundle).audit(entry)).await?;
         Ok(assignment)
+    }
+
+    /// Why nodes of these environments cannot be given the bundle without a rollout: where a rollout would wait,
+    /// an assignment is refused, so that nobody gets around the rules with it.
+    async fn closed_to_assignments(
+        &self,
+        bundle: &Bundle,
+        nodes: impl Iterator<Item = &Stored<Node>>,
+    ) -> Result<BTreeMap<Option<EnvironmentId>, Option<&'static str>>> {
+        let mut closed = BTreeMap::new();
+        let environments: BTreeSet<Option<EnvironmentId>> = nodes.map(|node| node.environment_id).collect();
+        for environment in environments {
+            let touched = environment.into_iter().collect();
+            let rules = self.rules(bundle, &touched, None).await?;
+            closed.insert(environment, rules.refuses_assignments(&touched, self.clock.now()));
+        }
+        Ok(closed)
     }
 
     async fn assigning(

@@ -1,7 +1,8 @@
 //! What decides when a rollout starts, and where it may go.
 
 use super::Engine;
-use crate::guard::{Judgement, Situation, judge};
+use crate::approval::needed;
+use crate::guard::{Judgement, Situation, frozen, judge};
 use crate::plan::Target;
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::entity::{
@@ -61,6 +62,21 @@ impl Rules {
             freezes: &self.freezes,
         };
         judge(&situation, now)
+    }
+
+    /// Why nodes of these environments get nothing without a rollout.
+    pub(super) fn refuses_assignments(
+        &self,
+        environments: &BTreeSet<EnvironmentId>,
+        now: Timestamp,
+    ) -> Option<&'static str> {
+        if !self.closed.is_empty() {
+            Some("not_promoted")
+        } else if needed(&self.project.settings, &self.environments) > 0 {
+            Some("approval_required")
+        } else {
+            frozen(&self.freezes, environments, now).map(|_| "frozen")
+        }
     }
 
     /// Who made the bundle.

@@ -382,6 +382,33 @@ async fn an_override_starts_in_a_freeze_and_is_audited_with_its_reason() {
 }
 
 #[tokio::test]
+async fn an_assignment_gets_nobody_around_the_rules() {
+    let world = World::new(2).await;
+    let bundle = world.bundle("1").await;
+    let ids: Vec<NodeId> = world.nodes.iter().map(|node| node.id).collect();
+    let assign = async || {
+        let scope = world.scope();
+        let given = world.engine.assign(&scope, Actor::System, bundle, &ids, true).await.unwrap();
+        given.skipped.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>()
+    };
+    let environments =
+        Environment::defaults((world.project.organisation_id, world.project.id), world.clock.now());
+    let mut changes = Changes::new();
+    let environments = environments.unwrap();
+    for environment in &environments {
+        changes = changes.insert(environment).unwrap();
+    }
+    world.memory.commit(changes).await.unwrap();
+    world.set_node(ids[0], environments[1].id).await;
+    assert_eq!(assign().await, ["not_promoted"], "only the node in staging");
+    world.freeze(None, -10, 600).await;
+    assert_eq!(assign().await.len(), 2);
+    world.later(700).await;
+    world.set_project(|project| project.settings.approval_required = true).await;
+    assert!(assign().await.contains(&"approval_required".to_owned()));
+}
+
+#[tokio::test]
 async fn leaving_the_environment_out_gets_nobody_around_its_rules() {
     let mut world = World::new(2).await;
     let now = world.clock.now();
