@@ -174,19 +174,20 @@ impl Judgement {
 #[must_use]
 pub fn judge(situation: &Situation<'_>, now: Timestamp) -> Judgement {
     let rollout = situation.rollout;
-    if rollout.rollback_of.is_some() || rollout.revert.is_some() {
+    if rollout.rollback_of.is_some() {
         return Judgement { approval: rollout.approval.clone(), obstacles: Vec::new() };
+    }
+    let closed = situation.closed.iter().map(|environment| Obstacle::NotPromoted {
+        environment: environment.id,
+        name: environment.name.clone(),
+    });
+    let mut obstacles: Vec<Obstacle> = closed.collect();
+    if rollout.revert.is_some() {
+        // Back in a hurry, but only to where the bundle was released.
+        return Judgement { approval: rollout.approval.clone(), obstacles };
     }
     let needed = approval::needed(situation.project, situation.environments);
     let approval = approval::settle(&rollout.approval, needed, situation.author);
-    let mut obstacles: Vec<Obstacle> = situation
-        .closed
-        .iter()
-        .map(|environment| Obstacle::NotPromoted {
-            environment: environment.id,
-            name: environment.name.clone(),
-        })
-        .collect();
     match approval.state {
         ApprovalState::NotRequired | ApprovalState::Approved => {}
         ApprovalState::Rejected => {

@@ -154,6 +154,14 @@ pub(crate) struct TemplateSettings {
     auto_rollback: Value,
     #[schema(value_type = u8)]
     rollback_threshold: Value,
+    #[schema(value_type = bool)]
+    batch_doubling: Value,
+    #[schema(value_type = Option<u32>)]
+    max_batch_size: Value,
+    #[schema(value_type = Option<u32>)]
+    nodes_per_minute: Value,
+    #[schema(value_type = bool)]
+    safe_mode: Value,
     #[schema(value_type = u32)]
     validation_period_seconds: Value,
     #[schema(value_type = Option<Object>)]
@@ -179,6 +187,10 @@ impl From<&Map<String, Value>> for TemplateSettings {
             health_gates: field("health_gates", json!({"heartbeat_healthy": true})),
             auto_rollback: field("auto_rollback", json!(false)),
             rollback_threshold: field("rollback_threshold", json!(50)),
+            batch_doubling: field("batch_doubling", json!(false)),
+            max_batch_size: field("max_batch_size", Value::Null),
+            nodes_per_minute: field("nodes_per_minute", Value::Null),
+            safe_mode: field("safe_mode", json!(false)),
             validation_period_seconds: field("validation_period_seconds", json!(300)),
             canary_analysis_config: field("canary_analysis_config", Value::Null),
             blue_green_config: field("blue_green_config", Value::Null),
@@ -230,6 +242,12 @@ pub(crate) struct TemplateInput {
     auto_rollback: Option<bool>,
     #[schema(minimum = 1, maximum = 100)]
     rollback_threshold: Option<u8>,
+    batch_doubling: Option<bool>,
+    #[schema(minimum = 1)]
+    max_batch_size: Option<u32>,
+    #[schema(minimum = 1)]
+    nodes_per_minute: Option<u32>,
+    safe_mode: Option<bool>,
     validation_period_seconds: Option<u32>,
     #[schema(value_type = Option<Object>)]
     canary_analysis_config: Option<Value>,

@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 }
 
 /// The fields of a rollout that a template may give.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 18] = [
     "target_selector",
     "strategy",
     "batch_size",
@@ -36,6 +36,10 @@ const SETTINGS: [&str; 14] = [
     "health_gates",
     "auto_rollback",
     "rollback_threshold",
+    "batch_doubling",
+    "max_batch_size",
+    "nodes_per_minute",
+    "safe_mode",
     "validation_period_seconds",
     "canary_analysis_config",
     "blue_green_config",
