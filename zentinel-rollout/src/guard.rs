@@ -4,8 +4,8 @@
 //! starts it, and when the control plane does. So every entry obeys the same rules.
 //!
 //! The environments that count are the one that the rollout names, or else those of its target nodes: leaving
-//! the name out gets nobody around an environment's rules. A rollout that undoes another one, or goes
-//! straight back to a bundle that was recently healthy, is exempt from all of it.
+//! the name out gets nobody around an environment's rules. A rollout that undoes another one is exempt from
+//! all of it; one that goes straight back to a recently healthy bundle from all but promotion.
 
 use crate::approval;
 use chrono::TimeDelta;

@@ -211,6 +211,11 @@ fn a_rollback_asks_nobody() {
     case.closed = case.environments.clone();
     case.freezes = vec![window("always", None, -100, 100)];
     assert_eq!(case.judge(0).obstacles.len(), 3);
+    case.rollout.revert = Some("outage".to_owned());
+    assert_eq!(case.judge(0).summary(), "The bundle is not promoted to Production.");
+    case.closed.clear();
+    assert!(case.judge(0).may_start());
+    case.closed = case.environments.clone();
     case.rollout.rollback_of = Some(case.rollout.id);
     assert!(case.judge(0).may_start());
 }
