@@ -20,6 +20,7 @@ mod promote;
 mod renew;
 mod retry;
 mod revoke;
+mod shift;
 mod start;
 mod statements;
 mod terms;
@@ -45,7 +46,7 @@ use zentinel_core::entity::{
     Bundle, Excluded, Node, NodeReport, Rollout, RolloutNode, RolloutSpec, RolloutStep,
 };
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
-use zentinel_core::port::{Clock, NewJob, Query, Queue, Signer, Store, StoreExt as _};
+use zentinel_core::port::{Clock, NewJob, Query, Queue, Signer, Store, StoreExt as _, TrafficShifter};
 use zentinel_core::{Changes, Error, Kind, RecordKind, Result, Scope, Stored, Timestamp};
 
 /// Kind of the job that looks at one rollout; its unique key is the rollout's id.
@@ -70,7 +71,7 @@ pub const SHIFT: &str = "traffic.shift";
 /// it runs.
 #[must_use]
 pub fn shift_job(rollout: RolloutId, at: Timestamp) -> NewJob {
-    NewJob::new(Queue::Rollouts, SHIFT, json!({"rollout_id": rollout}), at).unique(rollout.to_string())
+    NewJob::new(Queue::Default, SHIFT, json!({"rollout_id": rollout}), at).unique(rollout.to_string())
 }
 
 /// The job that looks at a rollout at `at`; at most one waits per rollout.
@@ -164,6 +165,7 @@ pub struct Engine {
     strategies: Strategies,
     options: EngineOptions,
     gates: Vec<Arc<dyn Gate>>,
+    shifter: Option<Arc<dyn TrafficShifter>>,
     /// Rollouts as of their last tick, so that an idle tick reads little. Only a hint: each is used
     /// only while the store still has the same revision.
     cache: Mutex<HashMap<RolloutId, Loaded>>,
@@ -202,6 +204,7 @@ impl Engine {
             strategies,
             options,
             gates: Vec::new(),
+            shifter: None,
             cache: Mutex::new(HashMap::new()),
             journal: Arc::default(),
         }
@@ -211,6 +214,13 @@ impl Engine {
     #[must_use]
     pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
         self.gates.push(gate);
+        self
+    }
+
+    /// Adds what drives an external load balancer; without it, rollouts that ask for shifts are refused.
+    #[must_use]
+    pub fn with_shifter(mut self, shifter: Arc<dyn TrafficShifter>) -> Self {
+        self.shifter = Some(shifter);
         self
     }
 

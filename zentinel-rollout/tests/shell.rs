@@ -4,6 +4,8 @@
 
 #[path = "shell/again.rs"]
 mod again;
+#[path = "shell/blue_green.rs"]
+mod blue_green;
 #[path = "shell/canary.rs"]
 mod canary;
 #[path = "shell/fleet.rs"]

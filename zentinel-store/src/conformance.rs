@@ -39,6 +39,7 @@ pub mod durable;
 mod fixture;
 pub mod notifier;
 pub mod scheduler;
+pub mod shifter;
 pub mod signer;
 pub mod store;
 pub mod validator;

@@ -10,6 +10,7 @@
 //! | `Signer` | `MemorySigner`, `PemFileSigner` | always there | tests; one key from a file |
 //! | `Signer` | `SealedSigner` | `sealed-signer` | one key per organisation, encrypted in the store |
 //! | `Notifier` | [`RecordingNotifier`] | always there | tests |
+//! | `TrafficShifter` | [`RecordingShifter`] | always there | tests |
 //!
 //! `conformance` adds the suite of the same name. All features but that one are on by default.
 //!
@@ -34,6 +35,7 @@
 pub mod memory;
 pub mod notifier;
 pub mod runner;
+pub mod shifter;
 pub mod signer;
 
 #[cfg(feature = "object-store")]
@@ -61,6 +63,7 @@ pub use notifier::RecordingNotifier;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 pub use runner::{Runner, RunnerOptions, RunnerStats};
+pub use shifter::RecordingShifter;
 #[cfg(feature = "sealed-signer")]
 pub use signer::{MasterKey, SealedSigner};
 pub use signer::{MemorySigner, PemFileSigner};

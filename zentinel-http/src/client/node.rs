@@ -17,6 +17,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
+use zentinel_core::entity::{NodeTraffic, Slot};
 use zentinel_core::id::NodeId;
 use zentinel_core::port::PublicKey;
 use zentinel_core::{Error, Result, Secret};
@@ -40,6 +41,8 @@ pub enum Poll {
         poll_after: Duration,
         /// For the next poll.
         etag: Option<String>,
+        /// The slot and weight that the node shall have.
+        traffic: Option<NodeTraffic>,
     },
     /// Another bundle to run.
     Update(Box<BundleOffer>),
@@ -56,6 +59,16 @@ impl Poll {
         }
     }
 
+    /// The slot and weight that the node shall have; `None` where the answer says nothing about it.
+    #[must_use]
+    pub fn traffic(&self) -> Option<NodeTraffic> {
+        match self {
+            Self::NotModified { .. } => None,
+            Self::NoUpdate { traffic, .. } => *traffic,
+            Self::Update(offer) => traffic(offer.slot, offer.traffic_weight),
+        }
+    }
+
     /// When to ask again.
     #[must_use]
     pub fn poll_after(&self) -> Duration {
@@ -64,6 +77,11 @@ impl Poll {
             Self::Update(offer) => Duration::from_secs(offer.poll_after_s),
         }
     }
+}
+
+/// Slot and weight come together or not at all.
+fn traffic(slot: Option<Slot>, weight: Option<u8>) -> Option<NodeTraffic> {
+    Some(NodeTraffic { slot: slot?, weight: weight?.min(100) })
 }
 
 /// How a node proves who it is. Clones of a client share it.
@@ -196,7 +214,8 @@ impl NodeClient {
                 Poll::Update(offer)
             }
             PollAnswer::NoUpdate(answer) => {
-                Poll::NoUpdate { poll_after: Duration::from_secs(answer.poll_after_s), etag }
+                let traffic = traffic(answer.slot, answer.traffic_weight);
+                Poll::NoUpdate { poll_after: Duration::from_secs(answer.poll_after_s), etag, traffic }
             }
         })
     }

@@ -66,7 +66,14 @@ pub(super) async fn heartbeat(
     let node_id = caller.node.id;
     let taken_in = api.fleet.heartbeat(node_id, beat).await;
     let last_seen_at = taken_in.map_err(|error| api.unstored(gone(error)))?;
-    Ok(Json(HeartbeatAck { status: "ok".to_owned(), node_id, last_seen_at }))
+    let traffic = caller.node.traffic;
+    Ok(Json(HeartbeatAck {
+        status: "ok".to_owned(),
+        node_id,
+        last_seen_at,
+        slot: traffic.map(|traffic| traffic.slot),
+        traffic_weight: traffic.map(|traffic| traffic.weight),
+    }))
 }
 
 impl Incoming {

@@ -13,7 +13,7 @@ use http::header::{ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
-use zentinel_core::entity::NodeTarget;
+use zentinel_core::entity::{NodeTarget, NodeTraffic};
 use zentinel_core::error::Checks;
 use zentinel_core::{Error, Result};
 use zentinel_rollout::fleet::Offer;
@@ -23,7 +23,8 @@ use zentinel_rollout::fleet::Offer;
 /// Answers from memory unless there is something new. `If-None-Match` with the `ETag` of the last
 /// answer gets 304 while that answer holds (its download URL may have expired meanwhile: leave the
 /// header out to get a fresh one). With `wait` the request is held until there is news, at most
-/// that many seconds. `X-Zentinel-Poll-After` says when to ask again.
+/// that many seconds. Every answer carries the slot and weight that a blue-green rollout gave the node;
+/// a change of them is news. `X-Zentinel-Poll-After` says when to ask again.
 #[utoipa::path(
     get, path = "/api/v1/nodes/{node_id}/bundles/latest", tag = "Node API",
     params(
@@ -53,7 +54,7 @@ pub(super) async fn latest(
     let offer = api.fleet.offer(id).map_err(gone)?;
     let mut answer = Answer::to(&api, &caller, &offer).await?;
     let is_news =
-        if headers.contains_key(IF_NONE_MATCH) { !is_seen(answer.etag) } else { answer.etag != NOTHING };
+        if headers.contains_key(IF_NONE_MATCH) { !is_seen(answer.etag) } else { answer.update.is_some() };
     if !is_news && !wait.is_zero() {
         // What the fleet offers may differ from the answer, so its own etag is what must change.
         let news = api.fleet.wait_for_offer(id, Some(offer.etag), wait);
@@ -74,12 +75,10 @@ pub(super) async fn latest(
     Ok(response)
 }
 
-/// The etag of the answer that there is nothing to do.
-const NOTHING: u64 = 0;
-
 /// What a node is told. It is less than the fleet offers where the bundle may not be handed out.
 struct Answer {
     update: Option<(NodeTarget, Arc<Offered>)>,
+    traffic: Option<NodeTraffic>,
     etag: u64,
 }
 
@@ -88,18 +87,23 @@ impl Answer {
         if let Some(target) = &offer.target
             && let Some(offered) = caller.memory.offers.find(api, &caller.node, target).await?
         {
-            return Ok(Self { update: Some((target.clone(), offered)), etag: offer.etag });
+            let update = Some((target.clone(), offered));
+            return Ok(Self { update, traffic: offer.traffic, etag: offer.etag });
         }
         // Not the target's etag: who has seen that must hear of it when it is handed out again.
-        Ok(Self { update: None, etag: NOTHING })
+        Ok(Self { update: None, traffic: offer.traffic, etag: offer.etag_without_target() })
     }
 
     async fn body(&self, api: &Api, poll_after_s: u64) -> ApiResult<Response> {
         if let Some((target, offered)) = &self.update {
-            let update = update(api, target, offered, poll_after_s).await?;
+            let mut update = update(api, target, offered, poll_after_s).await?;
+            update.slot = self.traffic.map(|traffic| traffic.slot);
+            update.traffic_weight = self.traffic.map(|traffic| traffic.weight);
             return Ok(Json(update).into_response());
         }
-        Ok(Json(NoUpdate { no_update: true, poll_after_s }).into_response())
+        let slot = self.traffic.map(|traffic| traffic.slot);
+        let traffic_weight = self.traffic.map(|traffic| traffic.weight);
+        Ok(Json(NoUpdate { no_update: true, poll_after_s, slot, traffic_weight }).into_response())
     }
 }
 
@@ -151,6 +155,7 @@ async fn update(
         size_bytes: offered.size_bytes,
         download_url,
         traffic_weight: None,
+        slot: None,
         poll_after_s,
         statement: Some(offered.envelope.clone()),
         signature: offered.signature.clone(),

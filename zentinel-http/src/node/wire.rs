@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use url::Url;
 use utoipa::ToSchema;
-use zentinel_core::entity::{Activation, BundleError};
+use zentinel_core::entity::{Activation, BundleError, Slot};
 use zentinel_core::id::{BundleId, NodeId, ProjectId};
 use zentinel_core::port::PublicKey;
 use zentinel_core::statement::Envelope;
@@ -172,6 +172,13 @@ pub struct HeartbeatAck {
     #[serde(serialize_with = "whole_seconds")]
     #[schema(value_type = String, format = DateTime)]
     pub last_seen_at: Timestamp,
+    /// `blue` or `green`: the slot that the last blue-green rollout gave the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub slot: Option<Slot>,
+    /// The weight 0 to 100 that the node shall have now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_weight: Option<u8>,
 }
 
 /// A poll's answer when there is nothing to do.
@@ -181,6 +188,13 @@ pub struct NoUpdate {
     pub no_update: bool,
     /// When to ask again, in seconds.
     pub poll_after_s: u64,
+    /// `blue` or `green`: the slot that the last blue-green rollout gave the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub slot: Option<Slot>,
+    /// The weight 0 to 100 that the node shall have now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_weight: Option<u8>,
 }
 
 /// A poll's answer when the node should run another bundle.
@@ -199,8 +213,12 @@ pub struct BundleOffer {
     /// Where to GET the archive, for a limited time.
     #[schema(value_type = String)]
     pub download_url: Url,
-    /// Weight 0 to 100 of the node's active blue-green step, when there is one.
+    /// The weight 0 to 100 that the last blue-green rollout gave the node, when there was one.
     pub traffic_weight: Option<u8>,
+    /// `blue` or `green`: its slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub slot: Option<Slot>,
     /// When to ask again, in seconds.
     pub poll_after_s: u64,
     /// The signed statement (DSSE envelope) that a node checks before it downloads. This control

@@ -20,12 +20,13 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use zentinel_core::RecordKind;
-use zentinel_core::entity::{Rollout, RolloutNode};
+use zentinel_core::entity::{Rollout, RolloutNode, RolloutStep};
 use zentinel_core::error::Checks;
 use zentinel_core::id::RolloutId;
-use zentinel_core::port::Query;
+use zentinel_core::port::{Order, Query, StoreExt as _};
+use zentinel_core::{Error, RecordKind};
 use zentinel_rollout::NodeFacts;
+use zentinel_rollout::command::NOT_BLUE_GREEN;
 use zentinel_rollout::engine::Command;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
@@ -41,6 +42,9 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(resume))
         .routes(routes!(cancel))
         .routes(routes!(rollback))
+        .routes(routes!(swap_slot))
+        .routes(routes!(advance_traffic))
+        .routes(routes!(advance))
 }
 
 /// List rollouts
@@ -65,11 +69,11 @@ async fn list(
         query = query.in_states(&[state]);
     }
     let page = page_of::<Rollout>(&api, &at.scope(), query).await?;
-    Ok(Json(RolloutList {
-        rollouts: page.items.iter().map(|rollout| RolloutBody::from(&rollout.value)).collect(),
-        total: page.total,
-        next_cursor: page.next_cursor,
-    }))
+    let mut rollouts = Vec::with_capacity(page.items.len());
+    for rollout in &page.items {
+        rollouts.push(shown(&api, rollout).await?);
+    }
+    Ok(Json(RolloutList { rollouts, total: page.total, next_cursor: page.next_cursor }))
 }
 
 /// Create a rollout
@@ -108,7 +112,7 @@ async fn create(
         return Ok(Json(PreviewOne::from(&preview)).into_response());
     }
     let rollout = api.engine.create(&at.scope(), at.caller.actor(), new).await?;
-    Ok((StatusCode::CREATED, Json(RolloutBody::from(&rollout))).into_response())
+    Ok((StatusCode::CREATED, Json(shown(&api, &rollout).await?)).into_response())
 }
 
 /// Show a rollout
@@ -149,8 +153,22 @@ async fn steer(
     command: Command,
 ) -> ApiResult<Json<RolloutBody>> {
     let rollout = api.engine.command(&at.scope(), at.caller.actor(), id, command).await?;
-    Ok(Json(RolloutBody::from(&rollout)))
+    Ok(Json(shown(api, &rollout).await?))
 }
+
+/// A rollout as it is shown. Where its traffic follows from its steps, these are read.
+async fn shown(api: &Api, rollout: &Rollout) -> ApiResult<RolloutBody> {
+    if rollout.spec.strategy != BLUE_GREEN && rollout.traffic.is_none() {
+        return Ok(RolloutBody::from(rollout));
+    }
+    let steps = Query::all(RecordKind::RolloutStep).owned_by(rollout.id).ordered(Order::Name);
+    let steps = api.store.list_all::<RolloutStep>(&rollout.scope(), steps).await?;
+    let steps: Vec<RolloutStep> = steps.into_iter().map(|step| step.value).collect();
+    Ok(RolloutBody::with_steps(rollout, &steps))
+}
+
+/// The strategy whose rollouts have slots.
+const BLUE_GREEN: &str = "blue_green";
 
 macro_rules! steering {
     ($($(#[$doc:meta])* $name:ident, $path:literal, $command:ident;)*) => {$(
@@ -204,7 +222,7 @@ async fn start(
     checks.finish()?;
     let decision = freeze_override(&api, &at.caller, reason).await?;
     let rollout = api.engine.start(&at.scope(), at.caller.actor(), id.0, decision).await?;
-    Ok(Json(RolloutBody::from(&rollout)))
+    Ok(Json(shown(&api, &rollout).await?))
 }
 
 steering! {
@@ -222,4 +240,33 @@ steering! {
     ///
     /// Every node that was touched gets back the bundle it ran before.
     rollback, "/api/v1/projects/{project_slug}/rollouts/{id}/rollback", Rollback;
+    /// Take the traffic of the step under way back (blue-green)
+    ///
+    /// The blue slot gets everything at once, and the rollout is paused. A resume gives the green slot its weight
+    /// again, once its gates pass.
+    swap_slot, "/api/v1/projects/{project_slug}/rollouts/{id}/swap-slot", SwapSlot;
+    /// Complete the step that is held, and go on
+    ///
+    /// For a paused rollout whose strategy wants an operator to look.
+    advance, "/api/v1/projects/{project_slug}/rollouts/{id}/advance", Advance;
+}
+
+/// Move on to the next weight (blue-green)
+///
+/// Completes the held step; the next one starts.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project_slug}/rollouts/{id}/advance-traffic", tag = "Rollouts",
+    params(("project_slug" = String, Path), ("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = RolloutBody), ChangeRefusals), security(("api_key" = ["rollouts:write"])),
+)]
+async fn advance_traffic(
+    State(api): State<Api>,
+    at: InProject<RolloutsWrite>,
+    id: PathId<Rollout>,
+) -> ApiResult<Json<RolloutBody>> {
+    let rollout = api.store.fetch::<Rollout>(&at.scope(), id.0).await?;
+    if rollout.spec.strategy != BLUE_GREEN {
+        return Err(Error::conflict(NOT_BLUE_GREEN).into());
+    }
+    steer(&api, &at, id.0, Command::Advance).await
 }

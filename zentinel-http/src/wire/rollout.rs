@@ -5,9 +5,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
-use zentinel_core::entity::{NodeProgress, Rollout, RolloutError, RolloutNode, RolloutStep, StepState};
+use zentinel_core::entity::{
+    NodeProgress, Rollout, RolloutError, RolloutNode, RolloutStep, Slot, StepState, TrafficSplit,
+};
 use zentinel_core::id::TypedId;
 use zentinel_rollout::engine::{Preview, RolloutDetail};
+use zentinel_rollout::strategy::BlueGreenConfig;
+use zentinel_rollout::traffic;
 
 /// One delivery of a bundle to a set of nodes.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,13 +40,23 @@ pub(crate) struct RolloutBody {
     /// `pending`, `running`, `paused`, `completed`, `cancelled` or `failed`.
     #[schema(example = "running")]
     state: &'static str,
-    deployment_slot: Option<String>,
+    /// Blue-green: `blue` until the green slot has all the traffic. A swap turns it round.
+    deployment_slot: Option<&'static str>,
+    /// Blue-green: the weights `{green, blue}` that are in force.
+    #[schema(value_type = Option<Object>, example = json!({"green": 10, "blue": 90}))]
+    traffic: Option<TrafficSplit>,
+    /// Blue-green: the last split that the load balancer was asked for:
+    /// `{number, split, requested_at, acknowledged_at, error}`.
+    traffic_shift: Option<Value>,
     blue_green_config: Option<Value>,
+    /// Blue-green: how long each weight is held at least.
+    validation_period_seconds: Option<u32>,
     canary_analysis_config: Option<Value>,
     /// `canary`: how many of its steps are done. Only when a single rollout is shown.
     canary_step_index: Option<usize>,
     /// `canary`: `{analyses: […]}`, the last 200 with their evidence, oldest first. Only when a single rollout is shown.
     canary_analysis_results: Option<Value>,
+    /// Blue-green: how many weights are done.
     traffic_step_index: u32,
     environment_id: Option<Uuid>,
     scheduled_at: Option<Time>,
@@ -93,6 +107,7 @@ fn error_value(error: Option<&RolloutError>) -> Option<Value> {
 impl From<&Rollout> for RolloutBody {
     fn from(rollout: &Rollout) -> Self {
         let spec = &rollout.spec;
+        let blue_green = (spec.strategy == "blue_green").then(|| BlueGreenConfig::of(spec));
         let config = |strategy: &str| {
             (spec.strategy == strategy && !spec.strategy_config.is_null())
                 .then(|| spec.strategy_config.clone())
@@ -117,7 +132,18 @@ impl From<&Rollout> for RolloutBody {
             revert_reason: rollout.revert.clone(),
             state: rollout.state.as_str(),
             deployment_slot: None,
-            blue_green_config: config("blue_green"),
+            traffic: None,
+            traffic_shift: traffic::shift(rollout).map(|shift| {
+                json!({
+                    "number": shift.number,
+                    "split": shift.split,
+                    "requested_at": Time(shift.requested_at),
+                    "acknowledged_at": shift.acknowledged_at.map(Time),
+                    "error": shift.error,
+                })
+            }),
+            blue_green_config: blue_green.as_ref().map(|config| json!(config)),
+            validation_period_seconds: blue_green.map(|config| config.validation_period_seconds),
             canary_analysis_config: config("canary"),
             canary_step_index: None,
             canary_analysis_results: None,
@@ -148,6 +174,18 @@ impl From<&Rollout> for RolloutBody {
     }
 }
 
+impl RolloutBody {
+    /// With what follows from its steps.
+    pub(crate) fn with_steps(rollout: &Rollout, steps: &[RolloutStep]) -> Self {
+        Self {
+            deployment_slot: traffic::deployment_slot(rollout, steps).map(Slot::as_str),
+            traffic: traffic::split(rollout, steps),
+            traffic_step_index: traffic::traffic_steps_done(steps),
+            ..Self::from(rollout)
+        }
+    }
+}
+
 fn waiting(rollout: &Rollout) -> Value {
     let waiting = &rollout.waiting;
     json!({
@@ -168,21 +206,25 @@ pub(crate) struct StepBody {
     #[schema(example = "verifying")]
     state: &'static str,
     deployment_slot: Option<String>,
+    /// Blue-green: the weight of the slot; 0 where a swap, a failure or a rollback put it out of force.
     traffic_weight: Option<u8>,
+    /// Blue-green: when the load balancer acknowledged the weight.
+    shifted_at: Option<Time>,
     started_at: Option<Time>,
     completed_at: Option<Time>,
     error: Option<Value>,
 }
 
-impl From<&RolloutStep> for StepBody {
-    fn from(step: &RolloutStep) -> Self {
+impl StepBody {
+    fn new(rollout: &Rollout, step: &RolloutStep) -> Self {
         Self {
             id: step.id.uuid(),
             step_index: step.index,
             node_ids: step.node_ids.iter().map(|id| id.uuid()).collect(),
             state: step.state.as_str(),
             deployment_slot: step.deployment_slot.clone(),
-            traffic_weight: step.traffic_weight,
+            traffic_weight: traffic::shown_weight(rollout, step),
+            shifted_at: step.shifted_at.map(Time),
             started_at: step.started_at.map(Time),
             completed_at: step.completed_at.map(Time),
             error: error_value(step.error.as_ref()),
@@ -272,16 +314,14 @@ impl RolloutDetailBody {
         };
         let node_statuses: Vec<NodeStatusBody> = detail.nodes.iter().map(status).collect();
         let taken_back = node_statuses.iter().filter(|status| status.taken_back.is_some()).count();
-        let mut rollout = RolloutBody::from(&detail.rollout);
-        let current = detail.steps.iter().find(|step| step.state.is_active());
+        let mut rollout = RolloutBody::with_steps(&detail.rollout, &detail.steps);
         if detail.rollout.spec.strategy == "canary" {
             let done = detail.steps.iter().filter(|step| step.state == StepState::Completed);
             rollout.canary_step_index = Some(done.count());
         }
-        rollout.deployment_slot = current.and_then(|step| step.deployment_slot.clone());
         Self {
             rollout,
-            steps: detail.steps.iter().map(StepBody::from).collect(),
+            steps: detail.steps.iter().map(|step| StepBody::new(&detail.rollout, step)).collect(),
             progress: Progress::of(&detail.nodes, taken_back),
             node_statuses,
         }

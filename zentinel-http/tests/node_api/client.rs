@@ -76,7 +76,7 @@ async fn from_the_bundle_to_its_bytes() {
     let slug = world.home.project.slug.as_str();
     let member = world.member(&world.home, "edge").await;
     let client = world.client(&member);
-    let Poll::NoUpdate { etag, poll_after } = client.poll(None, None).await.unwrap() else { panic!() };
+    let Poll::NoUpdate { etag, poll_after, .. } = client.poll(None, None).await.unwrap() else { panic!() };
     assert!((27..=33).contains(&poll_after.as_secs()));
     let same = client.poll(None, etag.as_deref()).await.unwrap();
     assert!(matches!(same, Poll::NotModified { .. }) && same.etag().is_none());

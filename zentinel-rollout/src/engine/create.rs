@@ -215,6 +215,7 @@ impl Engine {
 
     async fn plan(&self, scope: &Scope, new: &NewRollout) -> Result<(Plan, Candidates)> {
         plan::check_spec(&new.spec, &self.strategies)?;
+        self.check_shifts(&new.spec)?;
         let candidates = self.candidates(scope, &new.spec.target_selector).await?;
         self.plan_over(candidates, new.bundle_id, &new.spec, new.terms.environment_id)
     }

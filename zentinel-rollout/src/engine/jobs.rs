@@ -1,5 +1,6 @@
 //! The engine's background jobs.
 
+use super::shift::ShiftHandler;
 use super::{Engine, PROMOTE, RENEW, RESCUE, SCHEDULE, START, TICK, tick_job};
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ impl Engine {
     pub fn handlers(self: &Arc<Self>) -> Vec<Arc<dyn JobHandler>> {
         vec![
             Arc::new(TickHandler(Arc::clone(self))),
+            Arc::new(ShiftHandler(Arc::clone(self))),
             Arc::new(StartHandler(Arc::clone(self))),
             Arc::new(ScheduleHandler(Arc::clone(self))),
             Arc::new(PromoteHandler(Arc::clone(self))),

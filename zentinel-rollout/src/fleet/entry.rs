@@ -130,13 +130,13 @@ impl Entry {
 
     /// The etag of that.
     pub(super) fn offered(&self) -> u64 {
-        Offer::due(&self.node, &self.report).map_or(0, |target| target.sequence)
+        Offer::stamp(&self.node, &self.report)
     }
 
     /// Whether the report should be written although nothing in it is news: for a rollout that judges
     /// nodes by it, or because it was not for `interval`. If so, it counts as written.
     pub(super) fn is_report_due(&mut self, now: Timestamp, interval: Duration) -> bool {
-        let awaited = self.node.rollout_id.is_some() || self.offered() != 0;
+        let awaited = self.node.rollout_id.is_some() || Offer::due(&self.node, &self.report).is_some();
         let due = awaited || self.written_at + interval <= now;
         if due {
             self.written_at = now;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use zentinel_core::Result;
-use zentinel_core::entity::{Node, NodeReport, NodeTarget};
+use zentinel_core::entity::{Node, NodeReport, NodeTarget, NodeTraffic, Slot};
 use zentinel_core::id::{BundleId, NodeId};
 
 /// What a node is told when it polls.
@@ -18,19 +18,48 @@ pub struct Offer {
     pub target: Option<NodeTarget>,
     /// What the node says it runs.
     pub active_bundle_id: Option<BundleId>,
+    /// The slot and weight that a blue-green rollout gave the node, whether or not there is a target.
+    pub traffic: Option<NodeTraffic>,
     /// Differs whenever the answer differs: the target's sequence, or 0 when there is nothing to
-    /// do. It is the same on every replica and after a restart, and grows with every new target.
+    /// do, and the traffic in the upper bits. It is the same on every replica and after a restart.
     pub etag: u64,
+}
+
+/// Where the traffic begins in an etag; no sequence gets there.
+const TRAFFIC_BITS: u32 = 54;
+
+/// The etag of an offer without a target.
+fn etag_of(traffic: Option<NodeTraffic>) -> u64 {
+    traffic.map_or(0, |NodeTraffic { slot, weight }| {
+        let slot = match slot {
+            Slot::Blue => 1,
+            Slot::Green => 2,
+        };
+        (slot << 7 | u64::from(weight)) << TRAFFIC_BITS
+    })
 }
 
 impl Offer {
     pub(super) fn of(node: &Node, report: &NodeReport) -> Self {
         let target = Self::due(node, report).cloned();
         Self {
-            etag: target.as_ref().map_or(0, |target| target.sequence),
+            etag: Self::stamp(node, report),
             target,
+            traffic: node.traffic,
             active_bundle_id: report.active_bundle_id,
         }
+    }
+
+    /// Its etag alone.
+    pub(super) fn stamp(node: &Node, report: &NodeReport) -> u64 {
+        etag_of(node.traffic) | Self::due(node, report).map_or(0, |target| target.sequence)
+    }
+
+    /// The etag of the same offer without its target, for nodes that may not be given the bundle. 0 when there is
+    /// nothing to say at all.
+    #[must_use]
+    pub fn etag_without_target(&self) -> u64 {
+        etag_of(self.traffic)
     }
 
     /// The target that the node is to be told.
@@ -91,13 +120,14 @@ impl Fleet {
     }
 
     /// As [`Fleet::offer`], but holds the answer back for up to `wait` while it is not news:
-    /// while its etag is the one already `seen`, or without one while there is nothing to do.
+    /// while its etag is the one already `seen`, or without one while there is no target and the traffic stays as it is.
     ///
     /// # Errors
     /// `NotFound` for an unknown node, also when it is deleted meanwhile.
     pub async fn wait_for_offer(&self, id: NodeId, seen: Option<u64>, wait: Duration) -> Result<Offer> {
-        let is_news = |offer: &Offer| offer.etag != seen.unwrap_or(0);
         let offer = self.offer(id)?;
+        let seen = seen.unwrap_or(offer.etag_without_target());
+        let is_news = |offer: &Offer| offer.etag != seen;
         if is_news(&offer) || wait.is_zero() {
             return Ok(offer);
         }

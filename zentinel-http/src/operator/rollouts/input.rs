@@ -91,10 +91,16 @@ pub(in crate::operator) struct RolloutInput {
     #[schema(value_type = Option<bool>)]
     #[serde(default)]
     supersede: Field<bool>,
-    /// What the strategy `blue_green` needs.
+    /// What the strategy `blue_green` needs: `traffic_steps`, `auto_advance`, `advance_delay_seconds`,
+    /// `green_percentage`, `shift_traffic`.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     blue_green_config: Field<Map<String, Value>>,
+    /// How long a blue-green rollout holds each weight at least, in seconds; 300 by default. Also accepted in
+    /// `blue_green_config`.
+    #[schema(value_type = Option<u32>, maximum = 86400)]
+    #[serde(default)]
+    validation_period_seconds: Field<Value>,
     /// What the strategy `canary` needs.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
@@ -147,11 +153,20 @@ impl RolloutInput {
         let selector = self.target_selector.optional("target_selector", &mut checks);
         let strategy = self.strategy.optional("strategy", &mut checks);
         let strategy = strategy.unwrap_or(default.strategy);
-        let config = match strategy.as_str() {
+        let period = self.validation_period_seconds.optional("validation_period_seconds", &mut checks);
+        let mut config = match strategy.as_str() {
             "blue_green" => self.blue_green_config.optional("blue_green_config", &mut checks),
             "canary" => self.canary_analysis_config.optional("canary_analysis_config", &mut checks),
             _ => self.strategy_config.optional("strategy_config", &mut checks),
         };
+        if let Some(period) = period {
+            let known = strategy == "blue_green";
+            checks.that("validation_period_seconds", known, "is only for the strategy blue_green");
+            if known {
+                let config = config.get_or_insert_default();
+                config.entry("validation_period_seconds").or_insert(period);
+            }
+        }
         let batch_size = whole(self.batch_size, "batch_size", 1, &mut checks);
         let batch_percentage = percent(self.batch_percentage, "batch_percentage", &mut checks);
         let both = batch_percentage.is_some() && batch_size.is_some_and(|size| size != 1);

@@ -1,4 +1,5 @@
 use chrono::TimeDelta;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use zentinel_core::Percent;
 use zentinel_core::entity::RolloutSpec;
@@ -28,7 +29,7 @@ const LONGEST: u32 = 86_400;
 /// | `validation_period_seconds` | 300 | The same; the longer of both counts |
 /// | `green_percentage` | 50 | Share of the nodes that become the green slot |
 /// | `shift_traffic` | `false` | Whether an external load balancer must acknowledge each weight before the rollout goes on |
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BlueGreenConfig {
     /// Weights of the green slot.
     pub traffic_steps: Vec<Percent>,
