@@ -40,7 +40,14 @@ async fn whole_story(mut plane: Plane) {
     ops.text(&["environment", "assign", "staging", "node-1"]).await;
     ops.text(&["environment", "approvals", "staging", "1"]).await;
     ops.text(&["promotion-rule", "create", "dev", "staging", "--auto", "--max-risk", "high"]).await;
+    ops.text(&["template", "create", "first", "--default", "--set", "batch_size=1"]).await;
     ops.text(&["template", "create", "usual", "--default", "--set", "batch_percentage=50"]).await;
+    ops.text(&["template", "default", "first"]).await;
+    ops.text(&["template", "default", "usual"]).await;
+    let templates = ops.json(&["template", "list"]).await;
+    let defaults = templates["rollout_templates"].as_array().expect("a list").iter();
+    let defaults: Vec<_> = defaults.filter(|one| one["is_default"] == true).map(|one| &one["name"]).collect();
+    assert_eq!(defaults, ["usual"], "it changes hands in one commit");
     let bundle = compile(&client, &project, "1.0.0", &example("edge.kdl")).await;
 
     // Scheduled, the server killed: it starts on time all the same.

@@ -237,6 +237,15 @@ fn facts(detail: &RolloutDetailView, versions: &Versions) -> String {
     if let Some(error) = &rollout.error {
         lines.push(("error", paragraph(&format!("{}: {}", error.reason, error.message))));
     }
+    if let Some(at) = rollout.scheduled_at {
+        lines.push(("scheduled", instant(at)));
+    }
+    if !matches!(rollout.approval_state.as_str(), "" | "not_required") {
+        lines.push(("approval", approve::figures(rollout)));
+    }
+    if let Some(comment) = &rollout.rejection_comment {
+        lines.push(("rejected", clean(comment)));
+    }
     if !rollout.waiting.summary.is_empty() {
         lines.push(("waiting", clean(&rollout.waiting.summary)));
     }

@@ -110,13 +110,15 @@ pub(super) async fn list(session: &Session, text: &str) -> Result<()> {
     })
 }
 
-fn agreed(rollout: &RolloutView) -> String {
-    let state = rollout.approval_state.replace('_', " ");
+/// How many agreed, of how many.
+pub(super) fn figures(rollout: &RolloutView) -> String {
     let figures = rollout.approvals;
-    let waits = if rollout.waiting.summary.is_empty() {
-        String::new()
-    } else {
-        format!(". {}", clean(&rollout.waiting.summary))
-    };
-    format!("{}, {state} ({} of {}){waits}", sentence(rollout), figures.count, figures.needed)
+    let state = rollout.approval_state.replace('_', " ");
+    format!("{} ({} of {})", clean(&state), figures.count, figures.needed)
+}
+
+fn agreed(rollout: &RolloutView) -> String {
+    let summary = &rollout.waiting.summary;
+    let waits = if summary.is_empty() { String::new() } else { format!(". {}", clean(summary)) };
+    format!("{}, {}{waits}", sentence(rollout), figures(rollout))
 }
