@@ -4,6 +4,7 @@ mod approval;
 mod audit;
 mod blue_green;
 mod bundle;
+mod drift;
 mod environment;
 mod freeze_window;
 mod identity;
@@ -21,6 +22,10 @@ pub use blue_green::{NodeTraffic, RolloutTraffic, ShiftRequest, Slot, TrafficSpl
 pub use bundle::{
     Activation, Bundle, BundleOrigin, BundleSbom, BundleSource, BundleStatement, BundleStatus, ExtraFile,
     Finding, RiskLevel,
+};
+pub use drift::{
+    DRIFT_ACTIVE, DRIFT_RESOLVED, DiffStats, DriftAlert, DriftEvent, DriftKind, DriftResolution,
+    DriftSeverity, Remediation,
 };
 pub use environment::{Environment, EnvironmentSettings, is_color};
 pub use freeze_window::{FreezeSpan, FreezeWindow, Recurrence, Weekday, parse_instant};

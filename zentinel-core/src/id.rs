@@ -97,6 +97,8 @@ typed_ids! {
     PromotionRuleId;
     /// A bundle's release into an environment.
     PromotionId;
+    /// A node that ran something else than it should.
+    DriftEventId;
     /// A unit of background work.
     JobId;
     /// Something that happened, told to the outside.

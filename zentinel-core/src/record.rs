@@ -65,11 +65,15 @@ pub enum RecordKind {
     PromotionRule,
     /// [`BundlePromotion`](crate::entity::BundlePromotion)
     BundlePromotion,
+    /// [`DriftEvent`](crate::entity::DriftEvent)
+    DriftEvent,
+    /// [`DriftAlert`](crate::entity::DriftAlert)
+    DriftAlert,
 }
 
 impl RecordKind {
     /// Every kind, in an order in which rows may be inserted.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Organisation,
         Self::Project,
         Self::User,
@@ -94,6 +98,8 @@ impl RecordKind {
         Self::RolloutTemplate,
         Self::PromotionRule,
         Self::BundlePromotion,
+        Self::DriftEvent,
+        Self::DriftAlert,
     ];
 
     /// The table's name in the SQL back ends.
@@ -124,6 +130,8 @@ impl RecordKind {
             Self::RolloutTemplate => "rollout_templates",
             Self::PromotionRule => "promotion_rules",
             Self::BundlePromotion => "bundle_promotions",
+            Self::DriftEvent => "drift_events",
+            Self::DriftAlert => "drift_alerts",
         }
     }
 
@@ -150,6 +158,8 @@ impl RecordKind {
             Self::RolloutTemplate => "Rollout template",
             Self::PromotionRule => "Promotion rule",
             Self::BundlePromotion => "Promotion",
+            Self::DriftEvent => "Drift event",
+            Self::DriftAlert => "Drift alert",
         }
     }
 

@@ -8,6 +8,7 @@ mod audit;
 pub(crate) mod auth;
 mod bundles;
 mod credentials;
+mod drift;
 mod events;
 mod governance;
 mod listing;
@@ -35,6 +36,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .merge(governance::routes())
         .merge(nodes::routes())
         .merge(node_groups::routes())
+        .merge(drift::routes())
         .merge(registration_tokens::routes())
         .merge(api_keys::routes())
         .merge(signing_key::routes())

@@ -3,6 +3,7 @@
 //! Timestamps have second precision, absent values are null and never left out.
 
 mod bundle;
+pub(crate) mod drift;
 mod explain;
 pub(crate) mod governance;
 mod key;

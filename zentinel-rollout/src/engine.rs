@@ -9,6 +9,7 @@ mod approvals;
 mod assign;
 mod commands;
 mod create;
+mod drift;
 mod explain;
 mod in_the_way;
 mod jobs;
@@ -29,6 +30,7 @@ mod work;
 
 pub use crate::command::Command;
 pub use again::{RECENTLY_HEALTHY, Revert};
+pub use drift::{DRIFT, DRIFT_NODES, DriftWatch, drift_job};
 pub use terms::Terms;
 
 use crate::gate::{Gate, Gates};

@@ -18,9 +18,11 @@ mod load;
 mod offer;
 mod pending;
 mod sampling;
+mod survey;
 
 pub use load::SingleRead;
 pub use offer::Offer;
+pub use survey::Survey;
 
 use bundles::KnownBundles;
 use dashmap::DashMap;

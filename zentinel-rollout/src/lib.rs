@@ -89,6 +89,7 @@ pub mod approval;
 pub mod check;
 pub mod command;
 pub mod decision;
+pub mod drift;
 pub mod engine;
 pub mod explain;
 pub mod fleet;

@@ -8,6 +8,8 @@ mod again;
 mod blue_green;
 #[path = "shell/canary.rs"]
 mod canary;
+#[path = "shell/drift.rs"]
+mod drift;
 #[path = "shell/fleet.rs"]
 mod fleet;
 #[path = "shell/gated.rs"]

@@ -19,7 +19,7 @@ use zentinel_compiler::bundle::CompileHandler;
 use zentinel_core::port::{Clock, ConfigValidator, Queue, SystemClock};
 use zentinel_core::{Error, Result};
 use zentinel_http::{HttpOptions, RateLimits, Services};
-use zentinel_rollout::engine::{Engine, EngineOptions};
+use zentinel_rollout::engine::{DriftWatch, Engine, EngineOptions};
 use zentinel_rollout::fleet::{Fleet, FleetOptions};
 use zentinel_rollout::strategy::Strategies;
 use zentinel_store::{Runner, RunnerOptions};
@@ -170,6 +170,7 @@ fn runner(
         .workers(Queue::Maintenance, settings.queues.maintenance)
         .register(Arc::new(compile))
         .register(Arc::new(maintenance::StalenessHandler { fleet: Arc::clone(fleet) }))
+        .register(Arc::new(DriftWatch::new(Arc::clone(engine), Arc::clone(fleet))))
         .register(Arc::new(retention));
     for handler in engine.handlers() {
         runner = runner.register(handler);

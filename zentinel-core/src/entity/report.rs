@@ -232,8 +232,16 @@ pub struct NodeConfig {
     pub config_kdl: String,
     /// SHA-256 of the text.
     pub config_hash: Sha256Digest,
+    /// Whether it is another one than that of the bundle that the node said it ran.
+    #[serde(default)]
+    pub differs: bool,
     /// When it was reported.
     pub created_at: Timestamp,
+}
+
+impl NodeConfig {
+    /// The state by which stores find those that differ.
+    pub const DIFFERS: &str = "differs";
 }
 
 impl Record for NodeConfig {
@@ -250,6 +258,7 @@ impl Record for NodeConfig {
             organisation_id: Some(self.organisation_id),
             project_id: Some(self.project_id),
             owner: self.project_id.uuid(),
+            state: self.differs.then(|| NodeConfig::DIFFERS.to_owned()),
             ..Keys::default()
         }
     }

@@ -4,7 +4,7 @@ use crate::error::{Checks, Error, Result};
 use crate::id::{MembershipId, OrganisationId, ProjectId, TypedId, UserId};
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::Scope;
-use crate::value::{Slug, Timestamp};
+use crate::value::{Percent, Slug, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -65,6 +65,14 @@ pub struct ProjectSettings {
     pub approval_required: bool,
     /// How many, at least 1.
     pub approvals_needed: u32,
+    /// Whether a drifted node is brought back by a rollout of its own. Off by default.
+    pub drift_auto_remediation: bool,
+    /// How often all nodes are looked at for drift, in seconds; 10 to 86,400.
+    pub drift_check_interval: u32,
+    /// The percentage of drifted nodes from which the outside is told.
+    pub drift_alert_threshold: Option<Percent>,
+    /// The number of drifted nodes from which the outside is told.
+    pub drift_alert_node_count: Option<u32>,
 }
 
 impl Default for ProjectSettings {
@@ -74,6 +82,10 @@ impl Default for ProjectSettings {
             max_concurrent_rollouts: 5,
             approval_required: false,
             approvals_needed: 1,
+            drift_auto_remediation: false,
+            drift_check_interval: 30,
+            drift_alert_threshold: None,
+            drift_alert_node_count: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::log::{LogEntry, LogKind, LogQuery, Retention};
 use crate::page::{Page, PageRequest};
 use crate::record::{Record, RecordKind, Row, Stored};
 use crate::scope::Scope;
+use crate::value::Timestamp;
 use async_trait::async_trait;
 use futures_core::Stream;
 use std::collections::BTreeMap;
@@ -42,6 +43,10 @@ pub struct Query {
     pub natural_key: Option<String>,
     /// Only records whose body has a `labels` object with all of these entries.
     pub labels: Vec<(String, String)>,
+    /// Only records that were created at this instant or later.
+    pub created_from: Option<Timestamp>,
+    /// Only records that were created at this instant or before.
+    pub created_until: Option<Timestamp>,
     /// The order.
     pub order: Order,
     /// The page.
@@ -62,6 +67,8 @@ impl Query {
             states: Vec::new(),
             natural_key: None,
             labels: Vec::new(),
+            created_from: None,
+            created_until: None,
             order: Order::default(),
             page: PageRequest::default(),
             counted: true,
@@ -100,6 +107,13 @@ impl Query {
     #[must_use]
     pub fn labelled(mut self, labels: Vec<(String, String)>) -> Self {
         self.labels = labels;
+        self
+    }
+
+    /// Only records that were created in this span, both ends included.
+    #[must_use]
+    pub fn created(mut self, from: Option<Timestamp>, until: Option<Timestamp>) -> Self {
+        (self.created_from, self.created_until) = (from, until);
         self
     }
 

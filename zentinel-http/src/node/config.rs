@@ -10,9 +10,12 @@ use axum::body::Body;
 use axum::extract::State;
 use http::StatusCode;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use zentinel_core::entity::{Bundle, NodeConfig};
-use zentinel_core::port::StoreExt;
-use zentinel_core::{Changes, Error, Result, Sha256Digest};
+use zentinel_core::id::BundleId;
+use zentinel_core::port::{Query, StoreExt};
+use zentinel_core::{Changes, Error, RecordKind, Result, Sha256Digest};
+use zentinel_rollout::engine::drift_job;
 
 /// Longest configuration in bytes.
 const MAX_CONFIG: usize = 4 << 20;
@@ -44,6 +47,7 @@ pub(super) async fn report(State(api): State<Api>, caller: Caller, body: Body) -
         return Err(Error::invalid_field("config_kdl", "is invalid").into());
     }
     let node = &caller.node;
+    let (differs, expected) = compared(&api, &caller, Sha256Digest::of(config_kdl.as_bytes())).await?;
     let config_hash = Sha256Digest::of(config_kdl.as_bytes());
     let config = NodeConfig {
         node_id: node.id,
@@ -51,10 +55,12 @@ pub(super) async fn report(State(api): State<Api>, caller: Caller, body: Body) -
         project_id: node.project_id,
         config_kdl,
         config_hash,
+        differs,
         created_at: api.now(),
     };
-    api.store.commit(Changes::new().upsert(&config)?).await?;
-    let expected = expected_hash(&api, &caller).await?;
+    // Looked at after this commit: what it finds begins or ends a drift event.
+    let look = drift_job(&[node.id], config.created_at);
+    api.store.commit(Changes::new().upsert(&config)?.job(look)).await?;
     let content_drift = expected.map(|expected| expected != config_hash);
     if content_drift == Some(true) {
         tracing::warn!(node = %node.id, "a node runs another configuration than its bundle's");
@@ -62,10 +68,26 @@ pub(super) async fn report(State(api): State<Api>, caller: Caller, body: Body) -
     Ok(Json(ConfigAck { status: "ok".to_owned(), config_hash, content_drift }))
 }
 
-async fn expected_hash(api: &Api, caller: &Caller) -> Result<Option<Sha256Digest>> {
-    let Some(expected) = caller.node.expected_bundle_id else {
-        return Ok(None);
+/// Whether a configuration is another one than that of the bundle that the node says it runs, and the digest of
+/// the one that it should run.
+async fn compared(api: &Api, caller: &Caller, found: Sha256Digest) -> Result<(bool, Option<Sha256Digest>)> {
+    let node = &caller.node;
+    let active = api.fleet.snapshot(node.id).and_then(|known| known.report.active_bundle_id);
+    let wanted: BTreeSet<BundleId> = [active, node.expected_bundle_id].into_iter().flatten().collect();
+    if wanted.is_empty() {
+        return Ok((false, None));
+    }
+    let query = Query::all(RecordKind::Bundle).with_ids(wanted);
+    let bundles = api.store.list_all::<Bundle>(&node.scope(), query).await?;
+    let hash = |id: Option<BundleId>| {
+        let bundle = bundles.iter().find(|bundle| Some(bundle.id) == id)?;
+        bundle.config_hash
     };
-    let bundle = api.store.find::<Bundle>(&caller.node.scope(), expected).await?;
-    Ok(bundle.and_then(|bundle| bundle.config_hash))
+    let expected = hash(node.expected_bundle_id);
+    // A node that runs no bundle of ours has a configuration of its own.
+    let differs = match hash(active) {
+        Some(active) => active != found,
+        None => expected.is_some_and(|expected| expected != found),
+    };
+    Ok((differs, expected))
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use zentinel_core::entity::{BundleStatus, NodeStatus};
+use zentinel_core::entity::{BundleStatus, DRIFT_ACTIVE, NodeStatus};
 use zentinel_core::port::Queue;
 use zentinel_core::{Error, RecordKind, Result, Scope, Timestamp};
 
@@ -63,6 +63,8 @@ pub(crate) struct Metrics {
     queue_delay: Gauge<f64, AtomicU64>,
     nodes: Family<Status, Gauge>,
     rollouts_active: Gauge,
+    drift_active: Gauge,
+    drift_nodes: Gauge,
     bundles: Family<Status, Gauge>,
     jobs: Family<Jobs, Gauge>,
     database_up: Gauge,
@@ -100,6 +102,9 @@ impl Metrics {
         registry.register("zentinel_cp_queue_delay_seconds", help, queue_delay.clone());
         registry.register("zentinel_cp_nodes_total", "Nodes by status", nodes.clone());
         registry.register("zentinel_cp_rollouts_active", "Running rollouts", rollouts_active.clone());
+        let (drift_active, drift_nodes) = (Gauge::default(), Gauge::default());
+        registry.register("zentinel_cp_drift_events_active", "Open drift events", drift_active.clone());
+        registry.register("zentinel_cp_drift_nodes_drifted", "Drifted nodes", drift_nodes.clone());
         registry.register("zentinel_cp_bundles_total", "Bundles by status", bundles.clone());
         registry.register("zentinel_cp_jobs", "Background jobs by queue and state", jobs.clone());
         let help = "Whether the database answered when it was last asked; if not, its counts are old";
@@ -113,6 +118,8 @@ impl Metrics {
             queue_delay,
             nodes,
             rollouts_active,
+            drift_active,
+            drift_nodes,
             bundles,
             jobs,
             database_up,
@@ -199,6 +206,11 @@ impl Metrics {
     async fn count_records(&self, api: &Api) -> Result<()> {
         let rollouts = api.store.count_by_state(&Scope::Instance, RecordKind::Rollout).await?;
         set(&self.rollouts_active, rollouts.get("running").copied().unwrap_or(0));
+        let drift = api.store.count_by_state(&Scope::Instance, RecordKind::DriftEvent).await?;
+        let open = drift.get(DRIFT_ACTIVE).copied().unwrap_or(0);
+        set(&self.drift_active, open);
+        // A node has at most one open event.
+        set(&self.drift_nodes, open);
         let bundles = api.store.count_by_state(&Scope::Instance, RecordKind::Bundle).await?;
         for status in [
             BundleStatus::Pending,

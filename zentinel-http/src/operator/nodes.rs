@@ -37,9 +37,10 @@ async fn bodies(api: &Api, scope: &Scope, nodes: &[Stored<Node>]) -> Result<Vec<
         }
     }
     let reports = reports(api, scope, nodes).await?;
+    let drifted = super::drift::drifted(api, scope).await?;
     let body = |node: &Stored<Node>| {
         let groups = groups.get(&node.id).cloned().unwrap_or_default();
-        NodeBody::new(node, reports.get(&node.id), groups)
+        NodeBody::new(node, reports.get(&node.id), groups, drifted.contains(&node.id))
     };
     Ok(nodes.iter().map(body).collect())
 }

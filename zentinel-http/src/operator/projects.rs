@@ -13,10 +13,10 @@ use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use zentinel_core::entity::{AuditEntry, Project};
+use zentinel_core::entity::{AuditEntry, Project, ProjectSettings};
 use zentinel_core::error::Checks;
 use zentinel_core::port::{Order, Query};
-use zentinel_core::{Changes, Error, RecordKind};
+use zentinel_core::{Changes, Error, Percent, RecordKind};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update))
@@ -56,6 +56,50 @@ struct SettingsInput {
     #[schema(value_type = Option<u32>, minimum = 1)]
     #[serde(default)]
     approvals_needed: Field<u32>,
+    /// Whether a drifted node is brought back by a rollout of its own, at most three times an hour.
+    #[schema(value_type = Option<bool>)]
+    #[serde(default)]
+    drift_auto_remediation: Field<bool>,
+    /// How often nodes are looked at for drift, in seconds.
+    #[schema(value_type = Option<u32>, minimum = 10, maximum = 86_400)]
+    #[serde(default)]
+    drift_check_interval: Field<u32>,
+    /// The percentage of drifted nodes from which `drift.threshold_exceeded` is told; null for none.
+    #[schema(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    #[serde(default)]
+    drift_alert_threshold: Field<i64>,
+    /// The number of drifted nodes from which it is; null for none.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
+    drift_alert_node_count: Field<u32>,
+}
+
+impl SettingsInput {
+    /// Applies what is about drift.
+    fn apply_drift(self, settings: &mut ProjectSettings, checks: &mut Checks) {
+        let field = "settings.drift_auto_remediation";
+        if let Some(wanted) = self.drift_auto_remediation.optional(field, checks) {
+            settings.drift_auto_remediation = wanted;
+        }
+        let field = "settings.drift_check_interval";
+        if let Some(seconds) = self.drift_check_interval.optional(field, checks) {
+            checks.that(field, seconds >= 10, "must be greater than or equal to 10");
+            checks.that(field, seconds <= 86_400, "must be less than or equal to 86400");
+            settings.drift_check_interval = seconds;
+        }
+        let field = "settings.drift_alert_threshold";
+        if let Some(limit) = self.drift_alert_threshold.change(field, checks) {
+            checks.that(field, limit.is_none_or(|limit| limit >= 1), "must be greater than or equal to 1");
+            checks.that(field, limit.is_none_or(|limit| limit <= 100), "must be less than or equal to 100");
+            let percent = limit.and_then(|limit| u8::try_from(limit).ok());
+            settings.drift_alert_threshold = percent.and_then(|percent| Percent::new(percent).ok());
+        }
+        let field = "settings.drift_alert_node_count";
+        if let Some(limit) = self.drift_alert_node_count.change(field, checks) {
+            checks.that(field, limit.is_none_or(|limit| limit > 0), "must be greater than 0");
+            settings.drift_alert_node_count = limit;
+        }
+    }
 }
 
 impl ProjectInput {
@@ -69,22 +113,26 @@ impl ProjectInput {
         let Some(settings) = self.settings.optional("settings", checks) else {
             return;
         };
-        if let Some(open) = settings.open_registration.optional("settings.open_registration", checks) {
+        if let Some(open) = settings.open_registration.clone().optional("settings.open_registration", checks)
+        {
             project.settings.open_registration = open;
         }
         let field = "settings.max_concurrent_rollouts";
-        if let Some(most) = settings.max_concurrent_rollouts.optional(field, checks) {
+        if let Some(most) = settings.max_concurrent_rollouts.clone().optional(field, checks) {
             checks.that(field, most > 0, "must be greater than 0");
             project.settings.max_concurrent_rollouts = most;
         }
-        if let Some(required) = settings.approval_required.optional("settings.approval_required", checks) {
+        if let Some(required) =
+            settings.approval_required.clone().optional("settings.approval_required", checks)
+        {
             project.settings.approval_required = required;
         }
         let field = "settings.approvals_needed";
-        if let Some(needed) = settings.approvals_needed.optional(field, checks) {
+        if let Some(needed) = settings.approvals_needed.clone().optional(field, checks) {
             checks.that(field, needed > 0, "must be greater than 0");
             project.settings.approvals_needed = needed;
         }
+        settings.apply_drift(&mut project.settings, checks);
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct NodeBody {
     auth_method: &'static str,
     /// False until an operator approves a node of an open registration.
     approved: bool,
-    /// Whether it runs something else than it should.
+    /// Whether it runs something else than it should: it has an open drift event.
     drifted: bool,
     /// The last activation that failed: `{bundle_id, reason, message}`.
     bundle_error: Option<Value>,
@@ -52,13 +52,9 @@ pub(crate) struct NodeBody {
 
 impl NodeBody {
     /// Joins what is wanted with what was reported, if anything was.
-    pub(crate) fn new(node: &Node, report: Option<&NodeReport>, group_ids: Vec<Uuid>) -> Self {
+    pub(crate) fn new(node: &Node, report: Option<&NodeReport>, group_ids: Vec<Uuid>, drifted: bool) -> Self {
         let status = report.map_or(NodeStatus::Unknown, |report| report.status);
         let active = report.and_then(|report| report.active_bundle_id);
-        let drifted = status == NodeStatus::Online
-            && node.rollout_id.is_none()
-            && node.target.is_none()
-            && node.expected_bundle_id.is_some_and(|expected| active != Some(expected));
         let staged = report
             .and_then(|report| report.staged_bundle_id)
             .or(node.target.as_ref().map(|target| target.bundle_id));

@@ -18,6 +18,14 @@ pub(crate) struct SettingsBody {
     approval_required: bool,
     /// How many.
     approvals_needed: u32,
+    /// Whether a drifted node is brought back by a rollout of its own.
+    drift_auto_remediation: bool,
+    /// How often nodes are looked at for drift, in seconds.
+    drift_check_interval: u32,
+    /// The percentage of drifted nodes from which `drift.threshold_exceeded` is told.
+    drift_alert_threshold: Option<u8>,
+    /// The number of drifted nodes from which it is.
+    drift_alert_node_count: Option<u32>,
 }
 
 impl From<&ProjectSettings> for SettingsBody {
@@ -27,6 +35,10 @@ impl From<&ProjectSettings> for SettingsBody {
             max_concurrent_rollouts: settings.max_concurrent_rollouts,
             approval_required: settings.approval_required,
             approvals_needed: settings.approvals_needed,
+            drift_auto_remediation: settings.drift_auto_remediation,
+            drift_check_interval: settings.drift_check_interval,
+            drift_alert_threshold: settings.drift_alert_threshold.map(zentinel_core::Percent::get),
+            drift_alert_node_count: settings.drift_alert_node_count,
         }
     }
 }

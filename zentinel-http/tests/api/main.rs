@@ -7,6 +7,7 @@ mod blue_green;
 mod bundles;
 mod credentials;
 mod document;
+mod drift;
 mod governance;
 mod keys;
 mod limits;

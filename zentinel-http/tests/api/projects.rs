@@ -15,6 +15,8 @@ async fn projects_are_created_listed_and_changed() {
     assert_eq!(project["inserted_at"], "2026-02-23T10:00:05Z");
     let settings = json!({
         "open_registration": false, "max_concurrent_rollouts": 2, "approval_required": false, "approvals_needed": 1,
+        "drift_auto_remediation": false, "drift_check_interval": 30, "drift_alert_threshold": null,
+        "drift_alert_node_count": null,
     });
     assert_eq!(project["settings"], settings);
 

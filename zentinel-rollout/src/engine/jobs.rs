@@ -1,11 +1,12 @@
 //! The engine's background jobs.
 
 use super::shift::ShiftHandler;
-use super::{Engine, PROMOTE, RENEW, RESCUE, SCHEDULE, START, TICK, tick_job};
+use super::{DRIFT_NODES, Engine, PROMOTE, RENEW, RESCUE, SCHEDULE, START, TICK, tick_job};
 use async_trait::async_trait;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use zentinel_core::entity::Rollout;
-use zentinel_core::id::RolloutId;
+use zentinel_core::id::{NodeId, RolloutId};
 use zentinel_core::port::{ClaimedJob, JobHandler, JobOutcome, Query, StoreExt as _};
 use zentinel_core::{Changes, Error, PageRequest, RecordKind, Result, Scope};
 
@@ -13,7 +14,7 @@ use zentinel_core::{Changes, Error, PageRequest, RecordKind, Result, Scope};
 const MAX_ENDED: u32 = 1_000;
 
 impl Engine {
-    /// What runs the engine's jobs: [`TICK`] and [`START`] on demand; [`RESCUE`], [`SCHEDULE`], [`PROMOTE`] and
+    /// What runs the engine's jobs: [`TICK`], [`START`] and [`DRIFT_NODES`] on demand; [`RESCUE`], [`SCHEDULE`], [`PROMOTE`] and
     /// [`RENEW`] periodically.
     #[must_use]
     pub fn handlers(self: &Arc<Self>) -> Vec<Arc<dyn JobHandler>> {
@@ -25,6 +26,7 @@ impl Engine {
             Arc::new(PromoteHandler(Arc::clone(self))),
             Arc::new(RescueHandler(Arc::clone(self))),
             Arc::new(RenewHandler(Arc::clone(self))),
+            Arc::new(DriftNodesHandler(Arc::clone(self))),
         ]
     }
 
@@ -136,6 +138,24 @@ impl JobHandler for RescueHandler {
 
     async fn run(&self, _job: &ClaimedJob) -> Result<JobOutcome> {
         self.0.rescue().await?;
+        Ok(JobOutcome::Done)
+    }
+}
+
+/// Runs [`DRIFT_NODES`] jobs.
+#[derive(Debug)]
+struct DriftNodesHandler(Arc<Engine>);
+
+#[async_trait]
+impl JobHandler for DriftNodesHandler {
+    fn kind(&self) -> &str {
+        DRIFT_NODES
+    }
+
+    async fn run(&self, job: &ClaimedJob) -> Result<JobOutcome> {
+        let ids = job.job.payload.get("node_ids").cloned().unwrap_or_default();
+        let ids: BTreeSet<NodeId> = serde_json::from_value(ids)?;
+        self.0.check_drift_of(&ids).await?;
         Ok(JobOutcome::Done)
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Merged {
     pub(super) progress: bool,
     /// A poll is answered differently now.
     pub(super) offer_changed: bool,
+    /// It runs another bundle than before, and no rollout has to do with that.
+    pub(super) drifting: bool,
 }
 
 /// Healthy heartbeats in a row that open the heartbeat gate.
@@ -164,6 +166,7 @@ impl Entry {
         replace(&mut report.hostname, beat.hostname.take());
 
         let mut changed = merged.came_online;
+        let active = report.active_bundle_id;
         changed |= merge_bundles(report, beat, known, now);
         if let Some(failure) = beat.bundle_error.take() {
             let same = report.bundle_error.as_ref() == Some(&failure);
@@ -182,7 +185,9 @@ impl Entry {
 
         merged.changed = changed || healthy != was_healthy;
         merged.progress = merged.changed || report.healthy_streak == GATE_STREAK;
+        let other = report.active_bundle_id != active;
         merged.offer_changed = self.offered() != offered;
+        merged.drifting = other && self.node.expected_bundle_id.is_some() && self.node.rollout_id.is_none();
         merged
     }
 

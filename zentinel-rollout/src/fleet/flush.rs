@@ -11,7 +11,7 @@ use zentinel_core::id::{NodeId, RolloutId, TypedId as _};
 use zentinel_core::port::{Query, StoreExt as _};
 use zentinel_core::{Changes, Error, Kind, RecordKind, Result, Scope, Stored};
 
-use crate::engine::tick_job;
+use crate::engine::{drift_job, tick_job};
 
 /// First and longest pause after a failed write.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -130,6 +130,7 @@ impl Fleet {
         let mut ticks: BTreeSet<RolloutId> = BTreeSet::new();
         let stored = self.stored(group).await?;
         let mut newer = Vec::new();
+        let mut drifting = Vec::new();
         for (id, dirty) in group {
             // A node that was forgotten meanwhile has nothing to write.
             if dirty.report {
@@ -160,9 +161,13 @@ impl Fleet {
                 changes.events.extend(dirty.events.iter().cloned());
             }
             ticks.extend(&dirty.ticks);
+            drifting.extend(dirty.drifting.then_some(*id));
         }
         let now = self.clock.now();
         changes.jobs.extend(ticks.into_iter().map(|rollout| tick_job(rollout, now)));
+        if !drifting.is_empty() {
+            changes = changes.job(drift_job(&drifting, now));
+        }
         if !changes.is_empty() {
             self.store.commit(changes).await?;
         }

@@ -95,6 +95,7 @@ impl Fleet {
         if merged.progress {
             dirty.ticks.extend(concerned(&entry.node));
         }
+        dirty.drifting = merged.drifting;
         dirty.report = merged.progress || entry.is_report_due(now, self.report_interval());
         let news = merged.changed || dirty.report || !dirty.history.is_empty();
         // Under the node's lock, so that a repeated heartbeat cannot slip in between.

@@ -20,6 +20,8 @@ pub(super) struct Dirty {
     pub(super) waiters: Vec<Acknowledge>,
     /// The report is to be written, not only what belongs to it.
     pub(super) report: bool,
+    /// The node is to be looked at for drift.
+    pub(super) drifting: bool,
     /// A change is not durable yet: whoever reports again waits with it.
     pub(super) urgent: bool,
 }
@@ -32,6 +34,7 @@ impl Dirty {
         self.ticks.extend(later.ticks);
         self.waiters.extend(later.waiters);
         self.report |= later.report;
+        self.drifting |= later.drifting;
         self.urgent |= later.urgent;
     }
 }

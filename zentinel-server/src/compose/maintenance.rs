@@ -91,6 +91,8 @@ pub(super) fn schedules() -> Vec<Schedule> {
         schedule("rollout.rescue", Queue::Maintenance, "*/30 * * * * *"),
         schedule("rollout.schedule", Queue::Maintenance, "*/30 * * * * *"),
         schedule("bundle.promote", Queue::Maintenance, "0 * * * * *"),
+        // Each project says how often it wants to be looked at.
+        schedule("drift.check", Queue::Maintenance, "*/10 * * * * *"),
         schedule("statement.renew", Queue::Maintenance, "0 7 * * * *"),
         schedule("log.retention", Queue::Default, "0 17 * * * *"),
     ]

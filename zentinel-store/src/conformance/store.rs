@@ -66,6 +66,7 @@ macro_rules! store_suite {
             filters_combine
             an_empty_id_list_matches_nothing
             labels_filter_exactly
+            spans_of_creation_include_both_ends
             counts_go_by_state
             bulk_reads_take_thousands
 

@@ -64,6 +64,8 @@ fn matches(row: &Row, scope: &Scope, query: &Query) -> bool {
         && query.owner.is_none_or(|owner| row.owner == owner)
         && (query.states.is_empty() || in_state(&query.states))
         && query.natural_key.as_ref().is_none_or(|key| row.natural_key.as_ref() == Some(key))
+        && query.created_from.is_none_or(|from| row.created_at >= from)
+        && query.created_until.is_none_or(|until| row.created_at <= until)
         && has_labels(row, &query.labels)
 }
 

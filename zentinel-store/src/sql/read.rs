@@ -170,6 +170,12 @@ fn matching<B: Backend>(statement: &mut Statement, scope: &Scope, query: &Query)
         let states = query.states.iter().map(|state| state.as_str().into());
         statement.push_with(&format!(" AND state IN ({marks})"), states);
     }
+    if let Some(from) = query.created_from {
+        statement.push_with(" AND created_at >= ?", [Arg::Time(from)]);
+    }
+    if let Some(until) = query.created_until {
+        statement.push_with(" AND created_at <= ?", [Arg::Time(until)]);
+    }
     for (key, value) in &query.labels {
         let label = serde_json::json!({ key: value }).to_string();
         statement.push(" AND ");

@@ -290,3 +290,29 @@ async fn walk(store: &dyn Store, tenant: &Tenant, order: Order, limit: u32) -> V
         }
     }
 }
+
+/// A span of creation times holds both of its ends, counts and pages included.
+pub async fn spans_of_creation_include_both_ends(backend: &dyn Backend) {
+    let (_guard, store) = fresh_store(backend).await;
+    let tenant = Tenant::random();
+    let rows: Vec<Row> =
+        (0..10).map(|second| Row { created_at: at(second), ..tenant.row(RecordKind::Bundle) }).collect();
+    store.commit(inserts(&rows)).await.unwrap();
+    for (from, until, expected) in [
+        (None, None, 10),
+        (Some(3), None, 7),
+        (None, Some(3), 4),
+        (Some(3), Some(3), 1),
+        (Some(2), Some(7), 6),
+        (Some(7), Some(2), 0),
+    ] {
+        let query = Query::all(RecordKind::Bundle).created(from.map(at), until.map(at));
+        let page = query.page(zentinel_core::PageRequest { limit: 2, cursor: None });
+        let page = store.query(&tenant.scope(), &page).await.unwrap();
+        assert_eq!(
+            (page.total, page.items.len()),
+            (expected, expected.min(2) as usize),
+            "{from:?} {until:?}"
+        );
+    }
+}
