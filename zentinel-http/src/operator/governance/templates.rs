@@ -48,7 +48,8 @@ const SETTINGS: [&str; 18] = [
 ];
 
 /// What one strategy needs and another one does not understand.
-const OF_STRATEGY: [&str; 3] = ["canary_analysis_config", "blue_green_config", "strategy_config"];
+const OF_STRATEGY: [&str; 4] =
+    ["canary_analysis_config", "blue_green_config", "validation_period_seconds", "strategy_config"];
 
 /// A request for a rollout with the fields that a template gives it, and that template. Fields that the request
 /// gives win.
@@ -353,6 +354,18 @@ mod tests {
         };
         merge(&mut body, &settings);
         Value::Object(body)
+    }
+
+    #[test]
+    fn what_only_the_templates_strategy_knows_goes_with_it() {
+        let template = json!({
+            "strategy": "blue_green", "validation_period_seconds": 60, "blue_green_config": {"auto_advance": true},
+        });
+        assert_eq!(
+            merged(json!({"strategy": "all_at_once"}), template.clone()),
+            json!({"strategy": "all_at_once"})
+        );
+        assert_eq!(merged(json!({"strategy": "blue_green"}), template.clone()), template);
     }
 
     #[test]
