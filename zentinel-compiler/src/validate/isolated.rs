@@ -10,6 +10,7 @@ use super::ValidateOptions;
 use super::in_process::{examination, place, timed_out, too_large};
 use crate::diagnostic::{Code, Finding};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -63,6 +64,9 @@ impl Default for IsolatedOptions {
 /// write any file. It gets the text over standard input, answers over standard output and is killed
 /// when it takes too long or nobody waits any more. A child that dies is a `parser-crashed` finding.
 ///
+/// Each child sees one text. After the first one, another child is kept started: it waits for the next
+/// text, so that nobody waits for its start, and ends with the validator or its process.
+///
 /// ```no_run
 /// use std::process::ExitCode;
 /// use zentinel_compiler::validate::{IsolatedValidator, run_child_if_requested};
@@ -81,6 +85,8 @@ impl Default for IsolatedOptions {
 pub struct IsolatedValidator {
     options: Arc<IsolatedOptions>,
     places: Arc<Semaphore>,
+    /// Started, and given no text yet.
+    spare: Arc<Mutex<Option<Child>>>,
 }
 
 impl IsolatedValidator {
@@ -88,7 +94,23 @@ impl IsolatedValidator {
     #[must_use]
     pub fn new(options: IsolatedOptions) -> Self {
         let places = Arc::new(Semaphore::new(options.validate.concurrency.max(1)));
-        Self { options: Arc::new(options), places }
+        Self { options: Arc::new(options), places, spare: Arc::default() }
+    }
+
+    /// The spare child if it lives, or a new one.
+    fn child(&self) -> Result<Child> {
+        let spare = self.spare.lock().take();
+        let alive = spare.and_then(|mut child| matches!(child.try_wait(), Ok(None)).then_some(child));
+        alive.map_or_else(|| self.spawn(), Ok)
+    }
+
+    /// Keeps a child ready for the next text. Nobody has to wait for it, and if it cannot be started, the
+    /// next text will find out why.
+    fn keep_spare(&self) {
+        let mut spare = self.spare.lock();
+        if spare.is_none() {
+            *spare = self.spawn().ok();
+        }
     }
 
     fn spawn(&self) -> Result<Child> {
@@ -164,11 +186,13 @@ impl IsolatedValidator {
         let request = Request { text: kdl.to_owned(), generated, options: options.clone(), hand_over };
         let request = serde_json::to_vec(&request)?;
         let _permit = place(&self.places, options).await?;
-        let mut child = self.spawn()?;
+        let mut child = self.child()?;
         let answer = timeout(options.time_limit, self.converse(&mut child, &request)).await;
         if !matches!(answer, Ok(Ok(_))) {
             // Killing also happens on drop; waiting for the end frees its resources at once.
             drop(child.kill().await);
+        } else {
+            self.keep_spare();
         }
         answer.unwrap_or_else(|_| Ok(vec![timed_out(options)].into()))
     }

@@ -89,6 +89,64 @@ async fn many_at_once_share_the_places() {
     }
 }
 
+/// No text is checked by a process that has seen another, and none is left when the validator is gone.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_child_is_kept_ready_and_sees_one_text() {
+    let directory = tempfile::tempdir().unwrap();
+    let started = directory.path().join("started");
+    let program = env!("CARGO_BIN_EXE_zentinel-validate");
+    let body = format!("echo $$ >>{}\nexec {program}", started.display());
+    let validator = IsolatedValidator::new(IsolatedOptions {
+        program: Some(script(&directory, &body)),
+        ..IsolatedOptions::default()
+    });
+    let pids = || -> Vec<String> {
+        let text = std::fs::read_to_string(&started).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    let runs = |pid: &String| PathBuf::from(format!("/proc/{pid}/exe")).exists();
+    let eventually = async |holds: &dyn Fn() -> bool| {
+        for _ in 0..500 {
+            if holds() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    };
+    assert_eq!(pids().len(), 0, "nobody has asked");
+    let expected = check(CLEAN).await;
+    for texts in 1..=3 {
+        assert_eq!(validator.validate(CLEAN, false).await.unwrap(), expected);
+        assert!(eventually(&|| pids().len() == texts + 1).await, "{:?}", pids());
+        assert!(eventually(&|| pids().iter().filter(|pid| runs(pid)).count() == 1).await);
+    }
+    // A spare that somebody killed is noticed.
+    let spare = pids().pop().unwrap();
+    assert!(Command::new("kill").args(["-9", &spare]).status().unwrap().success());
+    assert!(eventually(&|| !runs(&spare)).await);
+    assert_eq!(validator.validate(CLEAN, false).await.unwrap(), expected);
+    drop(validator);
+    assert!(eventually(&|| !pids().iter().any(runs)).await, "it ends with the validator");
+}
+
+/// When the process that started it is killed, nobody drops the validator.
+#[test]
+fn a_child_ends_when_nobody_can_send_it_a_text() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_zentinel-validate"))
+        .env_clear()
+        .env("ZENTINEL_VALIDATOR_CHILD", "1073741824")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for a text");
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
 /// A full queue is an error that may be retried, not a finding about the text.
 #[tokio::test]
 async fn a_busy_validator_says_so() {
