@@ -11,30 +11,60 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::str::FromStr;
 use subtle::ConstantTimeEq;
 
 /// What is stored of a credential.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct CredentialHash(String);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CredentialHash([u8; 32]);
 
 impl CredentialHash {
     /// Hashes a raw credential as presented by a caller.
     #[must_use]
     pub fn of(raw: &str) -> Self {
-        Self(STANDARD.encode(Sha256::digest(raw.as_bytes())))
+        Self(Sha256::digest(raw.as_bytes()).into())
     }
 
     /// Whether both are of the same credential; takes as long wherever they differ.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
-        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+        self.0.ct_eq(&other.0).into()
+    }
+
+    /// The digest itself.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// The stored text: standard base64 with padding.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn text(&self) -> String {
+        STANDARD.encode(self.0)
+    }
+}
+
+impl From<CredentialHash> for String {
+    fn from(hash: CredentialHash) -> Self {
+        hash.text()
+    }
+}
+
+impl TryFrom<String> for CredentialHash {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl FromStr for CredentialHash {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bytes = STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| Error::invalid("a credential's digest is not base64 of 32 bytes"))
     }
 }
 
@@ -94,7 +124,11 @@ mod tests {
         let credential = NewCredential::generate();
         assert_eq!(credential.raw.expose().len(), 43);
         assert_eq!(credential.hash, CredentialHash::of(credential.raw.expose()));
-        assert_eq!(credential.hash.as_str().len(), 44);
+        assert_eq!(credential.hash.text().len(), 44);
+        let stored = serde_json::to_string(&credential.hash).unwrap();
+        assert_eq!(stored, format!("\"{}\"", credential.hash.text()));
+        assert_eq!(serde_json::from_str::<CredentialHash>(&stored).unwrap(), credential.hash);
+        assert!(serde_json::from_str::<CredentialHash>("\"c2hvcnQ=\"").is_err());
         assert!(!format!("{credential:?}").contains(credential.raw.expose()));
     }
 

@@ -18,6 +18,7 @@ use zentinel_core::entity::{Node, SigningKey};
 use zentinel_core::id::{NodeId, OrganisationId, ProjectId};
 use zentinel_core::port::{Signer, Store, StoreExt};
 use zentinel_core::{Error, Kind, Result, Scope, Secret, Timestamp};
+use zentinel_rollout::fleet::KnownNode;
 
 /// How long a token may be renewed with itself, in seconds: 30 days.
 pub(crate) const CHAIN_SECONDS: i64 = 30 * 24 * 3_600;
@@ -288,7 +289,7 @@ pub(crate) fn check_tenancy(tenancy: Option<Tenancy>, claims: &Claims) -> Result
 ///
 /// # Errors
 /// [`Kind::Unauthenticated`] with the contract's text.
-pub(crate) fn check_node(claims: &Claims, node: &Node) -> Result<()> {
+pub(crate) fn check_node(claims: &Claims, node: &KnownNode) -> Result<()> {
     let issued = instant(claims.iat)?;
     let revoked = node.tokens_valid_after.is_some_and(|after| issued < after);
     if node.organisation_id != claims.org || node.project_id != claims.prj || revoked {
@@ -331,15 +332,15 @@ mod tests {
         let expired = check(1_060).unwrap_err();
         assert_eq!(expired.message(), EXPIRED);
         assert!(!is_guess(&expired) && is_guess(&failed()));
-        check_node(&issued.claims, &node).unwrap();
+        check_node(&issued.claims, &node.clone().into()).unwrap();
         let mut moved = node.clone();
         moved.project_id = ProjectId::random();
-        check_node(&issued.claims, &moved).unwrap_err();
+        check_node(&issued.claims, &moved.into()).unwrap_err();
         let mut revoked = node;
         revoked.tokens_valid_after = Some(at(1_000));
-        check_node(&issued.claims, &revoked).unwrap();
+        check_node(&issued.claims, &revoked.clone().into()).unwrap();
         revoked.tokens_valid_after = Some(at(1_001));
-        check_node(&issued.claims, &revoked).unwrap_err();
+        check_node(&issued.claims, &revoked.clone().into()).unwrap_err();
     }
 
     #[test]

@@ -39,22 +39,6 @@ pub enum Verdict {
     Drifted(DriftKind),
 }
 
-/// Whether something is expected of a node.
-#[must_use]
-pub fn is_managed(node: &Node) -> bool {
-    node.approved && node.expected_bundle_id.is_some()
-}
-
-/// Whether a node seems to run another bundle than it should. Says nothing about its configuration, nor about
-/// how long that is so.
-#[must_use]
-pub fn is_suspect(node: &Node, report: &NodeReport) -> bool {
-    is_managed(node)
-        && report.status == NodeStatus::Online
-        && node.rollout_id.is_none()
-        && report.active_bundle_id != node.expected_bundle_id
-}
-
 /// Judges one node. `grace` is how long a change of what is expected may take to arrive.
 #[must_use]
 pub fn judge(facts: &Facts<'_>, grace: TimeDelta, now: Timestamp) -> Verdict {

@@ -14,16 +14,20 @@ mod entry;
 mod flush;
 mod follow;
 mod heartbeat;
+mod known;
 mod load;
 mod offer;
 mod pending;
+mod said;
 mod sampling;
 mod survey;
 
+pub use known::KnownNode;
 pub use load::SingleRead;
 pub use offer::Offer;
 pub use survey::Survey;
 
+use crate::observation::NodeFacts;
 use bundles::KnownBundles;
 use dashmap::DashMap;
 use entry::Entry;
@@ -31,8 +35,9 @@ use load::Restore;
 use offer::Waiters;
 use parking_lot::Mutex;
 use pending::Pending;
+use said::Words;
 use sampling::Sampling;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -53,8 +58,7 @@ pub struct FleetOptions {
     /// How long a report that changes nothing may wait for its write; 500 ms.
     pub flush_interval: Duration,
     /// How long a report may stay unwritten whose heartbeats say "still alive" and that no rollout
-    /// waits for; its heartbeats are in the history all the same. At most a quarter of
-    /// `offline_after`; 30 s.
+    /// waits for. At most half of `offline_after`; 60 s.
     pub report_interval: Duration,
     /// How long a group commit waits for company; 3 ms.
     pub group_linger: Duration,
@@ -80,7 +84,7 @@ impl Default for FleetOptions {
         Self {
             offline_after: Duration::from_secs(120),
             flush_interval: Duration::from_millis(500),
-            report_interval: Duration::from_secs(30),
+            report_interval: Duration::from_secs(60),
             group_linger: Duration::from_millis(3),
             poll_interval: Duration::from_secs(30),
             shared: false,
@@ -93,23 +97,14 @@ impl Default for FleetOptions {
     }
 }
 
-/// What is known of a node right now. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct NodeSnapshot {
-    /// What the control plane wants of it, with empty `labels` and `capabilities`: nothing on the node
-    /// path reads them, and they would take half of a node's memory.
-    pub node: Arc<Node>,
-    /// What it last said, with empty `raw_health`, `raw_metrics` and `metadata`;
-    /// [`Fleet::report`] has those too.
-    pub report: Arc<NodeReport>,
-}
-
 /// The live state of every node. Share it through an [`Arc`].
 pub struct Fleet {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     options: FleetOptions,
-    nodes: DashMap<NodeId, Entry>,
+    /// Boxed, because a table has up to twice as many places as entries.
+    nodes: DashMap<NodeId, Box<Entry>>,
+    words: Words,
     /// By the beginning of the digest; who is found there is compared with the whole.
     credentials: DashMap<Slot, NodeId>,
     bundles: KnownBundles,
@@ -164,6 +159,7 @@ impl Fleet {
             restore: Restore::default(),
             forgotten: Mutex::new(None),
             nodes: DashMap::new(),
+            words: Words::default(),
             credentials: DashMap::new(),
             bundles: KnownBundles::default(),
             waiters: Waiters::default(),
@@ -209,7 +205,7 @@ impl Fleet {
             forgotten.insert(id);
         }
         if let Some((_, entry)) = self.nodes.remove(&id) {
-            for key in keys_of(&entry.node) {
+            for key in entry.node.keys() {
                 self.credentials.remove_if(&slot(key), |_, owner| *owner == id);
             }
         }
@@ -219,25 +215,42 @@ impl Fleet {
 
     /// The node with a static key: its current one, or the one before while that still works.
     #[must_use]
-    pub fn authenticate(&self, key: &CredentialHash) -> Option<NodeId> {
+    pub fn authenticate(&self, key: &CredentialHash) -> Option<Arc<KnownNode>> {
         let id = self.credentials.get(&slot(key)).map(|entry| *entry.value())?;
-        let node = self.nodes.get(&id).map(|entry| Arc::clone(&entry.node))?;
-        let accepted = node.key_hash == *key || node.accepts_retired_key(key, self.clock.now());
-        accepted.then_some(id)
+        self.node(id).filter(|node| node.accepts(key, self.clock.now()))
     }
 
-    /// What is known of a node; two reference counts, no copy.
+    /// What the control plane wants of a node; a reference count, no copy.
     #[must_use]
-    pub fn snapshot(&self, id: NodeId) -> Option<NodeSnapshot> {
-        self.nodes
-            .get(&id)
-            .map(|entry| NodeSnapshot { node: Arc::clone(&entry.node), report: Arc::clone(&entry.report) })
+    pub fn node(&self, id: NodeId) -> Option<Arc<KnownNode>> {
+        self.nodes.get(&id).map(|entry| Arc::clone(&entry.node))
     }
 
-    /// The full report of a node, raw objects included.
+    /// What a node last said.
     #[must_use]
     pub fn report(&self, id: NodeId) -> Option<NodeReport> {
-        self.nodes.get(&id).map(|entry| entry.full_report())
+        self.nodes.get(&id).map(|entry| entry.report())
+    }
+
+    /// Whether a node is known to be online.
+    #[must_use]
+    pub fn is_online(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|entry| entry.said.status == NodeStatus::Online)
+    }
+
+    /// What a node says whose last activation failed: what
+    /// [`NodeFacts::took_back`](crate::NodeFacts::took_back) goes by, nothing else.
+    #[must_use]
+    pub fn failure(&self, id: NodeId) -> Option<NodeFacts> {
+        let entry = self.nodes.get(&id)?;
+        let (error, at) = entry.said.failure()?;
+        Some(NodeFacts {
+            exists: true,
+            active_bundle_id: entry.said.active_bundle_id,
+            bundle_error: Some(error.clone()),
+            bundle_error_at: at,
+            ..NodeFacts::default()
+        })
     }
 
     /// How many nodes are in which status, over all projects or in one.
@@ -246,7 +259,7 @@ impl Fleet {
         let mut counts = BTreeMap::new();
         for entry in &self.nodes {
             if project.is_none_or(|project| entry.node.project_id == project) {
-                *counts.entry(entry.report.status).or_insert(0) += 1;
+                *counts.entry(entry.said.status).or_insert(0) += 1;
             }
         }
         counts
@@ -256,8 +269,8 @@ impl Fleet {
     #[must_use]
     pub fn list_stale(&self, silence: Duration) -> Vec<NodeId> {
         let before = self.clock.now() - silence;
-        let stale = |report: &NodeReport| report.last_seen_at.is_none_or(|seen| seen < before);
-        let stale = self.nodes.iter().filter(|entry| stale(&entry.report));
+        let stale = |entry: &Entry| entry.said.last_seen_at.is_none_or(|seen| seen < before);
+        let stale = self.nodes.iter().filter(|entry| stale(entry));
         stale.map(|entry| *entry.key()).collect()
     }
 
@@ -306,16 +319,16 @@ impl Fleet {
 
     /// Takes in one node unless a newer revision is known, and a report unless a newer one is.
     fn install(&self, stored: Stored<Node>, report: Option<NodeReport>) {
-        let Stored { mut value, revision } = stored;
-        value.labels = BTreeMap::new();
-        value.capabilities = BTreeSet::new();
+        let Stored { value, revision } = stored;
         let id = value.id;
-        let node = Arc::new(value);
+        // What is known of a node that nothing was heard of.
+        let unheard = report.is_none().then(|| NodeReport::registered(&value, &Registration::default()));
+        let node = Arc::new(KnownNode::from(value));
         let mut replaced = None;
         let mut wake = false;
         // Before the node can be seen: whoever sees it relies on its keys being known.
         let learn_keys = || {
-            for key in keys_of(&node) {
+            for key in node.keys() {
                 self.credentials.insert(slot(key), id);
             }
         };
@@ -332,21 +345,20 @@ impl Fleet {
                     entry.revision = revision;
                 }
                 if let Some(report) = report {
-                    entry.take_newer(report);
+                    entry.take_newer(report, &self.words);
                 }
                 wake = entry.offered() != offered;
             }
             dashmap::Entry::Vacant(place) => {
-                let report =
-                    report.unwrap_or_else(|| NodeReport::registered(&node, &Registration::default()));
+                let Some(report) = report.or(unheard) else { return };
                 learn_keys();
-                let mut entry = Entry::new(Arc::clone(&node), revision, report);
+                let mut entry = Box::new(Entry::new(Arc::clone(&node), revision, report, &self.words));
                 entry.spread_write(self.clock.now(), self.report_interval());
                 place.insert(entry);
             }
         }
-        for key in replaced.iter().flat_map(|old| keys_of(old)) {
-            if keys_of(&node).all(|kept| kept != key) {
+        for key in replaced.iter().flat_map(|old| old.keys()) {
+            if node.keys().all(|kept| kept != key) {
                 self.credentials.remove_if(&slot(key), |_, owner| *owner == id);
             }
         }
@@ -359,19 +371,9 @@ impl Fleet {
 /// Where a key is found.
 type Slot = [u8; 16];
 
-/// The first 96 bits of a digest, as its text has them.
+/// The first half of a digest.
 fn slot(key: &CredentialHash) -> Slot {
-    let mut slot = Slot::default();
-    for (to, from) in slot.iter_mut().zip(key.as_str().bytes()) {
-        *to = from;
-    }
-    slot
-}
-
-/// The static keys that may still work.
-fn keys_of(node: &Node) -> impl Iterator<Item = &CredentialHash> {
-    let retired = node.retired_key.as_ref().map(|retired| &retired.hash);
-    std::iter::once(&node.key_hash).chain(retired)
+    key.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 /// Most ids of one set-based query.

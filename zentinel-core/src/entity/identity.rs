@@ -162,7 +162,7 @@ impl Record for ApiKey {
             organisation_id: Some(self.organisation_id),
             project_id: self.project_id,
             owner: self.organisation_id.uuid(),
-            lookup_key: Some(self.key_hash.as_str().to_owned()),
+            lookup_key: Some(self.key_hash.text()),
             ..Keys::default()
         }
     }
@@ -260,7 +260,7 @@ impl Record for RegistrationToken {
             organisation_id: Some(self.organisation_id),
             project_id: Some(self.project_id),
             owner: self.project_id.uuid(),
-            lookup_key: Some(self.token_hash.as_str().to_owned()),
+            lookup_key: Some(self.token_hash.text()),
             ..Keys::default()
         }
     }

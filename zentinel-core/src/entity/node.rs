@@ -90,6 +90,18 @@ pub struct RetiredKey {
     pub valid_until: Timestamp,
 }
 
+impl RetiredKey {
+    /// Whether `presented` is this key and it still works: until its time is over, unless it was
+    /// replaced before the last revocation.
+    #[must_use]
+    pub fn accepts(&self, presented: &CredentialHash, revoked_at: Option<Timestamp>, now: Timestamp) -> bool {
+        let replaced_at = self.valid_until - TimeDelta::seconds(RETIRED_KEY_SECONDS);
+        self.hash.matches(presented)
+            && self.valid_until > now
+            && revoked_at.is_none_or(|revoked_at| replaced_at >= revoked_at)
+    }
+}
+
 /// What a node presents when it registers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Registration {
@@ -228,7 +240,7 @@ impl Node {
         let keeps = self.accepts_retired_key(presented, now);
         if !keeps {
             self.retired_key = Some(RetiredKey {
-                hash: self.key_hash.clone(),
+                hash: self.key_hash,
                 valid_until: now + TimeDelta::seconds(RETIRED_KEY_SECONDS),
             });
         }
@@ -239,12 +251,8 @@ impl Node {
     /// the last revocation (`tokens_valid_after`).
     #[must_use]
     pub fn accepts_retired_key(&self, presented: &CredentialHash, now: Timestamp) -> bool {
-        self.retired_key.as_ref().is_some_and(|retired| {
-            let replaced_at = retired.valid_until - TimeDelta::seconds(RETIRED_KEY_SECONDS);
-            retired.hash == *presented
-                && retired.valid_until > now
-                && self.tokens_valid_after.is_none_or(|after| replaced_at >= after)
-        })
+        let retired = self.retired_key.as_ref();
+        retired.is_some_and(|retired| retired.accepts(presented, self.tokens_valid_after, now))
     }
 
     /// The scope that shows this node's project.
@@ -269,7 +277,7 @@ impl Record for Node {
             project_id: Some(self.project_id),
             owner: self.project_id.uuid(),
             natural_key: Some(self.name.clone()),
-            lookup_key: Some(self.key_hash.as_str().to_owned()),
+            lookup_key: Some(self.key_hash.text()),
             state: None,
         }
     }

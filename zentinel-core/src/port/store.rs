@@ -267,12 +267,26 @@ pub trait StoreExt: Store {
     /// # Errors
     /// Those of the store.
     async fn list_all<T: Record>(&self, scope: &Scope, query: Query) -> Result<Vec<Stored<T>>> {
+        self.list_where(scope, query, |_| true).await
+    }
+
+    /// Every matching record that is wanted, page by page: the others are never all in memory.
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn list_where<T, W>(&self, scope: &Scope, query: Query, wanted: W) -> Result<Vec<Stored<T>>>
+    where
+        T: Record,
+        W: for<'r> Fn(&'r T) -> bool + Send,
+    {
+        // The ids travel with each page.
+        let limit = if query.ids.is_some() { BULK_OF_IDS } else { BULK };
         let mut all = Vec::new();
         let mut cursor = None;
         loop {
-            let page = query.clone().uncounted().page(PageRequest { limit: BULK, cursor });
+            let page = query.clone().uncounted().page(PageRequest { limit, cursor });
             let page = self.list::<T>(scope, page).await?;
-            all.extend(page.items);
+            all.extend(page.items.into_iter().filter(|read| wanted(&read.value)));
             match page.next_cursor {
                 Some(next) => cursor = Some(next),
                 None => return Ok(all),
@@ -284,8 +298,11 @@ pub trait StoreExt: Store {
 /// Most entries that one read of a log returns.
 const LOG_PAGE: u32 = 500;
 
-/// Page size of bulk reads: large enough that a fleet takes few round trips.
-const BULK: u32 = 10_000;
+/// Page size of bulk reads: large enough that a fleet takes few round trips, small enough that the thread
+/// that parses a page is free again soon.
+const BULK: u32 = 1_000;
+/// The same where ids are asked for.
+const BULK_OF_IDS: u32 = 10_000;
 
 impl<S: Store + ?Sized> StoreExt for S {}
 

@@ -21,8 +21,8 @@ use zentinel_core::{Error, Kind};
 
 /// Refuses what is not to be served, bounds size and time, turns a panic into a 500 and adds the
 /// headers that every response has.
-pub(super) async fn guard(api: &Api, request: Request, next: Next) -> Response {
-    let mut response = match admissible(api, &request) {
+pub(super) async fn guard(api: &Api, request: Request, of_node: bool, next: Next) -> Response {
+    let mut response = match admissible(api, &request, of_node) {
         Ok(()) => bounded(api, request, next).await,
         Err(refusal) => {
             if matches!(refusal, ApiError::Framework(StatusCode::PAYLOAD_TOO_LARGE, _)) {
@@ -31,12 +31,12 @@ pub(super) async fn guard(api: &Api, request: Request, next: Next) -> Response {
             refusal.into_response()
         }
     };
-    security_headers(response.headers_mut());
+    security_headers(response.headers_mut(), of_node);
     response
 }
 
 /// Whether a request may be looked at any further.
-fn admissible(api: &Api, request: &Request) -> Result<(), ApiError> {
+fn admissible(api: &Api, request: &Request, of_node: bool) -> Result<(), ApiError> {
     let limit = api.options.body_limit as u64;
     if declared_length(request.headers()).is_some_and(|length| length > limit) {
         return Err(ApiError::too_large(api.options.body_limit));
@@ -45,10 +45,10 @@ fn admissible(api: &Api, request: &Request) -> Result<(), ApiError> {
         return Err(ApiError::framework(StatusCode::NOT_FOUND));
     }
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if speaks_json(route) && !wants_json(request.headers()) {
+    if (of_node || speaks_json(route)) && !wants_json(request.headers()) {
         return Err(ApiError::framework(StatusCode::NOT_ACCEPTABLE));
     }
-    if is_of_node(route) { api.admit() } else { Ok(()) }
+    if of_node { api.admit() } else { Ok(()) }
 }
 
 /// How much of a body that is too large is read, and for how long.
@@ -171,17 +171,19 @@ fn is_json_range(range: &str) -> bool {
     json && !refused
 }
 
-/// Adds what keeps a browser from doing anything with an answer that was not meant for one.
-fn security_headers(headers: &mut HeaderMap) {
+/// Adds what keeps a browser from doing anything with an answer that was not meant for one. Nodes are no
+/// browsers, and call too often to be told how an answer may be shown.
+fn security_headers(headers: &mut HeaderMap, of_node: bool) {
     let all = [
+        (CACHE_CONTROL, "no-store"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-        (CACHE_CONTROL, "no-store"),
     ];
-    headers.reserve(all.len() + 1);
-    for (name, value) in all {
+    let count = if of_node { 2 } else { all.len() };
+    headers.reserve(count + 1);
+    for (name, value) in all.into_iter().take(count) {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
 }

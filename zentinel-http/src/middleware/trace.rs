@@ -32,16 +32,19 @@ struct Seen {
     method: Method,
     uri: Uri,
     route: Option<MatchedPath>,
+    of_node: bool,
     client: ClientIp,
 }
 
 impl Seen {
     fn of(api: &Api, request: &Request) -> Self {
+        let route = request.extensions().get::<MatchedPath>().cloned();
         Self {
             id: request_id(request.headers().get(REQUEST_ID)),
             method: request.method().clone(),
             uri: request.uri().clone(),
-            route: request.extensions().get::<MatchedPath>().cloned(),
+            of_node: route.as_ref().is_some_and(|route| is_of_node(route.as_str())),
+            route,
             client: ClientIp::of(request.headers(), request.extensions(), &api.options.trusted_proxies),
         }
     }
@@ -53,7 +56,7 @@ impl Seen {
     /// Nodes call all the time: only what goes wrong is worth a line. What is refused because the
     /// server is busy is counted; lines would make it busier.
     fn is_routine(&self, status: u16) -> bool {
-        is_of_node(self.route()) && (status < 400 || status == 503)
+        self.of_node && (status < 400 || status == 503)
     }
 
     fn log(&self, status: u16, took: Duration) {
@@ -79,12 +82,12 @@ impl Seen {
 pub(crate) async fn serve(State(api): State<Api>, request: Request, next: Next) -> Response {
     let seen = Seen::of(&api, &request);
     let begun = Instant::now();
-    let mut response = if is_of_node(seen.route()) {
+    let mut response = if seen.of_node {
         // A span costs as much as the rest of the bookkeeping.
-        guard(&api, request, next).await
+        guard(&api, request, true, next).await
     } else {
         let span = tracing::info_span!("request", id = seen.id.to_str().unwrap_or_default());
-        guard(&api, request, next).instrument(span).await
+        guard(&api, request, false, next).instrument(span).await
     };
     let (status, took) = (response.status().as_u16(), begun.elapsed());
     seen.log(status, took);

@@ -19,7 +19,7 @@ use zentinel_core::entity::Node;
 use zentinel_core::id::NodeId;
 use zentinel_core::port::StoreExt;
 use zentinel_core::{Error, Kind, Result, Sha256Digest, Timestamp};
-use zentinel_rollout::fleet::NodeSnapshot;
+use zentinel_rollout::fleet::KnownNode;
 
 const MISSING: &str =
     "Missing authentication. Provide Authorization: Bearer <token> or X-Zentinel-Node-Key header.";
@@ -40,9 +40,9 @@ impl Proof {
     /// 401 with the contract's texts.
     pub(super) fn check(&self, node: &Node, now: Timestamp) -> Result<()> {
         match self {
-            Self::Key(hash) if node.key_hash == *hash || node.accepts_retired_key(hash, now) => Ok(()),
+            Self::Key(hash) if node.key_hash.matches(hash) || node.accepts_retired_key(hash, now) => Ok(()),
             Self::Key(_) => Err(unknown_key()),
-            Self::Token(claims) => token::check_node(claims, node),
+            Self::Token(claims) => token::check_node(claims, &node.clone().into()),
         }
     }
 }
@@ -55,7 +55,7 @@ fn unknown_key() -> Error {
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     /// What is wanted of it.
-    pub(super) node: Arc<Node>,
+    pub(super) node: Arc<KnownNode>,
     /// What it showed.
     pub(super) proof: Proof,
     /// The router's memory.
@@ -68,28 +68,33 @@ impl FromRequestParts<Api> for Caller {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> ApiResult<Self> {
         let Shared(memory) = Shared::of(parts)?;
         memory.catch_up(api);
-        let (snapshot, proof) = match bearer(&parts.headers) {
+        let (node, proof) = match bearer(&parts.headers) {
             Some(token) => by_token(parts, api, &memory, token).await?,
             None => by_header(parts, api).await?,
         };
         let text = path_param(parts, api, "node_id").await?;
         let named: NodeId = parse_id(&text).ok_or_else(|| Error::not_found("Node not found"))?;
-        if named != snapshot.node.id {
+        if named != node.id {
             return Err(Error::forbidden("Node id mismatch").into());
         }
         api.limit(&parts.extensions, Bucket::Node(named), api.options.rate_limits.node, 1)?;
-        Ok(Self { node: snapshot.node, proof, memory })
+        Ok(Self { node, proof, memory })
     }
 }
 
-async fn by_header(parts: &Parts, api: &Api) -> ApiResult<(NodeSnapshot, Proof)> {
+async fn by_header(parts: &Parts, api: &Api) -> ApiResult<(Arc<KnownNode>, Proof)> {
     let key = parts.headers.get(NODE_KEY_HEADER).ok_or_else(|| Error::unauthenticated(MISSING))?;
     let hash = CredentialHash::of(key.to_str().map_err(|_| unknown_key())?);
-    let snapshot = by_key(parts, api, &hash).await?.ok_or_else(unknown_key)?;
-    Ok((snapshot, Proof::Key(hash)))
+    let node = by_key(parts, api, &hash).await?.ok_or_else(unknown_key)?;
+    Ok((node, Proof::Key(hash)))
 }
 
-async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiResult<(NodeSnapshot, Proof)> {
+async fn by_token(
+    parts: &Parts,
+    api: &Api,
+    memory: &Memory,
+    raw: &str,
+) -> ApiResult<(Arc<KnownNode>, Proof)> {
     let now = api.now();
     let digest = Sha256Digest::of(raw.as_bytes());
     let claims = match memory.verified(&digest, now) {
@@ -109,9 +114,9 @@ async fn by_token(parts: &Parts, api: &Api, memory: &Memory, raw: &str) -> ApiRe
             claims
         }
     };
-    let snapshot = by_id(api, claims.sub).await?.ok_or_else(|| Error::unauthenticated("Node not found"))?;
-    token::check_node(&claims, &snapshot.node)?;
-    Ok((snapshot, Proof::Token(claims)))
+    let node = by_id(api, claims.sub).await?.ok_or_else(|| Error::unauthenticated("Node not found"))?;
+    token::check_node(&claims, &node)?;
+    Ok((node, Proof::Token(claims)))
 }
 
 /// As [`token::verify`], but asks the store once for each key and not once for each token.
@@ -126,15 +131,15 @@ async fn verify(api: &Api, memory: &Memory, raw: &str, generation: u64) -> Resul
 ///
 /// # Errors
 /// 503 while the fleet is being restored; those of the store.
-pub(crate) async fn by_id(api: &Api, id: NodeId) -> ApiResult<Option<NodeSnapshot>> {
-    if let Some(known) = api.fleet.snapshot(id) {
+pub(crate) async fn by_id(api: &Api, id: NodeId) -> ApiResult<Option<Arc<KnownNode>>> {
+    if let Some(known) = api.fleet.node(id) {
         return Ok(Some(known));
     }
     let _turn = api.single_read().await?;
-    if api.fleet.snapshot(id).is_none() {
+    if api.fleet.node(id).is_none() {
         api.fleet.refresh(&[id]).await?;
     }
-    Ok(api.fleet.snapshot(id))
+    Ok(api.fleet.node(id))
 }
 
 /// The node with a static key from memory; from the store when another replica may have issued it a
@@ -146,8 +151,8 @@ pub(crate) async fn by_key(
     parts: &Parts,
     api: &Api,
     key: &CredentialHash,
-) -> ApiResult<Option<NodeSnapshot>> {
-    let known = || api.fleet.authenticate(key).and_then(|id| api.fleet.snapshot(id));
+) -> ApiResult<Option<Arc<KnownNode>>> {
+    let known = || api.fleet.authenticate(key);
     if let Some(known) = known() {
         return Ok(Some(known));
     }
@@ -159,7 +164,7 @@ pub(crate) async fn by_key(
     if api.fleet.is_restored() {
         count_guess(parts, api)?;
     }
-    let Some(node) = api.store.find_by_key::<Node>(key.as_str()).await? else { return Ok(None) };
+    let Some(node) = api.store.find_by_key::<Node>(&key.text()).await? else { return Ok(None) };
     api.fleet.refresh(&[node.id]).await?;
     Ok(known())
 }

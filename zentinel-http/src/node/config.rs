@@ -72,7 +72,7 @@ pub(super) async fn report(State(api): State<Api>, caller: Caller, body: Body) -
 /// the one that it should run.
 async fn compared(api: &Api, caller: &Caller, found: Sha256Digest) -> Result<(bool, Option<Sha256Digest>)> {
     let node = &caller.node;
-    let active = api.fleet.snapshot(node.id).and_then(|known| known.report.active_bundle_id);
+    let active = api.fleet.offer(node.id).ok().and_then(|offer| offer.active_bundle_id);
     let wanted: BTreeSet<BundleId> = [active, node.expected_bundle_id].into_iter().flatten().collect();
     if wanted.is_empty() {
         return Ok((false, None));

@@ -74,7 +74,7 @@ pub(super) async fn rotate(State(api): State<Api>, caller: Caller) -> ApiResult<
     let node = loop {
         let read = proven(&api, &caller).await?;
         let mut changed = read.value.clone();
-        changed.rotate_key(presented, new.hash.clone(), now);
+        changed.rotate_key(presented, new.hash, now);
         let entry = AuditEntry::new(&read.scope(), Actor::Node(read.id), "node.key_rotated", read.id, now);
         if commit(&api, Changes::new().update(&read, &changed)?.audit(entry), &mut race).await? {
             break changed;

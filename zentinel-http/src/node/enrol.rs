@@ -99,7 +99,7 @@ pub(super) async fn permit(
 /// The token with this raw value, unless an operator revoked it.
 async fn unrevoked(api: &Api, raw: &str) -> Result<Option<Stored<RegistrationToken>>> {
     let hash = CredentialHash::of(raw);
-    let token = api.store.find_by_key::<RegistrationToken>(hash.as_str()).await?;
+    let token = api.store.find_by_key::<RegistrationToken>(&hash.text()).await?;
     Ok(token.filter(|token| token.revoked_at.is_none()))
 }
 

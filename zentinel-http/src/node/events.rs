@@ -12,10 +12,10 @@ use axum::extract::State;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
-use zentinel_core::entity::Node;
 use zentinel_core::id::TypedId;
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::{Changes, Error, Result, Timestamp};
+use zentinel_rollout::fleet::KnownNode;
 
 const TYPES: &[&str] = &["config_reload", "bundle_switch", "error", "startup", "shutdown", "warning", "info"];
 const SEVERITIES: &[&str] = &["debug", "info", "warn", "error"];
@@ -64,7 +64,7 @@ fn not_an_event(_: Error) -> Error {
     Error::invalid_field("events", "is invalid")
 }
 
-fn row(node: &Node, fields: Map<String, Value>, now: Timestamp) -> Result<LogRow> {
+fn row(node: &KnownNode, fields: Map<String, Value>, now: Timestamp) -> Result<LogRow> {
     let mut item = Item::new(fields);
     item.demand("event_type");
     item.demand("message");

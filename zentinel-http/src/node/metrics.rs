@@ -13,11 +13,11 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
-use zentinel_core::entity::Node;
 use zentinel_core::error::Checks;
 use zentinel_core::id::TypedId;
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::{Changes, Result, Sha256Digest, Timestamp};
+use zentinel_rollout::fleet::KnownNode;
 
 /// A report as it arrives.
 #[derive(Debug, Default, Deserialize)]
@@ -66,14 +66,14 @@ pub(super) async fn report(
 /// What is stored of a report, and what is not.
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
-    node: &'a Node,
+    node: &'a KnownNode,
     check_nul: bool,
     pub(super) changes: Changes,
     pub(super) rejected: Vec<Rejected>,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(node: &'a Node, check_nul: bool) -> Self {
+    pub(super) fn new(node: &'a KnownNode, check_nul: bool) -> Self {
         Self { node, check_nul, changes: Changes::new(), rejected: Vec::new() }
     }
 
@@ -82,7 +82,7 @@ impl<'a> Batch<'a> {
         &mut self,
         list: &str,
         items: Vec<Value>,
-        mut row: impl FnMut(&Node, Map<String, Value>) -> Result<LogRow>,
+        mut row: impl FnMut(&KnownNode, Map<String, Value>) -> Result<LogRow>,
     ) -> u64 {
         let mut accepted = 0;
         for (index, value) in items.into_iter().enumerate() {
@@ -102,7 +102,7 @@ impl<'a> Batch<'a> {
 
 /// A log entry of a node. The node and its project are the control plane's own knowledge.
 pub(super) fn log_row(
-    node: &Node,
+    node: &KnownNode,
     kind: LogKind,
     at: Timestamp,
     dedup_key: Option<String>,
@@ -123,13 +123,13 @@ pub(super) fn log_row(
 }
 
 /// A project of the item's own must be the node's: nobody writes into another one's figures.
-pub(super) fn check_project(item: &mut Item, node: &Node) {
+pub(super) fn check_project(item: &mut Item, node: &KnownNode) {
     let project = item.uuid("project_id");
     let same = project.is_none_or(|project| project == node.project_id.uuid());
     item.that("project_id", same, "does not exist");
 }
 
-fn rollup(node: &Node, fields: Map<String, Value>) -> Result<LogRow> {
+fn rollup(node: &KnownNode, fields: Map<String, Value>) -> Result<LogRow> {
     let mut item = Item::new(fields);
     item.demand("service_id");
     item.demand("period_start");
@@ -166,7 +166,7 @@ fn rollup(node: &Node, fields: Map<String, Value>) -> Result<LogRow> {
     Ok(log_row(node, LogKind::Metric, at, Some(dedup_key), body))
 }
 
-fn request(node: &Node, fields: Map<String, Value>) -> Result<LogRow> {
+fn request(node: &KnownNode, fields: Map<String, Value>) -> Result<LogRow> {
     let digest = digest(&fields)?;
     let mut item = Item::new(fields);
     item.demand("service_id");

@@ -7,11 +7,12 @@ use dashmap::DashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
-use zentinel_core::entity::{Activation, Bundle, BundleStatement, Node, NodeTarget};
+use zentinel_core::entity::{Activation, Bundle, BundleStatement, NodeTarget};
 use zentinel_core::id::{BundleId, StatementId, TypedId};
 use zentinel_core::port::StoreExt;
 use zentinel_core::statement::{Envelope, Statement};
 use zentinel_core::{RecordKind, Result, Sha256Digest};
+use zentinel_rollout::fleet::KnownNode;
 
 /// Most offers that are remembered.
 const CAPACITY: usize = 4_096;
@@ -49,7 +50,7 @@ impl Offers {
     pub(super) async fn find(
         &self,
         api: &Api,
-        node: &Node,
+        node: &KnownNode,
         target: &NodeTarget,
     ) -> Result<Option<Arc<Offered>>> {
         let name = (target.bundle_id, target.statement_id);
@@ -87,7 +88,7 @@ impl Offers {
     }
 }
 
-async fn read(api: &Api, node: &Node, target: &NodeTarget) -> Result<Option<Offered>> {
+async fn read(api: &Api, node: &KnownNode, target: &NodeTarget) -> Result<Option<Offered>> {
     let scope = node.scope();
     let bundle = api.store.find::<Bundle>(&scope, target.bundle_id).await?;
     let Some(bundle) = bundle.filter(|bundle| bundle.status.is_deployable()) else {

@@ -14,9 +14,10 @@ use axum::extract::State;
 use chrono::TimeDelta;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use zentinel_core::entity::{Event, Node};
+use zentinel_core::entity::Event;
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::{Result, Timestamp};
+use zentinel_rollout::fleet::KnownNode;
 
 const RULE_TYPES: &[&str] =
     &["sqli", "xss", "rfi", "lfi", "rce", "scanner", "custom", "protocol", "data_leak"];
@@ -79,7 +80,7 @@ pub(super) async fn report(
     Ok(Json(WafEventsAck { status: "ok".to_owned(), events_ingested, rejected }))
 }
 
-fn row(node: &Node, mut fields: Map<String, Value>, now: Timestamp) -> Result<(LogRow, bool)> {
+fn row(node: &KnownNode, mut fields: Map<String, Value>, now: Timestamp) -> Result<(LogRow, bool)> {
     let has_time = fields.get("timestamp").is_some_and(|value| !value.is_null());
     let digest = digest(&fields)?;
     // What older nodes say.
@@ -138,7 +139,7 @@ fn redacted(mut headers: Map<String, Value>) -> Map<String, Value> {
 
 /// How many blocked requests an event should tell of now: at most one event per project and
 /// minute.
-fn tell(memory: &Memory, node: &Node, blocked: u64, now: Timestamp) -> Option<u64> {
+fn tell(memory: &Memory, node: &KnownNode, blocked: u64, now: Timestamp) -> Option<u64> {
     if blocked == 0 {
         return None;
     }
@@ -153,7 +154,7 @@ fn tell(memory: &Memory, node: &Node, blocked: u64, now: Timestamp) -> Option<u6
 }
 
 /// The commit failed: the node sends the report again.
-fn untell(memory: &Memory, node: &Node, blocked: u64, told: Option<u64>) {
+fn untell(memory: &Memory, node: &KnownNode, blocked: u64, told: Option<u64>) {
     if blocked == 0 {
         return;
     }
@@ -174,13 +175,14 @@ mod tests {
     use chrono::DateTime;
     use proptest::prelude::*;
     use zentinel_core::credential::CredentialHash;
-    use zentinel_core::entity::Registration;
+    use zentinel_core::entity::{Node, Registration};
     use zentinel_core::id::{OrganisationId, ProjectId};
 
-    fn node() -> Node {
+    fn node() -> KnownNode {
         let registration = Registration { name: "edge".to_owned(), ..Registration::default() };
         let scope = (OrganisationId::random(), ProjectId::random());
-        Node::register(scope, &registration, true, CredentialHash::of("k"), DateTime::UNIX_EPOCH).unwrap()
+        let key = CredentialHash::of("k");
+        Node::register(scope, &registration, true, key, DateTime::UNIX_EPOCH).unwrap().into()
     }
 
     fn at(seconds: i64) -> Timestamp {

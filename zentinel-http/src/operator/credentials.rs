@@ -106,7 +106,7 @@ impl Credentials {
             return Ok(known.key.is_active(now).then_some(known));
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let found = api.store.find_by_key::<ApiKey>(hash.as_str()).await?;
+        let found = api.store.find_by_key::<ApiKey>(&hash.text()).await?;
         let Some(key) = found.filter(|key| key.is_active(now)) else {
             self.keys.remove(hash);
             return Ok(None);
@@ -119,7 +119,7 @@ impl Credentials {
             if self.keys.len() >= CAPACITY {
                 self.keys.clear();
             }
-            self.keys.insert(hash.clone(), Arc::clone(&credential));
+            self.keys.insert(*hash, Arc::clone(&credential));
         }
         Ok(Some(credential))
     }

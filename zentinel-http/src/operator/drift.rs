@@ -13,7 +13,7 @@ use axum::extract::State;
 use std::collections::BTreeSet;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use zentinel_core::entity::{DRIFT_ACTIVE, DRIFT_RESOLVED, DriftEvent, NodeStatus};
+use zentinel_core::entity::{DRIFT_ACTIVE, DRIFT_RESOLVED, DriftEvent};
 use zentinel_core::id::NodeId;
 use zentinel_core::port::{Query, StoreExt};
 use zentinel_core::{PageRequest, RecordKind, Result, Scope};
@@ -86,10 +86,8 @@ async fn stats(State(api): State<Api>, at: InProject<NodesRead>) -> ApiResult<Js
     let open = drifted(&api, &scope).await?;
     let survey = api.fleet.survey(Some(at.project.id)).remove(&at.project.id).unwrap_or_default();
     let online = |id: &&NodeId| {
-        let known = api.fleet.snapshot(**id);
-        known.is_some_and(|known| {
-            known.report.status == NodeStatus::Online && zentinel_rollout::drift::is_managed(&known.node)
-        })
+        let known = api.fleet.node(**id);
+        known.is_some_and(|known| known.is_managed()) && api.fleet.is_online(**id)
     };
     let drifted = open.iter().filter(online).count() as u64;
     let today = api.now().format("%Y-%m-%d").to_string();

@@ -25,7 +25,6 @@ use zentinel_core::error::Checks;
 use zentinel_core::id::RolloutId;
 use zentinel_core::port::{Order, Query, StoreExt as _};
 use zentinel_core::{Error, RecordKind};
-use zentinel_rollout::NodeFacts;
 use zentinel_rollout::command::NOT_BLUE_GREEN;
 use zentinel_rollout::engine::Command;
 
@@ -140,9 +139,7 @@ async fn show(
 
 /// Why a node took the bundle back, going by what it says now.
 fn taken_back(api: &Api, node: &RolloutNode) -> Option<String> {
-    let known = api.fleet.snapshot(node.node_id)?;
-    known.report.bundle_error.as_ref()?;
-    let facts = NodeFacts::of(&known.node, &known.report);
+    let facts = api.fleet.failure(node.node_id)?;
     facts.took_back(node).map(|error| format!("{}: {}", error.reason, error.message))
 }
 

@@ -16,9 +16,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use zentinel_core::credential::CredentialHash;
-use zentinel_core::entity::{Node, Project};
+use zentinel_core::entity::Project;
 use zentinel_core::port::{PublicKey, StoreExt};
 use zentinel_core::{Error, Result, Scope};
+use zentinel_rollout::fleet::KnownNode;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(show))
@@ -87,19 +88,19 @@ impl FromRequestParts<Api> for Reader {
     }
 }
 
-async fn node_of_key(parts: &Parts, api: &Api, key: &str) -> ApiResult<Arc<Node>> {
+async fn node_of_key(parts: &Parts, api: &Api, key: &str) -> ApiResult<Arc<KnownNode>> {
     let known = node::auth::by_key(parts, api, &CredentialHash::of(key)).await?;
-    Ok(known.ok_or_else(|| Error::unauthenticated("Invalid node key"))?.node)
+    Ok(known.ok_or_else(|| Error::unauthenticated("Invalid node key"))?)
 }
 
-async fn node_of_token(parts: &Parts, api: &Api, token: &str) -> ApiResult<Arc<Node>> {
+async fn node_of_token(parts: &Parts, api: &Api, token: &str) -> ApiResult<Arc<KnownNode>> {
     let claims = token::verify(token, &*api.signer, &*api.store, api.now()).await;
     if claims.as_ref().is_err_and(token::is_guess) {
         auth::count_guess(parts, api)?;
     }
     let claims = claims?;
     let known = node::auth::by_id(api, claims.sub).await?;
-    let node = known.ok_or_else(|| Error::unauthenticated("Node not found"))?.node;
+    let node = known.ok_or_else(|| Error::unauthenticated("Node not found"))?;
     token::check_node(&claims, &node)?;
     Ok(node)
 }

@@ -244,7 +244,7 @@ async fn a_bundle_is_assigned_to_nodes() {
     let shown = world.get(&world.home.path(&format!("/nodes/{node}"))).await.expect(200);
     assert_eq!(shown["node"]["staged_bundle_id"], json!(bundle));
     // In force in memory at once.
-    let target = world.services.fleet.snapshot(node).unwrap().node.target.clone().unwrap();
+    let target = world.services.fleet.node(node).unwrap().target().cloned().unwrap();
     assert_eq!(target.bundle_id.to_string(), bundle);
 
     world.post(&path(&bundle), json!({})).await.expect(200);

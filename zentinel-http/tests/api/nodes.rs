@@ -79,7 +79,7 @@ async fn labels_and_approval_are_changed() {
     assert_eq!(changed["node"]["labels"], json!({"region": "us", "tier": "1"}));
     world.patch(&path, json!({"approved": false})).await.expect(200);
     // In force in memory, too.
-    assert!(!world.services.fleet.snapshot(id).unwrap().node.approved);
+    assert!(!world.services.fleet.node(id).unwrap().approved);
     world.patch(&path, json!({"labels": ["x"]})).await.expect_field("labels", "is invalid");
     world.patch(&path, json!({"labels": {"a": 1}})).await.expect_field("labels", "is invalid");
     world.patch(&path, json!({"approved": "yes"})).await.expect_field("approved", "is invalid");
@@ -110,11 +110,11 @@ async fn a_revoked_node_key_stops_working_at_once() {
     let world = World::new().await;
     let (id, key) = world.node(&world.home, "edge-1", &[]).await;
     let hash = CredentialHash::of(&key);
-    assert_eq!(world.services.fleet.authenticate(&hash), Some(id));
+    assert_eq!(world.services.fleet.authenticate(&hash).map(|node| node.id), Some(id));
     let path = world.home.path(&format!("/nodes/{id}/revoke-key"));
     world.post(&path, json!({})).await.expect(200);
     assert_eq!(world.services.fleet.authenticate(&hash), None);
-    let node = world.services.fleet.snapshot(id).unwrap().node;
+    let node = world.services.fleet.node(id).unwrap();
     assert_eq!(node.tokens_valid_after, Some(world.now()));
     assert_eq!(world.audited().await, ["node.key_revoked"]);
 }
@@ -124,7 +124,10 @@ async fn a_node_key_is_replaced_and_the_old_one_ends_after_five_minutes() {
     let world = World::new().await;
     let (id, key) = world.node(&world.home, "edge-1", &[]).await;
     let path = world.home.path(&format!("/nodes/{id}/rotate-key"));
-    let works = |key: &str| world.services.fleet.authenticate(&CredentialHash::of(key)) == Some(id);
+    let works = |key: &str| {
+        let node = world.services.fleet.authenticate(&CredentialHash::of(key));
+        node.is_some_and(|node| node.id == id)
+    };
 
     let rotated = world.post(&path, json!({})).await.expect(200);
     let new = rotated["node_key"].as_str().unwrap().to_owned();
@@ -156,7 +159,10 @@ async fn a_new_key_lets_a_revoked_node_in_again_and_the_revoked_one_stays_out() 
     };
     let first = call("rotate").await["node_key"].as_str().unwrap().to_owned();
     call("revoke").await;
-    let works = |key: &str| world.services.fleet.authenticate(&CredentialHash::of(key)) == Some(id);
+    let works = |key: &str| {
+        let node = world.services.fleet.authenticate(&CredentialHash::of(key));
+        node.is_some_and(|node| node.id == id)
+    };
     assert!(!works(&key) && !works(&first), "neither the key nor the one before it");
     let second = call("rotate").await["node_key"].as_str().unwrap().to_owned();
     assert!(works(&second) && !works(&key) && !works(&first));

@@ -220,7 +220,7 @@ async fn a_remembered_token_ends_with_its_time_its_node_and_a_revocation() {
 
     let read = world.read::<Node>(one.id).await;
     world.store.commit(Changes::new().delete(&read)).await.unwrap();
-    world.eventually(|| world.services.fleet.snapshot(one.id).is_none()).await;
+    world.eventually(|| world.services.fleet.node(one.id).is_none()).await;
     world.bearer("POST", &path, &renewed).await.expect_error(401, "Node not found");
     world.node("POST", &one, "/heartbeat", None).await.expect_error(401, "Invalid node key");
 

@@ -104,7 +104,7 @@ async fn a_revoked_bundle_is_not_handed_out() {
     world.change::<Bundle>(bundle.id, |bundle| bundle.status = BundleStatus::Superseded).await;
     assert_eq!(poll(&world, &member, "", Some(&etag)).await.expect(200)["bundle_id"], json!(bundle.id));
     world.services.engine.revoke(&world.home.scope(), Actor::System, bundle.id).await.unwrap();
-    world.eventually(|| world.known(member.id).target.is_none()).await;
+    world.eventually(|| world.known(member.id).target().is_none()).await;
     assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);
 }
 
@@ -113,12 +113,12 @@ async fn a_node_that_may_not_have_it_gets_nothing() {
     let world = World::new().await;
     let (member, bundle) = assigned(&world).await;
     world.change::<Node>(member.id, |node| node.pinned_bundle_id = Some(BundleId::random())).await;
-    world.eventually(|| world.known(member.id).pinned_bundle_id.is_some()).await;
+    world.eventually(|| world.known(member.id).pinned_bundle_id().is_some()).await;
     let refused = poll(&world, &member, "", None).await;
     let etag = refused.header("etag").to_owned();
     assert_eq!(refused.expect(200)["no_update"], true);
     world.change::<Node>(member.id, |node| node.pinned_bundle_id = Some(bundle.id)).await;
-    world.eventually(|| world.known(member.id).pinned_bundle_id == Some(bundle.id)).await;
+    world.eventually(|| world.known(member.id).pinned_bundle_id() == Some(bundle.id)).await;
     assert_eq!(poll(&world, &member, "", Some(&etag)).await.expect(200)["bundle_id"], json!(bundle.id));
     // A waiting node hears of its pin.
     let etag = poll(&world, &member, "", None).await.header("etag").to_owned();
@@ -148,7 +148,7 @@ async fn a_rollback_says_so() {
             }
         })
         .await;
-    let has_reason = || world.known(member.id).target.as_ref().is_some_and(|target| target.reason.is_some());
+    let has_reason = || world.known(member.id).target().is_some_and(|target| target.reason.is_some());
     world.eventually(has_reason).await;
     let body = poll(&world, &member, "", None).await.expect(200);
     assert_eq!((&body["bundle_id"], &body["reason"]), (&json!(bundle.id), &json!("rollback")));
@@ -171,7 +171,7 @@ async fn a_long_poll_wakes_up_when_there_is_news() {
         let took = begun.elapsed();
         assert!(took > Duration::from_millis(150) && took < Duration::from_secs(10), "{took:?}");
         world.change::<Node>(member.id, |node| node.target = None).await;
-        world.eventually(|| world.known(member.id).target.is_none()).await;
+        world.eventually(|| world.known(member.id).target().is_none()).await;
     }
 }
 
@@ -273,7 +273,7 @@ async fn activation_is_what_the_statement_says() {
     let body = poll(&world, &member, "", None).await.expect(200);
     assert_eq!(body["activation"], json!(bundle.activation));
     assert_eq!(body["compare"], true, "nobody knows what the node runs");
-    let target = world.known(member.id).target.clone().unwrap();
+    let target = world.known(member.id).target().cloned().unwrap();
     let spoil = |statement: &mut BundleStatement| statement.envelope.payload = "e30=".to_owned();
     world.change::<BundleStatement>(target.statement_id, spoil).await;
     assert_eq!(poll(&world, &member, "", None).await.expect(200)["no_update"], true);

@@ -34,9 +34,9 @@ async fn a_token_lets_a_node_in_from_each_of_its_places() {
         assert_eq!(body["project_id"], json!(world.home.project.id));
         assert_eq!(body["signing_keys"][0]["algorithm"], "ed25519");
         let id: NodeId = body["node_id"].as_str().unwrap().parse().unwrap();
-        let snapshot = world.services.fleet.snapshot(id).unwrap();
-        assert_eq!(snapshot.report.status, NodeStatus::Online);
-        assert_eq!(snapshot.report.ip.as_deref(), Some("198.51.100.7"));
+        let report = world.services.fleet.report(id).unwrap();
+        assert_eq!(report.status, NodeStatus::Online);
+        assert_eq!(report.ip.as_deref(), Some("198.51.100.7"));
         // The token's labels win.
         assert_eq!(world.read::<Node>(id).await.labels["rack"], "12");
     }
@@ -129,9 +129,8 @@ async fn an_open_project_lets_nodes_wait_for_approval() {
     let path = world.home.register_path();
     let body = world.call("POST", &path, &[], Some(json!({"name": "walk-in"}))).await.expect(201);
     let id: NodeId = body["node_id"].as_str().unwrap().parse().unwrap();
-    let snapshot = world.services.fleet.snapshot(id).unwrap();
-    assert!(!snapshot.node.approved);
-    assert_eq!(snapshot.report.status, NodeStatus::Unknown);
+    assert!(!world.known(id).approved);
+    assert_eq!(world.services.fleet.report(id).unwrap().status, NodeStatus::Unknown);
     // A wrong token is not made good by the open door.
     let wrong =
         world.call("POST", &path, &[("x-zentinel-join-token", "x")], Some(json!({"name": "n"}))).await;

@@ -22,7 +22,7 @@ use url::Url;
 use zentinel_compiler::bundle::{CompileHandler, NewBundle, create};
 use zentinel_compiler::validate::{InProcessValidator, ValidateOptions};
 use zentinel_core::entity::{
-    ApiKey, ApiScope, Bundle, BundleOrigin, Node, Organisation, Project, RegistrationToken, RiskLevel,
+    ApiKey, ApiScope, Bundle, BundleOrigin, Organisation, Project, RegistrationToken, RiskLevel,
 };
 use zentinel_core::id::{BundleId, NodeId, OrganisationId};
 use zentinel_core::port::{Clock, JobHandler, ManualClock, Queue, Scheduler, Store, StoreExt};
@@ -31,7 +31,7 @@ use zentinel_core::{Actor, Changes, Record, Scope, Secret, Stored, Timestamp};
 use zentinel_http::client::NodeClient;
 use zentinel_http::{HttpOptions, RateLimits, Services, router};
 use zentinel_rollout::engine::{Engine, EngineOptions};
-use zentinel_rollout::fleet::{Fleet, FleetOptions};
+use zentinel_rollout::fleet::{Fleet, FleetOptions, KnownNode};
 use zentinel_rollout::strategy::Strategies;
 use zentinel_store::MemoryStore;
 use zentinel_store::blob::ObjectBlobStore;
@@ -342,10 +342,8 @@ impl World {
         let assigned = engine.assign(&tenant.scope(), Actor::System, bundle, &[node], force).await.unwrap();
         assert_eq!(assigned.assigned, [node]);
         self.eventually(|| {
-            let snapshot = self.services.fleet.snapshot(node);
-            snapshot.is_some_and(|known| {
-                known.node.target.as_ref().is_some_and(|target| target.bundle_id == bundle)
-            })
+            let snapshot = self.services.fleet.node(node);
+            snapshot.is_some_and(|known| known.target().is_some_and(|target| target.bundle_id == bundle))
         })
         .await;
     }
@@ -366,8 +364,8 @@ impl World {
     }
 
     /// The node as the fleet knows it.
-    pub fn known(&self, id: NodeId) -> Arc<Node> {
-        self.services.fleet.snapshot(id).unwrap().node
+    pub fn known(&self, id: NodeId) -> Arc<KnownNode> {
+        self.services.fleet.node(id).unwrap()
     }
 
     pub fn client(&self, member: &Member) -> NodeClient {

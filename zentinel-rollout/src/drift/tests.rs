@@ -104,7 +104,8 @@ proptest! {
         let wanted = judged && !same && !claimed && settled;
         prop_assert_eq!(matches!(found, Verdict::Drifted(_)), wanted, "{:?}", found);
         if wanted {
-            prop_assert!(is_suspect(&node, &report), "the first look must not miss it");
+            let known = crate::fleet::KnownNode::from(node.clone());
+            prop_assert!(known.is_suspect(report.active_bundle_id), "the first look must not miss it");
         }
     }
 

@@ -38,7 +38,8 @@ impl Engine {
     }
 
     async fn try_renew(&self, scope: &Scope) -> Result<usize> {
-        let nodes = self.store.list_all::<Node>(scope, Query::all(RecordKind::Node)).await?;
+        let all = Query::all(RecordKind::Node);
+        let nodes = self.store.list_where(scope, all, |node: &Node| node.target.is_some()).await?;
         let mut open: Vec<(Stored<Node>, NodeTarget)> =
             nodes.into_iter().filter_map(|node| node.target.clone().map(|target| (node, target))).collect();
         let reports = self.reports(scope, open.iter().map(|(node, _)| node.id)).await?;

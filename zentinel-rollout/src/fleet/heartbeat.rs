@@ -1,15 +1,17 @@
 //! Taking in heartbeats and noticing their absence.
 
-use super::entry::Resolution;
+use super::entry::Entry;
+use super::known::KnownNode;
 use super::pending::{Acknowledge, Dirty};
+use super::said::Resolution;
 use super::{Fleet, MAX_IDS, unknown_node};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
-use zentinel_core::entity::{Event, Heartbeat, Node, NodeReport, NodeStatus, NodeToken};
-use zentinel_core::id::{BundleId, NodeId, RolloutId, TypedId};
+use zentinel_core::entity::{Event, Heartbeat, NodeReport, NodeStatus, NodeToken};
+use zentinel_core::id::{BundleId, NodeId, TypedId};
 use zentinel_core::log::{LogKind, LogRow};
 use zentinel_core::{Error, Result, Timestamp};
 
@@ -30,7 +32,7 @@ impl Fleet {
     /// `NotFound` for an unknown node; `Unavailable` when the store is away or too many heartbeats
     /// wait for it: the node should send it again.
     pub async fn heartbeat(&self, id: NodeId, mut beat: Heartbeat) -> Result<Timestamp> {
-        let node = self.nodes.get(&id).map(|entry| entry.node.clone()).ok_or_else(unknown_node)?;
+        let node = self.node(id).ok_or_else(unknown_node)?;
         if self.waiting.load(Ordering::Relaxed) >= self.options.max_waiting {
             return Err(overloaded());
         }
@@ -65,10 +67,10 @@ impl Fleet {
     }
 
     pub(super) fn report_interval(&self) -> Duration {
-        self.options.report_interval.min(self.options.offline_after / 4)
+        self.options.report_interval.min(self.options.offline_after / 2)
     }
 
-    async fn is_known(&self, node: &Node, bundle: Option<BundleId>) -> Result<bool> {
+    async fn is_known(&self, node: &KnownNode, bundle: Option<BundleId>) -> Result<bool> {
         let Some(bundle) = bundle else { return Ok(false) };
         let scope = (node.organisation_id, node.project_id);
         self.bundles.contains(&*self.store, scope, bundle).await
@@ -84,16 +86,16 @@ impl Fleet {
         now: Timestamp,
     ) -> Result<Option<oneshot::Receiver<Result<()>>>> {
         let mut entry = self.nodes.get_mut(&id).ok_or_else(unknown_node)?;
-        let merged = entry.merge(beat, known, now);
+        let merged = entry.merge(beat, known, now, &self.words);
         let mut dirty = Dirty::default();
         if self.sampling.lock().keeps(now, self.options.history_rate, rand::random()) || merged.changed {
-            dirty.history.push(history_row(&entry.report, beat, now));
+            dirty.history.push(history_row(&entry, beat, now));
         }
         if merged.came_online {
             dirty.events.push(status_event(&entry.node, NodeStatus::Online, now));
         }
         if merged.progress {
-            dirty.ticks.extend(concerned(&entry.node));
+            dirty.ticks.extend(entry.node.concerned());
         }
         dirty.drifting = merged.drifting;
         dirty.report = merged.progress || entry.is_report_due(now, self.report_interval());
@@ -129,10 +131,11 @@ impl Fleet {
         if self.restore.done_at().is_none_or(|loaded| loaded > before) {
             return Ok(0);
         }
-        let silent = |report: &NodeReport| {
-            report.status == NodeStatus::Online && report.last_seen_at.is_none_or(|seen| seen < before)
+        let silent = |entry: &Entry| {
+            let said = &entry.said;
+            said.status == NodeStatus::Online && said.last_seen_at.is_none_or(|seen| seen < before)
         };
-        let suspects = self.nodes.iter().filter(|entry| silent(&entry.report));
+        let suspects = self.nodes.iter().filter(|entry| silent(entry));
         let suspects: Vec<NodeId> = suspects.map(|entry| *entry.key()).collect();
         if suspects.is_empty() {
             return Ok(0);
@@ -162,7 +165,7 @@ impl Fleet {
         }
         let dirty = Dirty {
             events: vec![status_event(&entry.node, NodeStatus::Offline, now)],
-            ticks: concerned(&entry.node).collect(),
+            ticks: entry.node.concerned().collect(),
             report: true,
             urgent: true,
             ..Dirty::default()
@@ -179,7 +182,7 @@ impl Fleet {
                 continue;
             };
             let offered = entry.offered();
-            entry.take_newer(report);
+            entry.take_newer(report, &self.words);
             let wake = entry.offered() != offered;
             drop(entry);
             if wake {
@@ -189,38 +192,31 @@ impl Fleet {
     }
 }
 
-/// The rollouts that the node's progress matters to: the one that has claimed it, or one that has
-/// ended and left it a target to converge to; and the one that told it last, which may have been
-/// withdrawn while the node was at it.
-fn concerned(node: &Node) -> impl Iterator<Item = RolloutId> {
-    let waiting = node.rollout_id.or_else(|| node.target.as_ref()?.rollout_id);
-    waiting.into_iter().chain(node.told_by)
-}
-
 fn overloaded() -> Error {
     Error::unavailable("the report could not be stored in time; send it again")
 }
 
-fn status_event(node: &Node, status: NodeStatus, now: Timestamp) -> Event {
+fn status_event(node: &KnownNode, status: NodeStatus, now: Timestamp) -> Event {
     let payload = json!({"node_id": node.id, "node_name": node.name, "status": status});
     Event::new(&node.scope(), &format!("node.{}", status.as_str()), payload, now)
 }
 
 /// The history row of a heartbeat; takes the free-form objects out of it instead of copying them.
-fn history_row(report: &NodeReport, beat: &mut Heartbeat, now: Timestamp) -> LogRow {
+fn history_row(entry: &Entry, beat: &mut Heartbeat, now: Timestamp) -> LogRow {
+    let Entry { node, said, .. } = entry;
     LogRow {
         kind: LogKind::Heartbeat,
         id: Uuid::new_v4(),
-        organisation_id: Some(report.organisation_id),
-        project_id: Some(report.project_id),
-        owner: report.node_id.uuid(),
+        organisation_id: Some(node.organisation_id),
+        project_id: Some(node.project_id),
+        owner: node.id.uuid(),
         at: now,
         dedup_key: None,
         body: json!({
             "health": std::mem::take(&mut beat.raw_health),
             "metrics": std::mem::take(&mut beat.raw_metrics),
-            "active_bundle_id": report.active_bundle_id,
-            "staged_bundle_id": report.staged_bundle_id,
+            "active_bundle_id": said.active_bundle_id,
+            "staged_bundle_id": said.staged_bundle_id(),
         }),
     }
 }

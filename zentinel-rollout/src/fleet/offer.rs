@@ -1,12 +1,13 @@
 //! What a poll is answered, and who waits for an answer to change.
 
+use super::known::KnownNode;
 use super::{Fleet, unknown_node};
 use dashmap::DashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use zentinel_core::Result;
-use zentinel_core::entity::{Node, NodeReport, NodeTarget, NodeTraffic, Slot};
+use zentinel_core::entity::{NodeTarget, NodeTraffic, Slot};
 use zentinel_core::id::{BundleId, NodeId};
 
 /// What a node is told when it polls.
@@ -40,19 +41,19 @@ fn etag_of(traffic: Option<NodeTraffic>) -> u64 {
 }
 
 impl Offer {
-    pub(super) fn of(node: &Node, report: &NodeReport) -> Self {
-        let target = Self::due(node, report).cloned();
+    /// What a node is told that says that it runs `active`.
+    pub(super) fn of(node: &KnownNode, active: Option<BundleId>) -> Self {
         Self {
-            etag: Self::stamp(node, report),
-            target,
+            etag: Self::stamp(node, active),
+            target: node.due(active).cloned(),
             traffic: node.traffic,
-            active_bundle_id: report.active_bundle_id,
+            active_bundle_id: active,
         }
     }
 
     /// Its etag alone.
-    pub(super) fn stamp(node: &Node, report: &NodeReport) -> u64 {
-        etag_of(node.traffic) | Self::due(node, report).map_or(0, |target| target.sequence)
+    pub(super) fn stamp(node: &KnownNode, active: Option<BundleId>) -> u64 {
+        etag_of(node.traffic) | node.due(active).map_or(0, |target| target.sequence)
     }
 
     /// The etag of the same offer without its target, for nodes that may not be given the bundle. 0 when there is
@@ -60,17 +61,6 @@ impl Offer {
     #[must_use]
     pub fn etag_without_target(&self) -> u64 {
         etag_of(self.traffic)
-    }
-
-    /// The target that the node is to be told.
-    pub(super) fn due<'a>(node: &'a Node, report: &NodeReport) -> Option<&'a NodeTarget> {
-        let pinned_elsewhere =
-            |target: &NodeTarget| node.pinned_bundle_id.is_some_and(|pinned| pinned != target.bundle_id);
-        node.target.as_ref().filter(|target| {
-            node.approved
-                && report.active_bundle_id != Some(target.bundle_id)
-                && (target.forced || !pinned_elsewhere(target))
-        })
     }
 }
 

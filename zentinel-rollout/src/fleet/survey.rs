@@ -1,7 +1,6 @@
 //! What the whole fleet looks like to those who look for drift.
 
 use super::Fleet;
-use crate::drift;
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::entity::NodeStatus;
 use zentinel_core::id::{NodeId, ProjectId};
@@ -23,15 +22,15 @@ impl Fleet {
     pub fn survey(&self, project: Option<ProjectId>) -> BTreeMap<ProjectId, Survey> {
         let mut surveys: BTreeMap<ProjectId, Survey> = BTreeMap::new();
         for entry in &self.nodes {
-            let (node, report) = (&entry.node, &entry.report);
-            if project.is_some_and(|project| project != node.project_id) || !drift::is_managed(node) {
+            let (node, said) = (&entry.node, &entry.said);
+            if project.is_some_and(|project| project != node.project_id) || !node.is_managed() {
                 continue;
             }
             let survey = surveys.entry(node.project_id).or_default();
             survey.managed += 1;
-            if report.status != NodeStatus::Online {
+            if said.status != NodeStatus::Online {
                 survey.unknown += 1;
-            } else if drift::is_suspect(node, report) {
+            } else if node.is_suspect(said.active_bundle_id) {
                 survey.suspects.insert(node.id);
             }
         }

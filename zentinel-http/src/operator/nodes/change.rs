@@ -213,8 +213,8 @@ pub(super) async fn rotate_key(
 ) -> ApiResult<Json<RotatedKey>> {
     let new = NewCredential::generate();
     let old_key_valid_until = edit(&api, &at, id.0, "node.key_rotated", |node, now| {
-        let current = node.key_hash.clone();
-        node.rotate_key(&current, new.hash.clone(), now);
+        let current = node.key_hash;
+        node.rotate_key(&current, new.hash, now);
         let until = node.retired_key.as_ref().map_or(now, |retired| retired.valid_until);
         Ok((json!({"old_key_valid_until": until}), until))
     })
