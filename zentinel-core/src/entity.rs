@@ -12,9 +12,11 @@ mod node;
 mod promotion;
 mod report;
 mod rollout;
+mod selector;
 mod template;
 mod tenancy;
 mod traffic;
+mod version_bounds;
 
 pub use approval::{Approval, ApprovalState, FreezeOverride, Verdict};
 pub use audit::{AuditEntry, Event};
@@ -37,6 +39,8 @@ pub use rollout::{
     Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutMemory, RolloutNode,
     RolloutSpec, RolloutState, RolloutStep, StepState, TargetSelector, Waiting, WaitingNode,
 };
+pub use selector::{LabelSelector, Requirement};
 pub use template::RolloutTemplate;
 pub use tenancy::{Membership, Organisation, Project, ProjectSettings, Role, User};
 pub use traffic::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Traffic, TrafficCounts};
+pub use version_bounds::{VersionBounds, is_at_least};

@@ -150,8 +150,8 @@ pub struct RolloutDetail {
 pub struct Assignment {
     /// Nodes that were given the bundle.
     pub assigned: Vec<NodeId>,
-    /// Nodes that were not, and why: `not_found`, `pending_approval`, `pinned`, `in_rollout`, or what a
-    /// rollout would wait for: `not_promoted`, `approval_required`, `frozen`.
+    /// Nodes that were not, and why: `not_found`, `pending_approval`, `pinned`, `cordoned`, `version_bounds`,
+    /// `in_rollout`, or what a rollout would wait for: `not_promoted`, `approval_required`, `frozen`.
     pub skipped: Vec<(NodeId, String)>,
 }
 

@@ -16,6 +16,8 @@ pub struct NodeFacts {
     pub name: String,
     /// Its failure domain, the label [`ZONE_LABEL`](crate::plan::ZONE_LABEL).
     pub zone: Option<String>,
+    /// Whether it is to be given no new bundle.
+    pub cordoned: bool,
     /// Liveness.
     pub status: NodeStatus,
     /// When it was last heard from.
@@ -54,6 +56,7 @@ impl NodeFacts {
             exists: true,
             name: node.name.clone(),
             zone: node.labels.get(crate::plan::ZONE_LABEL).cloned(),
+            cordoned: node.cordoned,
             status: report.status,
             last_seen_at: report.last_seen_at,
             active_bundle_id: report.active_bundle_id,

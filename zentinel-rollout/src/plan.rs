@@ -14,7 +14,9 @@ pub use validate::{check_spec, health_gates, target_selector};
 
 use crate::strategy::{PlannedStep, Strategies, Strategy, TargetOrder};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use zentinel_core::entity::{Excluded, ExclusionReason, Node, NodeGroup, RolloutSpec, TargetSelector};
+use zentinel_core::entity::{
+    Excluded, ExclusionReason, Node, NodeGroup, RolloutSpec, TargetSelector, is_at_least,
+};
 use zentinel_core::id::{BundleId, EnvironmentId, NodeId, TypedId as _};
 use zentinel_core::{Error, Result, Sha256Digest};
 
@@ -28,6 +30,8 @@ pub struct Candidate<'a> {
     pub node: &'a Node,
     /// The bundle it says it runs.
     pub active_bundle_id: Option<BundleId>,
+    /// The version of its proxy, as it says.
+    pub proxy_version: Option<&'a str>,
 }
 
 /// What to plan.
@@ -35,6 +39,8 @@ pub struct Candidate<'a> {
 pub struct PlanRequest<'a> {
     /// The bundle.
     pub bundle_id: BundleId,
+    /// Its version.
+    pub bundle_version: &'a str,
     /// What is asked for.
     pub spec: &'a RolloutSpec,
     /// The groups of the project that the selector may name.
@@ -180,11 +186,12 @@ fn select<'a>(
                 labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
             }
             TargetSelector::NodeIds { .. } | TargetSelector::Groups { .. } => members.contains(&node.id),
+            TargetSelector::Selector { selector } => selector.matches(&node.labels),
         };
         if !wanted {
             continue;
         }
-        match exclusion(node, request) {
+        match exclusion(candidate, request) {
             None => selected.push(*candidate),
             Some(reason) => excluded.push(Excluded { node_id: node.id, reason }),
         }
@@ -193,7 +200,8 @@ fn select<'a>(
     Ok((selected, excluded))
 }
 
-fn exclusion(node: &Node, request: &PlanRequest<'_>) -> Option<ExclusionReason> {
+fn exclusion(candidate: &Candidate<'_>, request: &PlanRequest<'_>) -> Option<ExclusionReason> {
+    let node = candidate.node;
     if !node.approved {
         return Some(ExclusionReason::PendingApproval);
     }
@@ -201,7 +209,22 @@ fn exclusion(node: &Node, request: &PlanRequest<'_>) -> Option<ExclusionReason> 
         return Some(ExclusionReason::WrongEnvironment);
     }
     let pinned_elsewhere = node.pinned_bundle_id.is_some_and(|pin| pin != request.bundle_id);
-    pinned_elsewhere.then_some(ExclusionReason::Pinned)
+    if pinned_elsewhere {
+        return Some(ExclusionReason::Pinned);
+    }
+    if node.cordoned {
+        return Some(ExclusionReason::Cordoned);
+    }
+    if node.bounds.as_ref().is_some_and(|bounds| !bounds.admits(request.bundle_version)) {
+        return Some(ExclusionReason::VersionBounds);
+    }
+    let spec = request.spec;
+    if !spec.required_capabilities.is_subset(&node.capabilities) {
+        return Some(ExclusionReason::MissingCapability);
+    }
+    let lowest = spec.min_proxy_version.as_deref();
+    let too_old = lowest.is_some_and(|lowest| !is_at_least(candidate.proxy_version, lowest));
+    too_old.then_some(ExclusionReason::ProxyVersion)
 }
 
 /// The nodes that a selector lists, which must all belong to the project.
@@ -211,7 +234,9 @@ fn named_nodes(request: &PlanRequest<'_>, candidates: &[Candidate<'_>]) -> Resul
         Err(Error::invalid_field("target_selector", text))
     };
     match &request.spec.target_selector {
-        TargetSelector::All | TargetSelector::Labels { .. } => Ok(BTreeSet::new()),
+        TargetSelector::All | TargetSelector::Labels { .. } | TargetSelector::Selector { .. } => {
+            Ok(BTreeSet::new())
+        }
         TargetSelector::NodeIds { node_ids } => {
             let known: BTreeSet<NodeId> = candidates.iter().map(|candidate| candidate.node.id).collect();
             if node_ids.is_subset(&known) { Ok(node_ids.clone()) } else { foreign("nodes") }
@@ -221,7 +246,10 @@ fn named_nodes(request: &PlanRequest<'_>, candidates: &[Candidate<'_>]) -> Resul
             let mut members = BTreeSet::new();
             for id in group_ids {
                 match known.get(id) {
-                    Some(group) => members.extend(&group.node_ids),
+                    Some(group) => {
+                        let nodes = candidates.iter().map(|candidate| candidate.node);
+                        members.extend(nodes.filter(|node| group.contains(node)).map(|node| node.id));
+                    }
                     None => return foreign("groups"),
                 }
             }

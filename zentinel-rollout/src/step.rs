@@ -24,7 +24,7 @@ use crate::observation::{NodeFacts, Observation};
 use crate::plan::previous_bundle;
 use crate::strategy::{Begin, Strategy, View};
 use crate::traffic;
-use crate::transition::{Draft, State};
+use crate::transition::{CORDONED, Draft, State};
 use census::Census;
 use chrono::TimeDelta;
 use finish::Failure;
@@ -254,6 +254,12 @@ impl Tick<'_> {
             let facts = self.observation.nodes.get(&id);
             if facts.is_some_and(|facts| !facts.exists) {
                 draft.node_is_gone(id);
+                continue;
+            }
+            let untouched = |node: &RolloutNode| node.staged_at.is_none();
+            let cordoned = facts.is_some_and(|facts| facts.cordoned) && draft.rollout().rollback_of.is_none();
+            if cordoned && draft.node(id).is_some_and(untouched) {
+                draft.give_up_node(id, CORDONED);
                 continue;
             }
             self.remember_previous(draft, id, facts);

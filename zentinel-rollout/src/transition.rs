@@ -17,6 +17,16 @@ use zentinel_core::id::{BundleId, NodeId, RolloutId};
 /// Why a node's part ended when the node was deleted; such nodes leave every denominator.
 pub const NODE_DELETED: &str = "node_deleted";
 
+/// Why a node's part ended when the node was cordoned before its step told it; such nodes leave every denominator
+/// too.
+pub const CORDONED: &str = "cordoned";
+
+/// Whether a node left the rollout without having been reached.
+#[must_use]
+pub(crate) fn is_out(node: &RolloutNode) -> bool {
+    matches!(node.error.as_deref(), Some(NODE_DELETED | CORDONED))
+}
+
 /// The detail of a rollout's error that says how it ended.
 pub const OUTCOME: &str = "outcome";
 /// [`OUTCOME`] of a rollout whose touched nodes get back what they ran before.

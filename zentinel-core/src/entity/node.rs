@@ -4,6 +4,8 @@
 //! The two are separate records because they have separate writers: operators and rollouts write
 //! the first with optimistic revisions, heartbeats write the second in groups.
 
+use super::selector::LabelSelector;
+use super::version_bounds::VersionBounds;
 use crate::credential::CredentialHash;
 use crate::entity::NodeTraffic;
 use crate::error::{Checks, Result};
@@ -191,6 +193,12 @@ pub struct Node {
     /// The slot and weight that a blue-green rollout last gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<NodeTraffic>,
+    /// It is given no new bundle; what brings it back to an earlier one is no new one.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// Which versions of bundles it may be given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<Box<VersionBounds>>,
     /// When it registered.
     pub registered_at: Timestamp,
     /// When the record was created.
@@ -228,6 +236,8 @@ impl Node {
             pinned_bundle_id: None,
             rollout_id: None,
             told_by: None,
+            cordoned: false,
+            bounds: None,
             traffic: None,
             registered_at: now,
             created_at: now,
@@ -298,8 +308,11 @@ pub struct NodeGroup {
     pub description: Option<String>,
     /// `#rrggbb`.
     pub color: String,
-    /// Its members.
+    /// Its members, where they are named one by one.
     pub node_ids: BTreeSet<NodeId>,
+    /// Its members, where they are those with certain labels at the time of asking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -333,8 +346,20 @@ impl NodeGroup {
             description: None,
             color: color.to_owned(),
             node_ids: BTreeSet::new(),
+            selector: None,
             created_at: now,
         })
+    }
+}
+
+impl NodeGroup {
+    /// Whether a node belongs to it.
+    #[must_use]
+    pub fn contains(&self, node: &Node) -> bool {
+        match &self.selector {
+            Some(selector) => selector.matches(&node.labels),
+            None => self.node_ids.contains(&node.id),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::approval::{Approval, FreezeOverride};
 use super::blue_green::RolloutTraffic;
+use super::selector::LabelSelector;
 use crate::id::{
     BundleId, EnvironmentId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, RolloutNodeId, StepId,
     TemplateId, TypedId,
@@ -33,6 +34,11 @@ pub enum TargetSelector {
     Groups {
         /// The groups.
         group_ids: BTreeSet<GroupId>,
+    },
+    /// Nodes whose labels satisfy these requirements.
+    Selector {
+        /// The requirements.
+        selector: LabelSelector,
     },
 }
 
@@ -101,6 +107,12 @@ pub struct RolloutSpec {
     /// Until a step is done, a single node that fails stops the rollout, whatever `rollback_threshold` says.
     #[serde(default)]
     pub safe_mode: bool,
+    /// Nodes that lack one of these are left out.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub required_capabilities: BTreeSet<String>,
+    /// Nodes whose proxy is older than this version are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_proxy_version: Option<String>,
 }
 
 impl Default for RolloutSpec {
@@ -120,6 +132,8 @@ impl Default for RolloutSpec {
             max_batch_size: None,
             nodes_per_minute: None,
             safe_mode: false,
+            required_capabilities: BTreeSet::new(),
+            min_proxy_version: None,
         }
     }
 }
@@ -187,6 +201,12 @@ pub enum ExclusionReason {
     WrongEnvironment,
     /// Registered openly and not approved yet.
     PendingApproval,
+    /// It is given no new bundle for now.
+    Cordoned,
+    /// It lacks a capability that the rollout needs.
+    MissingCapability,
+    /// Its proxy is older than the rollout needs.
+    ProxyVersion,
 }
 
 /// A node that is left out.

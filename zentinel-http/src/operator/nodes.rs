@@ -2,14 +2,14 @@
 
 mod change;
 mod history;
+mod hold;
 mod read;
 
 use crate::services::Api;
 use crate::wire::NodeBody;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 use zentinel_core::entity::{Node, NodeGroup, NodeReport};
 use zentinel_core::id::{NodeId, TypedId};
 use zentinel_core::port::{Query, StoreExt};
@@ -21,6 +21,10 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(read::stats))
         .routes(routes!(read::show, change::update, change::delete))
         .routes(routes!(change::pin))
+        .routes(routes!(hold::version_bounds))
+        .routes(routes!(hold::cordon))
+        .routes(routes!(hold::uncordon))
+        .routes(routes!(hold::drain))
         .routes(routes!(change::revoke_key))
         .routes(routes!(change::rotate_key))
         .routes(routes!(history::events))
@@ -28,18 +32,12 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 }
 
 /// Joins nodes with what they last said and with their groups.
-async fn bodies(api: &Api, scope: &Scope, nodes: &[Stored<Node>]) -> Result<Vec<NodeBody>> {
-    let mut groups: HashMap<NodeId, Vec<Uuid>> = HashMap::new();
-    let all = Query::all(RecordKind::NodeGroup);
-    for group in api.store.list_all::<NodeGroup>(scope, all).await? {
-        for node in &group.node_ids {
-            groups.entry(*node).or_default().push(group.id.uuid());
-        }
-    }
+pub(super) async fn bodies(api: &Api, scope: &Scope, nodes: &[Stored<Node>]) -> Result<Vec<NodeBody>> {
+    let every = api.store.list_all::<NodeGroup>(scope, Query::all(RecordKind::NodeGroup)).await?;
     let reports = reports(api, scope, nodes).await?;
     let drifted = super::drift::drifted(api, scope).await?;
     let body = |node: &Stored<Node>| {
-        let groups = groups.get(&node.id).cloned().unwrap_or_default();
+        let groups = every.iter().filter(|group| group.contains(node)).map(|group| group.id.uuid()).collect();
         NodeBody::new(node, reports.get(&node.id), groups, drifted.contains(&node.id))
     };
     Ok(nodes.iter().map(body).collect())

@@ -35,6 +35,8 @@ pub(crate) struct NodeBody {
     reported_unknown_bundle: Option<Uuid>,
     min_bundle_version: Option<String>,
     max_bundle_version: Option<String>,
+    /// Whether it is given no new bundle.
+    cordoned: bool,
     environment_id: Option<Uuid>,
     group_ids: Vec<Uuid>,
     rollout_id: Option<Uuid>,
@@ -77,8 +79,9 @@ impl NodeBody {
             previous_bundle_id: node.previous_bundle_id.map(TypedId::uuid),
             pinned_bundle_id: node.pinned_bundle_id.map(TypedId::uuid),
             reported_unknown_bundle: report.and_then(|report| report.reported_unknown_bundle),
-            min_bundle_version: None,
-            max_bundle_version: None,
+            min_bundle_version: node.bounds.as_ref().and_then(|bounds| bounds.min.clone()),
+            max_bundle_version: node.bounds.as_ref().and_then(|bounds| bounds.max.clone()),
+            cordoned: node.cordoned,
             environment_id: node.environment_id.map(TypedId::uuid),
             group_ids,
             rollout_id: node.rollout_id.map(TypedId::uuid),
@@ -129,7 +132,11 @@ pub(crate) struct GroupBody {
     description: Option<String>,
     #[schema(example = "#6366f1")]
     color: String,
+    /// Its members, where they are named one by one.
     node_ids: Vec<Uuid>,
+    /// Its members, where they are those with certain labels.
+    #[schema(example = "region=eu,env in (prod)")]
+    selector: Option<String>,
     inserted_at: Time,
 }
 
@@ -142,6 +149,7 @@ impl From<&NodeGroup> for GroupBody {
             description: group.description.clone(),
             color: group.color.clone(),
             node_ids: group.node_ids.iter().map(|id| id.uuid()).collect(),
+            selector: group.selector.as_ref().map(ToString::to_string),
             inserted_at: Time(group.created_at),
         }
     }

@@ -8,6 +8,7 @@ mod bundles;
 mod credentials;
 mod document;
 mod drift;
+mod fleet;
 mod governance;
 mod keys;
 mod limits;

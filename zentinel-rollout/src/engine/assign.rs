@@ -55,7 +55,7 @@ impl Engine {
         let mut assignment = Assignment::default();
         for id in ids {
             let why = |node: &Stored<Node>| {
-                obstacle(node, bundle.id, force).or_else(|| *closed.get(&node.environment_id)?)
+                obstacle(node, &bundle, force).or_else(|| *closed.get(&node.environment_id)?)
             };
             match found.get(id).map_or(Some("not_found"), why) {
                 Some(reason) => {
@@ -129,13 +129,17 @@ impl Engine {
 const MAX_LISTED: usize = 100;
 
 /// Why a node is not given the bundle, if it is not.
-fn obstacle(node: &Node, bundle: BundleId, force: bool) -> Option<&'static str> {
+fn obstacle(node: &Node, bundle: &Bundle, force: bool) -> Option<&'static str> {
     if !node.approved {
         Some("pending_approval")
     } else if node.rollout_id.is_some() {
         Some("in_rollout")
-    } else if !force && node.pinned_bundle_id.is_some_and(|pinned| pinned != bundle) {
+    } else if !force && node.pinned_bundle_id.is_some_and(|pinned| pinned != bundle.id) {
         Some("pinned")
+    } else if !force && node.cordoned {
+        Some("cordoned")
+    } else if !force && node.bounds.as_ref().is_some_and(|bounds| !bounds.admits(&bundle.version)) {
+        Some("version_bounds")
     } else {
         None
     }

@@ -140,7 +140,7 @@ impl Engine {
         let bundle = self.deployable(scope, new.bundle_id).await?;
         let scope = bundle.scope();
         self.check_terms(&scope, new).await?;
-        let (plan, candidates) = self.plan(&scope, new).await?;
+        let (plan, candidates) = self.plan(&bundle, new).await?;
         let touched = touched(new.terms.environment_id, targets_of(&plan.targets), &candidates.nodes);
         let rules = self.rules(&bundle, &touched, None).await?;
         let steps = plan.steps.iter().map(|step| step.nodes.clone()).collect();
@@ -162,7 +162,7 @@ impl Engine {
         let bundle = self.deployable(scope, new.bundle_id).await?;
         let scope = bundle.scope();
         self.check_terms(&scope, new).await?;
-        let (plan, candidates) = self.plan(&scope, new).await?;
+        let (plan, candidates) = self.plan(&bundle, new).await?;
         let now = self.clock.now();
         let touched = touched(new.terms.environment_id, targets_of(&plan.targets), &candidates.nodes);
         let rules = self.rules(&bundle, &touched, follows.releases_to).await?;
@@ -213,20 +213,20 @@ impl Engine {
             .with_details(json!({"bundle_id": id, "status": bundle.status})))
     }
 
-    async fn plan(&self, scope: &Scope, new: &NewRollout) -> Result<(Plan, Candidates)> {
+    async fn plan(&self, bundle: &Bundle, new: &NewRollout) -> Result<(Plan, Candidates)> {
         plan::check_spec(&new.spec, &self.strategies)?;
         self.check_shifts(&new.spec)?;
-        let candidates = self.candidates(scope, &new.spec.target_selector).await?;
-        self.plan_over(candidates, new.bundle_id, &new.spec, new.terms.environment_id)
+        let candidates = self.candidates(&bundle.scope(), &new.spec.target_selector).await?;
+        self.plan_over(candidates, bundle, &new.spec, new.terms.environment_id)
     }
 
     /// Plans a stored rollout over the nodes that there are now. Nodes and groups that it names and that are
     /// gone since are left out.
-    pub(super) async fn plan_again(&self, rollout: &Rollout) -> Result<(Plan, Candidates)> {
+    pub(super) async fn plan_again(&self, bundle: &Bundle, rollout: &Rollout) -> Result<(Plan, Candidates)> {
         let mut spec = rollout.spec.clone();
         let candidates = self.candidates(&rollout.scope(), &spec.target_selector).await?;
         match &mut spec.target_selector {
-            TargetSelector::All | TargetSelector::Labels { .. } => {}
+            TargetSelector::All | TargetSelector::Labels { .. } | TargetSelector::Selector { .. } => {}
             TargetSelector::NodeIds { node_ids } => {
                 node_ids.retain(|id| candidates.nodes.contains_key(id));
                 require(!node_ids.is_empty())?;
@@ -236,23 +236,30 @@ impl Engine {
                 require(!group_ids.is_empty())?;
             }
         }
-        self.plan_over(candidates, rollout.bundle_id, &spec, rollout.environment_id)
+        self.plan_over(candidates, bundle, &spec, rollout.environment_id)
     }
 
     fn plan_over(
         &self,
         candidates: Candidates,
-        bundle_id: BundleId,
+        bundle: &Bundle,
         spec: &RolloutSpec,
         environment_id: Option<EnvironmentId>,
     ) -> Result<(Plan, Candidates)> {
-        let request = PlanRequest { bundle_id, spec, groups: &candidates.groups, environment_id };
+        let request = PlanRequest {
+            bundle_id: bundle.id,
+            bundle_version: &bundle.version,
+            spec,
+            groups: &candidates.groups,
+            environment_id,
+        };
         let facts: Vec<Candidate<'_>> = candidates
             .nodes
             .values()
             .map(|node| Candidate {
                 node,
                 active_bundle_id: candidates.reports.get(&node.id).and_then(|report| report.active_bundle_id),
+                proxy_version: candidates.reports.get(&node.id).and_then(|report| report.version.as_deref()),
             })
             .collect();
         let plan = plan::plan(&request, &facts, &self.strategies)?;
@@ -263,13 +270,17 @@ impl Engine {
     async fn candidates(&self, scope: &Scope, selector: &TargetSelector) -> Result<Candidates> {
         let mut candidates = Candidates::default();
         let named: Option<BTreeSet<NodeId>> = match selector {
-            TargetSelector::All | TargetSelector::Labels { .. } => None,
+            TargetSelector::All | TargetSelector::Labels { .. } | TargetSelector::Selector { .. } => None,
             TargetSelector::NodeIds { node_ids } => Some(node_ids.clone()),
             TargetSelector::Groups { group_ids } => {
                 let query = Query::all(RecordKind::NodeGroup).with_ids(group_ids.iter().copied());
                 let groups = self.store.list_all::<NodeGroup>(scope, query).await?;
                 candidates.groups = groups.into_iter().map(|group| group.value).collect();
-                Some(candidates.groups.iter().flat_map(|group| group.node_ids.iter().copied()).collect())
+                // Who has certain labels is known once all are read.
+                let named = candidates.groups.iter().all(|group| group.selector.is_none());
+                named.then(|| {
+                    candidates.groups.iter().flat_map(|group| group.node_ids.iter().copied()).collect()
+                })
             }
         };
         match named {

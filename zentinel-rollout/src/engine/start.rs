@@ -136,7 +136,7 @@ impl Engine {
         if let Starter::Operator(_, Some(decision)) = starter {
             rollout.freeze_override = Some(decision.clone());
         }
-        let (plan, candidates) = self.plan_again(&rollout).await?;
+        let (plan, candidates) = self.plan_again(&bundle, &rollout).await?;
         let touched = touched(rollout.environment_id, targets_of(&plan.targets), &candidates.nodes);
         let rules = self.rules(&bundle, &touched, None).await?;
         let judgement = judge_for(starter, &rules, &rollout, now);

@@ -162,8 +162,17 @@ impl<'a> Work<'a> {
             }
             let seen = node.target.as_ref().map_or(0, |target| target.sequence);
             let statement = self.statement(state, part.bundle_id, seen).await?;
+            let bounded = self.nodes.get(*id).is_some_and(|node| node.bounds.is_some());
+            let version = match bounded {
+                true => Some(self.bundle(part.bundle_id).await?.value.version),
+                false => None,
+            };
             if let Some(node) = self.nodes.claimed_by(*id, rollout.id) {
                 node.target = Some(statement.target(Some(rollout.id), reason));
+                if let (Some(bounds), Some(version)) = (&mut node.bounds, version) {
+                    let forbidden = rollout.rollback_of.is_none() && !bounds.admits(&version);
+                    bounds.barred = forbidden.then_some(part.bundle_id);
+                }
             }
         }
         Ok(())

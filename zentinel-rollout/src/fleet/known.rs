@@ -35,6 +35,8 @@ pub struct KnownNode {
 struct Plan {
     target: Option<Box<NodeTarget>>,
     pinned_bundle_id: Option<BundleId>,
+    /// What its version bounds forbid of what it was told.
+    barred: Option<BundleId>,
     rollout_id: Option<RolloutId>,
     told_by: Option<RolloutId>,
 }
@@ -44,6 +46,7 @@ impl From<Node> for KnownNode {
         let plan = Plan {
             target: node.target.map(Box::new),
             pinned_bundle_id: node.pinned_bundle_id,
+            barred: node.bounds.and_then(|bounds| bounds.barred),
             rollout_id: node.rollout_id,
             told_by: node.told_by,
         };
@@ -127,7 +130,8 @@ impl KnownNode {
         let plan = self.plan.as_deref()?;
         let target = plan.target.as_deref()?;
         let pinned_elsewhere = plan.pinned_bundle_id.is_some_and(|pinned| pinned != target.bundle_id);
+        let withheld = pinned_elsewhere || plan.barred == Some(target.bundle_id);
         let wanted = self.approved && active != Some(target.bundle_id);
-        (wanted && (target.forced || !pinned_elsewhere)).then_some(target)
+        (wanted && (target.forced || !withheld)).then_some(target)
     }
 }

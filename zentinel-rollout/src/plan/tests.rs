@@ -22,9 +22,12 @@ fn edge(number: u128, name: &str, zone: Option<&str>) -> Node {
 }
 
 fn plan_of(spec: &RolloutSpec, nodes: &[Node], groups: &[NodeGroup]) -> Result<Plan> {
-    let candidates: Vec<Candidate<'_>> =
-        nodes.iter().map(|node| Candidate { node, active_bundle_id: Some(bundle(OLD)) }).collect();
-    let request = PlanRequest { bundle_id: bundle(NEW), spec, groups, environment_id: None };
+    let candidates: Vec<Candidate<'_>> = nodes
+        .iter()
+        .map(|node| Candidate { node, active_bundle_id: Some(bundle(OLD)), proxy_version: None })
+        .collect();
+    let request =
+        PlanRequest { bundle_id: bundle(NEW), bundle_version: "2.0.0", spec, groups, environment_id: None };
     plan(&request, &candidates, &Strategies::standard())
 }
 
@@ -54,11 +57,19 @@ fn nodes_of_other_environments_are_left_out_with_the_reason() {
     let mut nodes = [edge(1, "a", None), edge(2, "b", None), edge(3, "c", None)];
     nodes[0].environment_id = Some(prod);
     nodes[1].environment_id = Some(dev);
-    let candidates: Vec<Candidate<'_>> =
-        nodes.iter().map(|node| Candidate { node, active_bundle_id: Some(bundle(OLD)) }).collect();
+    let candidates: Vec<Candidate<'_>> = nodes
+        .iter()
+        .map(|node| Candidate { node, active_bundle_id: Some(bundle(OLD)), proxy_version: None })
+        .collect();
     let spec = RolloutSpec::default();
     let environment_id = Some(prod);
-    let request = PlanRequest { bundle_id: bundle(NEW), spec: &spec, groups: &[], environment_id };
+    let request = PlanRequest {
+        bundle_id: bundle(NEW),
+        bundle_version: "2.0.0",
+        spec: &spec,
+        groups: &[],
+        environment_id,
+    };
     let plan = plan(&request, &candidates, &Strategies::standard()).unwrap();
     assert_eq!(names(&plan, &nodes), ["a"]);
     let reasons: Vec<_> = plan.excluded.iter().map(|excluded| excluded.reason).collect();

@@ -24,6 +24,7 @@ pub fn check_spec(spec: &RolloutSpec, strategies: &Strategies) -> Result<()> {
         TargetSelector::Labels { labels } => labels.len(),
         TargetSelector::NodeIds { node_ids } => node_ids.len(),
         TargetSelector::Groups { group_ids } => group_ids.len(),
+        TargetSelector::Selector { selector } => selector.requirements().len(),
     };
     checks.that("target_selector", named > 0, SELECTOR);
     checks.that("batch_size", spec.batch_size > 0, POSITIVE);
@@ -67,6 +68,7 @@ pub fn target_selector(value: &Value) -> Result<TargetSelector> {
         TargetSelector::Labels { labels } => (2, labels.len()),
         TargetSelector::NodeIds { node_ids } => (2, node_ids.len()),
         TargetSelector::Groups { group_ids } => (2, group_ids.len()),
+        TargetSelector::Selector { selector } => (2, selector.requirements().len()),
     };
     if fields == wanted && named > 0 { Ok(selector) } else { Err(refused()) }
 }

@@ -82,7 +82,7 @@ fn lagging_within_max_unavailable(moment: &Moment<'_>) -> Option<String> {
     for step in moment.decision.steps_to_update().filter(|step| step.state == StepState::Completed) {
         let left = |id: &&NodeId| {
             state.nodes().get(id).is_some_and(|node| {
-                let deleted = node.error.as_deref() == Some(crate::transition::NODE_DELETED);
+                let deleted = crate::transition::is_out(node);
                 node.state != NodeProgress::Active && !deleted
             })
         };

@@ -3,7 +3,7 @@
 use crate::decision::Effect;
 use crate::observation::{NodeFacts, Observation};
 use crate::step::BUNDLE_REVOKED;
-use crate::transition::{Draft, MOVED_ON, NODE_DELETED, ROLLED_BACK};
+use crate::transition::{Draft, MOVED_ON, ROLLED_BACK, is_out};
 use chrono::TimeDelta;
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{NodeProgress, RolloutNode};
@@ -118,7 +118,7 @@ pub(super) fn note(
     };
     let (progress, bundle) = (node.state, node.bundle_id);
     let untold = progress == NodeProgress::Pending && !node.lagging;
-    if progress == NodeProgress::Failed && node.error.as_deref() == Some(NODE_DELETED) {
+    if progress == NodeProgress::Failed && is_out(node) {
         return Standing::Deleted;
     }
     let Some(facts) = facts else {

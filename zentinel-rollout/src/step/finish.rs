@@ -5,7 +5,7 @@ use super::{NO_TARGET_NODES, error};
 use crate::decision::{Effect, Restore, Rollback, Unrestorable, UnrestorableReason};
 use crate::observation::Observation;
 use crate::plan::derived_rollback_id;
-use crate::transition::{Draft, MOVED_ON, NODE_DELETED, OUTCOME, ROLLED_BACK, ROLLED_BACK_AT};
+use crate::transition::{Draft, MOVED_ON, NODE_DELETED, OUTCOME, ROLLED_BACK, ROLLED_BACK_AT, is_out};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::entity::{
@@ -61,14 +61,14 @@ pub(super) fn complete_step(draft: &mut Draft, place: usize, verified: impl Fn(N
 }
 
 fn exists(draft: &Draft, id: NodeId) -> bool {
-    draft.node(id).is_some_and(|node| node.error.as_deref() != Some(NODE_DELETED))
+    draft.node(id).is_some_and(|node| !is_out(node))
 }
 
 /// Completes a rollout without open steps.
 pub(super) fn complete(draft: &mut Draft) {
-    let reached = |node: &RolloutNode| node.error.as_deref() != Some(NODE_DELETED);
+    let reached = |node: &RolloutNode| !is_out(node);
     if !draft.state().nodes().values().any(reached) {
-        let gone = error(NO_TARGET_NODES, "Every target node was deleted.", json!({}));
+        let gone = error(NO_TARGET_NODES, "Every target node was deleted or cordoned.", json!({}));
         end(draft, RolloutState::Failed, Some(gone), NODE_DELETED);
         return;
     }

@@ -2,7 +2,7 @@
 
 use super::census::Census;
 use super::{BUNDLE_TAKEN_BACK, FAILURE_THRESHOLD_EXCEEDED, Tick, error, finish, report};
-use crate::transition::{Draft, NODE_DELETED};
+use crate::transition::{Draft, is_out};
 use finish::Failure;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -117,7 +117,7 @@ fn completed_with(draft: &Draft, nodes: &BTreeSet<NodeId>) -> Vec<Standing> {
     });
     let standing = |(place, step): (usize, &zentinel_core::entity::RolloutStep)| {
         let parts = step.node_ids.iter().filter_map(|id| draft.node(*id));
-        let there = parts.filter(|node| node.error.as_deref() != Some(NODE_DELETED));
+        let there = parts.filter(|node| !is_out(node));
         let mut standing = Standing { place, total: 0, failed: Vec::new(), missing: 0 };
         for node in there {
             standing.total += 1;

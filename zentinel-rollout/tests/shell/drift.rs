@@ -273,3 +273,26 @@ async fn two_engines_open_one_event() {
     assert_eq!((done, world.events("drift.resolved").await), (8, 8));
     assert_eq!(world.actions().await.iter().filter(|action| *action == "drift.bulk_resolved").count(), 1);
 }
+
+#[tokio::test]
+async fn a_node_that_is_cordoned_meanwhile_is_left_out_of_steps_to_come() {
+    let (mut world, old, _) = settled(4).await;
+    let next = world.bundle("3").await;
+    let spec = zentinel_core::entity::RolloutSpec { batch_size: 2, ..spec() };
+    let rollout = world.create(next, spec).await.unwrap();
+    world.turn().await;
+    let last = *world.detail(rollout.id).await.steps[1].node_ids.last().unwrap();
+    let read = world.memory.fetch::<zentinel_core::entity::Node>(&world.scope(), last).await.unwrap();
+    let mut node = read.value.clone();
+    node.cordoned = true;
+    world.memory.commit(Changes::new().update(&read, &node).unwrap()).await.unwrap();
+    let detail = world.finish(rollout.id).await;
+    assert_eq!(detail.rollout.state, RolloutState::Completed);
+    let part = detail.nodes.iter().find(|part| part.node_id == last).unwrap();
+    assert_eq!((part.staged_at, part.error.as_deref()), (None, Some("cordoned")));
+    let ran: Vec<_> = world.nodes.iter().filter(|node| node.active == Some(next)).collect();
+    assert_eq!(ran.len(), 3);
+    let held = world.stored_nodes().await.remove(&last).unwrap();
+    assert_eq!((held.rollout_id, held.target), (None, None));
+    assert_ne!(held.expected_bundle_id, Some(old));
+}

@@ -78,7 +78,7 @@ where
 }
 
 /// As [`edit`], for answers that show the node.
-async fn edit_and_show<F>(
+pub(super) async fn edit_and_show<F>(
     api: &Api,
     at: &InProject<NodesWrite>,
     id: NodeId,

@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
-use zentinel_core::entity::{HealthGates, RolloutSpec, TargetSelector, parse_instant};
+use zentinel_core::entity::{
+    HealthGates, LabelSelector, RolloutSpec, TargetSelector, is_at_least, parse_instant,
+};
 use zentinel_core::error::Checks;
 use zentinel_core::id::{BundleId, TypedId};
 use zentinel_core::{Percent, Result, Timestamp};
@@ -31,7 +33,8 @@ pub(in crate::operator) struct RolloutInput {
     #[serde(default)]
     bundle_id: Field<String>,
     /// One of `{"type":"all"}`, `{"type":"labels","labels":{…}}`, `{"type":"node_ids","node_ids":[…]}`,
-    /// `{"type":"groups","group_ids":[…]}`; all nodes by default.
+    /// `{"type":"groups","group_ids":[…]}`, `{"type":"selector","selector":"region=eu,env in (prod)"}`; all
+    /// nodes by default.
     #[schema(value_type = Option<Object>, example = json!({"type": "labels", "labels": {"region": "eu"}}))]
     #[serde(default)]
     target_selector: Field<Value>,
@@ -83,6 +86,14 @@ pub(in crate::operator) struct RolloutInput {
     #[schema(value_type = Option<bool>)]
     #[serde(default)]
     safe_mode: Field<bool>,
+    /// Nodes that lack one of these capabilities are left out.
+    #[schema(value_type = Option<Vec<String>>, max_items = 64)]
+    #[serde(default)]
+    required_capabilities: Field<BTreeSet<String>>,
+    /// Nodes whose proxy is older than this are left out.
+    #[schema(value_type = Option<String>, example = "26.2.0")]
+    #[serde(default)]
+    min_proxy_version: Field<String>,
     /// Whether it starts at once; true by default.
     #[schema(value_type = Option<bool>)]
     #[serde(default)]
@@ -172,7 +183,15 @@ impl RolloutInput {
         let both = batch_percentage.is_some() && batch_size.is_some_and(|size| size != 1);
         checks.that("batch_percentage", !both, "cannot set both batch_size and batch_percentage");
         let deadline = whole(self.progress_deadline_seconds, "progress_deadline_seconds", 1, &mut checks);
+        let capabilities = self.required_capabilities.optional("required_capabilities", &mut checks);
+        let capabilities = capabilities.unwrap_or_default();
+        checks.that("required_capabilities", capabilities.len() <= 64, "should have at most 64 item(s)");
+        let min_proxy_version = self.min_proxy_version.optional("min_proxy_version", &mut checks);
+        let readable = min_proxy_version.as_deref().is_none_or(|lowest| is_at_least(Some(lowest), lowest));
+        checks.that("min_proxy_version", readable, "must be a semantic version such as 1.4.0");
         let spec = RolloutSpec {
+            required_capabilities: capabilities,
+            min_proxy_version,
             target_selector: selector.map_or(TargetSelector::All, |value| target(&value, &mut checks)),
             strategy,
             strategy_config: config.map_or(Value::Null, Value::Object),
@@ -276,6 +295,18 @@ fn percent(field: Field<i64>, name: &str, checks: &mut Checks) -> Option<Percent
 }
 
 pub(super) fn target(value: &Value, checks: &mut Checks) -> TargetSelector {
+    let own = value.as_object().filter(|object| object.get("type").is_some_and(|kind| kind == "selector"));
+    if let Some(given) = own.and_then(|object| object.get("selector")) {
+        match LabelSelector::from_json(given) {
+            Ok(selector) => return TargetSelector::Selector { selector },
+            Err(error) => {
+                for message in error.fields().values().flatten() {
+                    checks.that("target_selector", false, format!("selector: {message}"));
+                }
+                return TargetSelector::All;
+            }
+        }
+    }
     match selector(value) {
         Some(selector) => selector,
         None => {
