@@ -137,11 +137,11 @@ async fn nodes_that_are_held_back_are_listed_with_the_reason() {
     world.put(&path(4, "/version-bounds"), json!({})).await.expect(200);
     assert!(world.services.fleet.offer(nodes[4]).unwrap().target.is_some());
 
-    let snapshot = world.services.fleet.snapshot(nodes[1]).unwrap();
-    assert_eq!(snapshot.node.traffic.unwrap().weight, 0);
+    let weight = || world.services.fleet.offer(nodes[1]).unwrap().traffic.unwrap().weight;
+    assert_eq!(weight(), 0);
     let shown = world.post(&path(1, "/uncordon"), json!({})).await.expect(200);
     assert_eq!(shown["node"]["cordoned"], false);
-    assert_eq!(world.services.fleet.snapshot(nodes[1]).unwrap().node.traffic.unwrap().weight, 100);
+    assert_eq!(weight(), 100);
     let audited = world.audited().await;
     for action in ["node.cordoned", "node.uncordoned", "node.drained", "node.version_bounds_set"] {
         assert!(audited.iter().any(|entry| entry == action), "{action}");
