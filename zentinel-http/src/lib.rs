@@ -25,6 +25,7 @@
 mod admission;
 mod blob;
 pub mod client;
+pub mod egress;
 mod error;
 mod extract;
 mod limits;
@@ -34,6 +35,7 @@ mod observe;
 mod openapi;
 mod operator;
 mod services;
+mod shifter;
 mod token;
 mod wire;
 
@@ -41,3 +43,4 @@ pub use admission::Pressure;
 pub use extract::Network;
 pub use openapi::router;
 pub use services::{HttpOptions, RateLimits, Services};
+pub use shifter::HttpShifter;

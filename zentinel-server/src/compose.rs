@@ -16,9 +16,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use zentinel_compiler::bundle::CompileHandler;
-use zentinel_core::port::{Clock, ConfigValidator, Queue, SystemClock};
+use zentinel_core::port::{Clock, ConfigValidator, Queue, SystemClock, TrafficShifter};
 use zentinel_core::{Error, Result};
-use zentinel_http::{HttpOptions, RateLimits, Services};
+use zentinel_http::egress::Egress;
+use zentinel_http::{HttpOptions, HttpShifter, RateLimits, Services};
 use zentinel_rollout::engine::{DriftWatch, Engine, EngineOptions};
 use zentinel_rollout::fleet::{Fleet, FleetOptions};
 use zentinel_rollout::strategy::Strategies;
@@ -82,13 +83,17 @@ impl App {
         // Restored while it serves: a node that is not known yet is looked up.
         let fleet =
             Fleet::open(Arc::clone(&back.store), Arc::clone(&clock), fleet_options(settings, back.shared));
-        let engine = Arc::new(Engine::new(
+        let engine = Engine::new(
             Arc::clone(&back.store),
             Arc::clone(&back.signer),
             Arc::clone(&clock),
             Strategies::standard(),
             engine_options(settings),
-        ));
+        );
+        let engine = Arc::new(match shifter(settings, &clock)? {
+            Some(shifter) => engine.with_shifter(shifter),
+            None => engine,
+        });
         let runner = runner(settings, &back, &clock, &fleet, &engine);
         let services = Arc::new(Services {
             store: back.store,
@@ -176,6 +181,21 @@ fn runner(
         runner = runner.register(handler);
     }
     maintenance::schedules().into_iter().fold(runner, Runner::schedule)
+}
+
+/// What drives the load balancer, where one is set.
+fn shifter(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn TrafficShifter>>> {
+    let settings = &settings.traffic_shifter;
+    let (Some(url), Some(secret)) = (&settings.url, settings.secret.get()) else {
+        return Ok(None);
+    };
+    let egress = if settings.allow_private { Egress::anywhere() } else { Egress::public() };
+    let shifter =
+        HttpShifter::new(url.clone(), secret.clone(), egress, Arc::clone(clock)).map_err(|error| {
+            let hint = "an address of a private network needs traffic_shifter.allow_private";
+            Error::invalid_field("traffic_shifter.url", error.to_string()).with_hint(hint)
+        })?;
+    Ok(Some(Arc::new(shifter)))
 }
 
 fn seconds(seconds: u32) -> Duration {

@@ -46,6 +46,8 @@ pub struct Settings {
     pub nodes: Nodes,
     /// Rollouts.
     pub rollouts: Rollouts,
+    /// The load balancer that blue-green rollouts drive.
+    pub traffic_shifter: TrafficShifter,
     /// Background work.
     pub queues: Queues,
     /// Logs.
@@ -65,6 +67,7 @@ impl Default for Settings {
             http: Http::default(),
             nodes: Nodes::default(),
             rollouts: Rollouts::default(),
+            traffic_shifter: TrafficShifter::default(),
             queues: Queues::default(),
             log: Log::default(),
         }
@@ -329,6 +332,18 @@ impl Default for Rollouts {
     }
 }
 
+/// The load balancer that blue-green rollouts drive.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrafficShifter {
+    /// Where each split of the traffic is posted to. Without it, rollouts with `shift_traffic` are refused.
+    pub url: Option<Url>,
+    /// Signs these calls; at least 16 characters.
+    pub secret: HiddenText,
+    /// Whether the URL may lead to this host or into a private network.
+    pub allow_private: bool,
+}
+
 /// Background work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -398,6 +413,11 @@ impl Settings {
         }
         let http = self.public_url.as_ref().is_none_or(|url| matches!(url.scheme(), "http" | "https"));
         checks.that("public_url", http, "must be an http or https URL");
+        let shifter = &self.traffic_shifter;
+        if shifter.url.is_some() {
+            let secret = shifter.secret.get().is_some_and(|secret| secret.expose().len() >= 16);
+            checks.that("traffic_shifter.secret", secret, "should be at least 16 character(s)");
+        }
         let networks = self.http.trusted_proxies.iter().all(|text| text.parse::<Network>().is_ok());
         checks.that("http.trusted_proxies", networks, "must be addresses or ranges such as 10.0.0.0/8");
         for name in self.http.rate_limits.keys() {
