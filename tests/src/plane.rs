@@ -356,6 +356,9 @@ fn initialise(environment: &[(String, String)], email: &str, more: &[&str]) -> V
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
+/// Notes the weights that it is told, so that tests can see that it was.
+const HOOK: &str = "echo $ZENTINEL_TRAFFIC_WEIGHT >> \"$(dirname \"$ZENTINEL_TRAFFIC_FILE\")/hook.log\"";
+
 /// A real agent with a directory of its own; stopped when dropped.
 #[derive(Debug)]
 pub struct TestNode {
@@ -397,6 +400,7 @@ impl TestNode {
             directory,
             heartbeat_interval: Duration::from_millis(500),
             long_poll: Duration::from_secs(5),
+            traffic_hook: Some(HOOK.to_owned()),
         };
         let agent = Agent::enrol(options, Arc::new(SystemClock), Arc::new(activator), Arc::new(Healthy));
         let agent = Arc::new(agent.await.expect("it registers"));

@@ -43,6 +43,7 @@ pub mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod update;
 
 pub use activator::{Activator, DirectoryActivator, Incident, Outcome, Rejection, Release};
@@ -61,6 +62,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use traffic::TrafficFiles;
 use url::Url;
 use zentinel_core::entity::BundleError;
 use zentinel_core::id::{BundleId, NodeId};
@@ -105,6 +107,8 @@ pub struct AgentOptions {
     pub heartbeat_interval: Duration,
     /// How long one poll may wait for news.
     pub long_poll: Duration,
+    /// Shell command that is told each new slot and weight.
+    pub traffic_hook: Option<String>,
 }
 
 /// One node.
@@ -121,6 +125,7 @@ pub struct Agent {
     events: EventQueue,
     /// There is something to tell besides the next heartbeat.
     news: Notify,
+    traffic: TrafficFiles,
 }
 
 /// What the node knows at the moment.
@@ -181,6 +186,7 @@ impl Agent {
         registration::forget(&options.directory)?;
         let client = client.with_credentials(state.node_id, Secret::new(state.node_key.clone()));
         let events = EventQueue::in_directory(&options.directory);
+        let traffic = TrafficFiles::in_directory(&options.directory);
         Ok(Self {
             options,
             clock,
@@ -192,6 +198,7 @@ impl Agent {
             changed: Notify::new(),
             events,
             news: Notify::new(),
+            traffic,
         })
     }
 
@@ -226,7 +233,8 @@ impl Agent {
             }
             tokio::join!(self.poll_loop(), self.watch_loop())
         };
-        let loops = async { tokio::join!(self.heartbeat_loop(), self.report_loop(), work) };
+        let loops =
+            async { tokio::join!(self.heartbeat_loop(), self.report_loop(), self.traffic_loop(), work) };
         shutdown.run_until_cancelled(loops).await;
         tokio::join!(self.farewell(), self.activator.stop());
     }

@@ -1,5 +1,6 @@
 //! End to end: real binary, real HTTP, real nodes, on every set of back ends.
 
+mod blue_green;
 mod cli;
 mod ctl;
 mod governance;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 use zentinel_core::entity::{
     Activation, BundleError, BundleStatus, Excluded, HealthGates, NodeProgress, NodeStatus, RiskLevel,
-    RolloutError, RolloutState, StepState, TargetSelector, Waiting,
+    RolloutError, RolloutState, Slot, StepState, TargetSelector, TrafficSplit, Waiting,
 };
 use zentinel_core::id::{
     BundleId, EnvironmentId, GroupId, NodeId, ProjectId, RegistrationTokenId, RolloutId, StepId, TemplateId,
@@ -134,6 +134,9 @@ pub struct NewRollout {
     /// What the strategy `canary` needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary_analysis_config: Option<Value>,
+    /// What the strategy `blue_green` needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blue_green_config: Option<Value>,
     /// How many nodes of a step may be offline; 0 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
@@ -195,6 +198,7 @@ impl NewRollout {
             batch_size: None,
             batch_percentage: None,
             canary_analysis_config: None,
+            blue_green_config: None,
             max_unavailable: None,
             progress_deadline_seconds: None,
             health_gates: None,
@@ -236,6 +240,15 @@ pub struct RolloutView {
     /// Nodes that the selector names but that are left out.
     #[serde(default)]
     pub excluded: Vec<Excluded>,
+    /// Blue-green: `blue` until the green slot has all the traffic.
+    #[serde(default)]
+    pub deployment_slot: Option<Slot>,
+    /// Blue-green: the weights that are in force.
+    #[serde(default)]
+    pub traffic: Option<TrafficSplit>,
+    /// Blue-green: how many weights are done.
+    #[serde(default)]
+    pub traffic_step_index: u32,
     /// The environment it is for.
     #[serde(default)]
     pub environment_id: Option<EnvironmentId>,
@@ -279,6 +292,15 @@ pub struct StepView {
     pub node_ids: Vec<NodeId>,
     /// Where it is in its life.
     pub state: StepState,
+    /// Blue-green: the slot it is about.
+    #[serde(default)]
+    pub deployment_slot: Option<Slot>,
+    /// Blue-green: the weight of that slot.
+    #[serde(default)]
+    pub traffic_weight: Option<u8>,
+    /// Blue-green: when the load balancer acknowledged it.
+    #[serde(default)]
+    pub shifted_at: Option<Timestamp>,
     /// Why it failed.
     pub error: Option<Value>,
 }

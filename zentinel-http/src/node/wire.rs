@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use url::Url;
 use utoipa::ToSchema;
-use zentinel_core::entity::{Activation, BundleError, Slot};
+use zentinel_core::entity::{Activation, BundleError, NodeTraffic, Slot};
 use zentinel_core::id::{BundleId, NodeId, ProjectId};
 use zentinel_core::port::PublicKey;
 use zentinel_core::statement::Envelope;
@@ -179,6 +179,14 @@ pub struct HeartbeatAck {
     /// The weight 0 to 100 that the node shall have now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_weight: Option<u8>,
+}
+
+impl HeartbeatAck {
+    /// The slot and weight that the node shall have; `None` where the answer says nothing about it.
+    #[must_use]
+    pub fn traffic(&self) -> Option<NodeTraffic> {
+        Some(NodeTraffic { slot: self.slot?, weight: self.traffic_weight?.min(100) })
+    }
 }
 
 /// A poll's answer when there is nothing to do.

@@ -34,6 +34,7 @@ mod watch;
 
 pub use activator::{ProxyActivator, ProxyOptions};
 pub use control::{ControlFault, ProxyControl, ProxyState};
+pub(super) use external::run_limited;
 pub use external::{ExternalCommands, ExternalProxy};
 pub use process::ProcessId;
 pub(crate) use proof::scrape;

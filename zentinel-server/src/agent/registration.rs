@@ -149,6 +149,7 @@ mod tests {
             directory: directory.path().into(),
             heartbeat_interval: Duration::from_secs(1),
             long_poll: Duration::from_secs(1),
+            traffic_hook: None,
         };
         let client = NodeClient::new(server).unwrap();
         let file = StateFile::in_directory(directory.path());

@@ -95,6 +95,8 @@ pub struct ProxySettings {
     pub listen_wait_seconds: f64,
     /// Whether a proxy that the agent runs ends with it.
     pub stop_with_agent: bool,
+    /// Shell command that brings a new slot or weight to whatever stands in front of this node.
+    pub traffic_hook: Option<String>,
 }
 
 impl Default for ProxySettings {
@@ -108,6 +110,7 @@ impl Default for ProxySettings {
             metrics_url: None,
             listen_wait_seconds: 5.0,
             stop_with_agent: false,
+            traffic_hook: None,
         }
     }
 }

@@ -199,6 +199,7 @@ impl Site {
             directory: self.path().into(),
             heartbeat_interval: Duration::from_secs(1),
             long_poll: Duration::from_secs(1),
+            traffic_hook: None,
         };
         Agent::enrol(options, clock, Arc::new(activator), Arc::new(Silent)).await.unwrap()
     }
@@ -486,4 +487,49 @@ async fn a_clock_ten_minutes_off_does_no_harm_and_one_an_hour_off_is_told_of() {
     let mended = node(0).await;
     mended.take(site.offer(3, bundle).await).await.unwrap();
     assert_eq!((mended.active_bundle_id(), mended.refused()), (Some(bundle), None));
+}
+
+#[tokio::test]
+async fn weights_become_files_and_the_hook_runs_until_it_has_acknowledged_each_once() {
+    let world = Site::new().await;
+    let directory = world.path().to_path_buf();
+    let traffic = |weight| {
+        Some(zentinel_core::entity::NodeTraffic { slot: zentinel_core::entity::Slot::Green, weight })
+    };
+    let file = |name: &str| std::fs::read_to_string(directory.join("traffic").join(name)).unwrap_or_default();
+    let log = directory.join("hook.log");
+    let ready = directory.join("ready");
+    let hook = format!(
+        "test -e {ready} || {{ echo not yet; exit 3; }}; echo $ZENTINEL_SLOT $ZENTINEL_TRAFFIC_WEIGHT >> {log}",
+        ready = ready.display(),
+        log = log.display()
+    );
+    let agent = async || {
+        let mut agent = world.node().await;
+        agent.options.traffic_hook = Some(hook.clone());
+        agent
+    };
+    let node = agent().await;
+    node.take_traffic(None);
+    node.bring_traffic().await.unwrap();
+    assert!(!directory.join("traffic").exists(), "nothing for nodes without a slot");
+    node.take_traffic(traffic(10));
+    let failed = node.bring_traffic().await.unwrap_err();
+    assert!(failed.contains("not yet"), "{failed}");
+    assert_eq!((file("slot"), file("weight")), ("green\n".to_owned(), "10\n".to_owned()));
+    let told: Value = serde_json::from_str(&file("traffic.json")).unwrap();
+    assert_eq!((&told["slot"], &told["weight"]), (&json!("green"), &json!(10)));
+    // Another run of the agent goes on with what the hook has not acknowledged, and with the newest value.
+    std::fs::write(&ready, "").unwrap();
+    let node = agent().await;
+    node.take_traffic(traffic(50));
+    node.bring_traffic().await.unwrap();
+    node.bring_traffic().await.unwrap();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "green 50\n");
+    let node = agent().await;
+    node.bring_traffic().await.unwrap();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "green 50\n", "not again after a restart");
+    node.take_traffic(traffic(0));
+    node.bring_traffic().await.unwrap();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "green 50\ngreen 0\n");
 }

@@ -33,6 +33,7 @@ impl Agent {
                     etag = answer.etag().map(str::to_owned).or(etag);
                     let hint = answer.poll_after();
                     let news = !matches!(answer, Poll::NotModified { .. });
+                    self.take_traffic(answer.traffic());
                     // A server that does not hold the request asks for patience instead.
                     let held = asked.elapsed() >= self.options.long_poll / 2;
                     let taken = self.take(answer).await;

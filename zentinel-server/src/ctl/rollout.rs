@@ -75,6 +75,10 @@ pub(super) enum Command {
     Pause(Which),
     /// Let a held rollout go on.
     Resume(Which),
+    /// Complete the step that a paused rollout holds, and go on: the next weight of a blue-green rollout.
+    Advance(Which),
+    /// Blue-green: take the traffic of the step under way back at once, and pause.
+    SwapSlot(Which),
     /// End a rollout; nodes keep what they have.
     Cancel(Which),
     /// Bring every node back to what it ran before.
@@ -124,6 +128,8 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
         Command::Approvals(which) => approve::list(session, &which.rollout).await,
         Command::Pause(which) => steer(session, &which.rollout, "pause").await,
         Command::Resume(which) => steer(session, &which.rollout, "resume").await,
+        Command::Advance(which) => steer(session, &which.rollout, "advance").await,
+        Command::SwapSlot(which) => steer(session, &which.rollout, "swap-slot").await,
         Command::Cancel(which) => steer(session, &which.rollout, "cancel").await,
         Command::Rollback(which) => steer(session, &which.rollout, "rollback").await,
         Command::Retry(which) => steer(session, &which.rollout, "retry").await,
@@ -162,7 +168,16 @@ pub(super) fn sentence(rollout: &RolloutView) -> String {
     let by = rollout
         .rolled_back_by
         .map_or_else(String::new, |id| format!(", rolled back by {}", short(id.uuid())));
-    format!("rollout {} is {}{by}", short(rollout.id.uuid()), state(rollout.state.as_str()))
+    let traffic = weights(rollout);
+    let comma = if traffic.is_empty() { "" } else { ", " };
+    format!("rollout {} is {}{comma}{traffic}{by}", short(rollout.id.uuid()), state(rollout.state.as_str()))
+}
+
+/// Who has how much of the traffic; empty where there are no slots.
+pub(super) fn weights(rollout: &RolloutView) -> String {
+    rollout
+        .traffic
+        .map_or_else(String::new, |split| format!("green {} %, blue {} %", split.green, split.blue))
 }
 
 async fn list(session: &Session, limit: usize) -> Result<()> {
@@ -205,16 +220,21 @@ async fn show(session: &Session, text: &str) -> Result<()> {
         .iter()
         .map(|step| {
             let error = step.error.as_ref().and_then(|error| error["message"].as_str()).unwrap_or_default();
+            let about = match (step.deployment_slot, step.traffic_weight) {
+                (Some(slot), Some(weight)) => format!("{slot} {weight} %"),
+                _ => String::new(),
+            };
             vec![
                 step.step_index.to_string(),
                 state(step.state.as_str()),
                 step.node_ids.len().to_string(),
+                about,
                 clean(error),
             ]
         })
         .collect();
     session.screen.line("");
-    for line in table(&["STEP", "STATE", "NODES", "NOTE"], &rows) {
+    for line in table(&["STEP", "STATE", "NODES", "WEIGHT", "NOTE"], &rows) {
         session.screen.line(&line);
     }
     troubled(session, &detail).await
@@ -234,6 +254,9 @@ fn facts(detail: &RolloutDetailView, versions: &Versions) -> String {
         ("started", time(rollout.started_at)),
         ("ended", time(rollout.completed_at)),
     ];
+    if rollout.traffic.is_some() {
+        lines.push(("traffic", weights(rollout)));
+    }
     if let Some(error) = &rollout.error {
         lines.push(("error", paragraph(&format!("{}: {}", error.reason, error.message))));
     }

@@ -129,6 +129,7 @@ async fn enrol(
         directory,
         heartbeat_interval: Duration::from_secs(1),
         long_poll: Duration::from_secs(20),
+        traffic_hook: None,
     };
     Agent::enrol(options, Arc::new(SystemClock), Arc::new(activator), Arc::new(Healthy)).await
 }

@@ -232,6 +232,7 @@ async fn agent_options(settings: &AgentSettings, directory: PathBuf) -> Result<A
         directory,
         heartbeat_interval: seconds(settings.heartbeat_interval_seconds),
         long_poll: seconds(settings.long_poll_seconds),
+        traffic_hook: settings.proxy.traffic_hook.clone().filter(|hook| !hook.trim().is_empty()),
     })
 }
 
@@ -252,6 +253,7 @@ mod tests {
             directory: PathBuf::new(),
             heartbeat_interval: Duration::from_secs(1),
             long_poll: Duration::from_secs(1),
+            traffic_hook: None,
         };
         let said = |error: Error, token| {
             let error = explained(error, &options(token));

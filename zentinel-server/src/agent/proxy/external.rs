@@ -100,7 +100,10 @@ async fn run(command: &str) -> Result<(), String> {
 }
 
 /// Runs a command to its end; whether it succeeded, and the end of its output.
-pub(super) async fn run_limited(command: &mut Command, patience: Duration) -> Result<(bool, String), String> {
+pub(in crate::agent) async fn run_limited(
+    command: &mut Command,
+    patience: Duration,
+) -> Result<(bool, String), String> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

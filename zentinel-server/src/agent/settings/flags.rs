@@ -92,6 +92,9 @@ pub struct Flags {
         default_missing_value = "true"
     )]
     stop_with_agent: Option<String>,
+    /// Shell command that brings a new slot or weight to whatever stands in front of this node.
+    #[arg(long, global = true, env = "ZENTINEL_AGENT_TRAFFIC_HOOK", value_name = "COMMAND")]
+    traffic_hook: Option<String>,
     /// How log lines look: `text` or `json`.
     #[arg(long, global = true, env = "ZENTINEL_AGENT_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
@@ -115,7 +118,7 @@ impl Flags {
 
     /// What was given, by the path of its setting.
     fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let all: [(&'static str, &Option<String>); 21] = [
+        let all: [(&'static str, &Option<String>); 22] = [
             ("server", &self.server),
             ("project", &self.project),
             ("token", &self.token),
@@ -135,6 +138,7 @@ impl Flags {
             ("proxy.metrics_url", &self.metrics_url),
             ("proxy.listen_wait_seconds", &self.listen_wait_seconds),
             ("proxy.stop_with_agent", &self.stop_with_agent),
+            ("proxy.traffic_hook", &self.traffic_hook),
             ("log.format", &self.log_format),
             ("log.filter", &self.log_filter),
         ];
@@ -187,9 +191,13 @@ pub(super) struct Probe {
 #[cfg(test)]
 pub(super) fn id_of(path: &str) -> String {
     match path.strip_prefix("proxy.") {
-        Some(name @ ("probe_listen" | "metrics_url" | "listen_wait_seconds" | "stop_with_agent")) => {
-            name.to_owned()
-        }
+        Some(
+            name @ ("probe_listen"
+            | "metrics_url"
+            | "listen_wait_seconds"
+            | "stop_with_agent"
+            | "traffic_hook"),
+        ) => name.to_owned(),
         _ => path.replace('.', "_"),
     }
 }

@@ -23,7 +23,7 @@ pub(in crate::ctl) struct Create {
     /// Only this node (name, id or its beginning); may be repeated.
     #[arg(long = "node", value_name = "NODE")]
     nodes: Vec<String>,
-    /// `rolling`, `canary` or `all_at_once`.
+    /// `rolling`, `canary`, `blue_green` or `all_at_once`.
     #[arg(long)]
     strategy: Option<String>,
     /// Nodes per step.
@@ -38,6 +38,24 @@ pub(in crate::ctl) struct Create {
     /// Canary: 1 minus the probability of a false rollback, for example 0.99.
     #[arg(long, value_name = "SHARE")]
     confidence: Option<f64>,
+    /// Blue-green: weights of the green slot, one after the other; the last is 100.
+    #[arg(long, value_name = "WEIGHT,...", value_delimiter = ',')]
+    traffic_steps: Vec<u8>,
+    /// Blue-green: go on to the next weight without an operator.
+    #[arg(long)]
+    auto_advance: bool,
+    /// Blue-green: how long each weight is held at least, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    advance_delay: Option<u32>,
+    /// Blue-green: the same, as the validation period; the longer of both counts.
+    #[arg(long, value_name = "SECONDS")]
+    validation_period: Option<u32>,
+    /// Blue-green: percentage of the nodes that become the green slot.
+    #[arg(long, value_name = "PERCENT")]
+    green_percentage: Option<u8>,
+    /// Blue-green: wait until the load balancer has acknowledged each weight.
+    #[arg(long)]
+    shift_traffic: bool,
     /// Percentage of the nodes per step.
     #[arg(long, value_name = "PERCENT")]
     batch_percentage: Option<u8>,
@@ -104,6 +122,19 @@ impl Create {
         (!config.is_empty()).then_some(Value::Object(config))
     }
 
+    fn blue_green(&self) -> Option<Value> {
+        let mut config = Map::new();
+        let mut set =
+            |key: &str, value: Option<Value>| config.extend(value.map(|value| (key.to_owned(), value)));
+        set("traffic_steps", (!self.traffic_steps.is_empty()).then(|| json!(self.traffic_steps)));
+        set("auto_advance", self.auto_advance.then_some(Value::Bool(true)));
+        set("advance_delay_seconds", self.advance_delay.map(Value::from));
+        set("validation_period_seconds", self.validation_period.map(Value::from));
+        set("green_percentage", self.green_percentage.map(Value::from));
+        set("shift_traffic", self.shift_traffic.then_some(Value::Bool(true)));
+        (!config.is_empty()).then_some(Value::Object(config))
+    }
+
     fn gates(&self) -> Option<HealthGates> {
         let own = HealthGates {
             heartbeat_healthy: None,
@@ -153,6 +184,7 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
         },
         health_gates: create.gates(),
         canary_analysis_config: create.canary(),
+        blue_green_config: create.blue_green(),
         strategy: create.strategy,
         batch_size: create.batch_size,
         batch_percentage: create.batch_percentage,

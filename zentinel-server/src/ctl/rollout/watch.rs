@@ -1,6 +1,6 @@
 //! Following a rollout to its end.
 
-use super::{counts, sentence};
+use super::{counts, sentence, weights};
 use crate::backoff::Backoff;
 use crate::ctl::screen::{clean, instant, state};
 use crate::ctl::session::Session;
@@ -52,8 +52,12 @@ fn show(session: &Session, detail: &RolloutDetailView, last: &mut String) -> Res
     });
     let waiting = if rollout.state.is_open() { clean(&rollout.waiting.summary) } else { String::new() };
     let text = format!(
-        "{}{step}: {}{}{waiting}",
+        "{}{step}{}: {}{}{waiting}",
         state(rollout.state.as_str()),
+        match weights(rollout) {
+            none if none.is_empty() => none,
+            weights => format!(", {weights}"),
+        },
         counts(&progress),
         if waiting.is_empty() { "" } else { "; " },
     );
