@@ -59,27 +59,41 @@ impl Pressure {
 
 /// When those who were sent away may come back: one after another.
 #[derive(Debug, Default)]
-pub(crate) struct Appointments {
+pub(crate) struct Appointments(Mutex<Given>);
+
+#[derive(Debug, Default)]
+struct Given {
     /// The first instant that nobody was told yet.
-    free: Mutex<Option<Instant>>,
+    free: Option<Instant>,
+    /// How many were told to come back once something is done.
+    afterwards: u32,
 }
 
 impl Appointments {
-    /// Whole seconds until the next free instant that is at least `wait` away. Beyond `most` nothing is
-    /// kept free any more: whoever is left is spread over the second half of it.
-    fn next(&self, now: Instant, wait: Duration, most: Duration) -> u64 {
-        let mut free = self.free.lock();
-        let at = free.map_or(now, |free| free.max(now)).max(now + wait);
-        let after = at - now;
-        let after = if after > most {
-            most.mul_f64(rand::random_range(0.5..=1.0))
-        } else {
-            *free = Some(at + APART);
-            after
-        };
-        // The header knows seconds only; not everybody of the same one is told the same.
-        (after.as_secs_f64() + rand::random_range(0.0..1.0)).ceil().max(1.0) as u64
+    /// Whole seconds until the next free instant.
+    fn next(&self, now: Instant, most: Duration) -> u64 {
+        let mut given = self.0.lock();
+        let free = given.free.map_or(now, |free| free.max(now));
+        if free - now <= most {
+            given.free = Some(free + APART);
+        }
+        seconds(free - now, most)
     }
+
+    /// Whole seconds until the next free instant after something that is done in `wait`. Estimates change: each
+    /// caller's instant goes by the newest one.
+    fn after(&self, wait: Duration, most: Duration) -> u64 {
+        let mut given = self.0.lock();
+        given.afterwards = given.afterwards.saturating_add(1);
+        seconds(wait + APART * given.afterwards, most)
+    }
+}
+
+/// What a caller is told. Beyond `most` nothing is kept free: whoever is left is spread over the second half of it.
+fn seconds(after: Duration, most: Duration) -> u64 {
+    let after = if after > most { most.mul_f64(rand::random_range(0.5..=1.0)) } else { after };
+    // The header knows seconds only; not everybody of the same one is told the same.
+    (after.as_secs_f64() + rand::random_range(0.0..1.0)).ceil().max(1.0) as u64
 }
 
 impl Api {
@@ -97,19 +111,22 @@ impl Api {
         if load == 0.0 || !rand::random_bool(load) {
             return Ok(());
         }
-        Err(self.busy(Duration::ZERO))
+        Err(self.busy())
     }
 
-    /// Sends a node away until an instant of its own, at least `wait` from now.
-    fn busy(&self, wait: Duration) -> ApiError {
+    /// Sends a node away until an instant of its own.
+    fn busy(&self) -> ApiError {
         self.metrics().refused();
-        let most = LATEST.max(self.options.poll_interval);
-        ApiError::Busy(self.appointments().next(Instant::now(), wait, most))
+        ApiError::Busy(self.appointments().next(Instant::now(), self.latest()))
+    }
+
+    fn latest(&self) -> Duration {
+        LATEST.max(self.options.poll_interval)
     }
 
     /// What a node is told whose report could not be stored in time; other errors stay what they are.
     pub(crate) fn unstored(&self, error: Error) -> ApiError {
-        if error.kind() == Kind::Unavailable { self.busy(Duration::from_secs(1)) } else { error.into() }
+        if error.kind() == Kind::Unavailable { self.busy() } else { error.into() }
     }
 
     /// Leave to read a node from the store that is not known.
@@ -117,7 +134,10 @@ impl Api {
     /// # Errors
     /// 503 while all nodes are being read and some are read singly as well.
     pub(crate) async fn single_read(&self) -> ApiResult<SingleRead<'_>> {
-        self.fleet.single_read().await.map_err(|left| self.busy(left))
+        self.fleet.single_read().await.map_err(|left| {
+            self.metrics().refused();
+            ApiError::Busy(self.appointments().after(left, self.latest()))
+        })
     }
 }
 
@@ -144,17 +164,28 @@ mod tests {
         let (appointments, most, now) = (Appointments::default(), Duration::from_secs(30), Instant::now());
         let mut told = [0; 40];
         for _ in 0..100_000 {
-            told[appointments.next(now, Duration::from_secs(3), most) as usize] += 1;
+            told[appointments.next(now, most) as usize] += 1;
         }
         assert_eq!(told.iter().sum::<usize>(), 100_000);
-        assert!(told[..4].iter().chain(&told[15..]).all(|told| *told == 0), "{told:?}");
-        assert!(told[5..13].iter().all(|told| (9_000..=11_000).contains(told)), "{told:?}");
+        assert!(told[0] == 0 && told[12..].iter().all(|told| *told == 0), "{told:?}");
+        assert!(told[2..10].iter().all(|told| (9_000..=11_000).contains(told)), "{told:?}");
         // They are at it, and so many more come that there is no end to it.
         let now = now + Duration::from_secs(8);
-        let last = (0..300_000).map(|_| appointments.next(now, Duration::ZERO, most)).max();
+        let last = (0..400_000).map(|_| appointments.next(now, most)).max();
         assert!(last.is_some_and(|last| (30..=31).contains(&last)), "{last:?}");
         let now = now + Duration::from_secs(60);
-        assert!(appointments.next(now, Duration::ZERO, most) <= 1, "everybody has been here");
+        assert!(appointments.next(now, most) <= 1, "everybody has been here");
+    }
+
+    /// Early estimates are the worst.
+    #[test]
+    fn a_restore_that_goes_faster_than_it_seemed_keeps_nobody_away() {
+        let (appointments, most) = (Appointments::default(), Duration::from_secs(30));
+        assert!((20..=21).contains(&appointments.after(Duration::from_secs(20), most)));
+        assert!((3..=4).contains(&appointments.after(Duration::from_secs(3), most)));
+        let last = (0..50_000).map(|_| appointments.after(Duration::from_secs(3), most)).max();
+        assert!(last.is_some_and(|last| (8..=9).contains(&last)), "{last:?}");
+        assert!(appointments.next(Instant::now(), most) <= 1);
     }
 
     #[tokio::test]

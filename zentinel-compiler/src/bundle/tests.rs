@@ -206,6 +206,7 @@ impl World {
             promoted_from: None,
             requested_by: None,
             traffic: None,
+            revert: None,
         };
         let changes = Changes::new().insert(&rollout).unwrap();
         self.store.commit(changes).await.unwrap();
