@@ -7,6 +7,7 @@ mod bundle;
 mod drift;
 mod environment;
 mod freeze_window;
+mod health_check;
 mod identity;
 mod node;
 mod promotion;
@@ -31,13 +32,18 @@ pub use drift::{
 };
 pub use environment::{Environment, EnvironmentSettings, is_color};
 pub use freeze_window::{FreezeSpan, FreezeWindow, Recurrence, Weekday, parse_instant};
+pub use health_check::{
+    HealthCheck, NODE_IP, NODE_NAME, ProbeEntry, ProbeHeaders, ProbeMethod, ProbeResult, ProbeVariables,
+    RolloutProbes,
+};
 pub use identity::{ApiKey, ApiScope, RegistrationToken, SigningKey, TokenUses};
 pub use node::{Node, NodeGroup, NodeStatus, NodeTarget, Registration, RetiredKey};
 pub use promotion::{BundlePromotion, HealthyStretch, PromotionAttempt, PromotionConditions, PromotionRule};
 pub use report::{BundleError, Health, Heartbeat, NodeConfig, NodeReport, NodeToken};
 pub use rollout::{
-    Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError, RolloutMemory, RolloutNode,
-    RolloutSpec, RolloutState, RolloutStep, StepState, TargetSelector, Waiting, WaitingNode,
+    AggregateGates, Excluded, ExclusionReason, HealthGates, NodeProgress, Rollout, RolloutError,
+    RolloutMemory, RolloutNode, RolloutSpec, RolloutState, RolloutStep, StepState, TargetSelector, Waiting,
+    WaitingNode,
 };
 pub use selector::{LabelSelector, Requirement};
 pub use template::RolloutTemplate;

@@ -105,4 +105,6 @@ typed_ids! {
     EventId;
     /// Who did what to which resource.
     AuditId;
+    /// An endpoint that rollouts may ask.
+    HealthCheckId;
 }

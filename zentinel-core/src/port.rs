@@ -6,6 +6,7 @@
 pub mod blob;
 pub mod clock;
 pub mod notifier;
+pub mod probe;
 pub mod scheduler;
 pub mod shifter;
 pub mod signer;
@@ -15,6 +16,7 @@ pub mod validator;
 pub use blob::{BlobMeta, BlobStore};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use notifier::{Delivery, Notifier};
+pub use probe::HealthProbe;
 pub use scheduler::{ClaimedJob, JobHandler, JobOutcome, NewJob, Queue, QueueStats, Schedule, Scheduler};
 pub use shifter::{ShiftFailure, ShiftedNode, TrafficShift, TrafficShifter};
 pub use signer::{PublicKey, Signature, Signer};

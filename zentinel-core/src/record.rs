@@ -69,11 +69,15 @@ pub enum RecordKind {
     DriftEvent,
     /// [`DriftAlert`](crate::entity::DriftAlert)
     DriftAlert,
+    /// [`HealthCheck`](crate::entity::HealthCheck)
+    HealthCheck,
+    /// [`RolloutProbes`](crate::entity::RolloutProbes)
+    RolloutProbes,
 }
 
 impl RecordKind {
     /// Every kind, in an order in which rows may be inserted.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Organisation,
         Self::Project,
         Self::User,
@@ -100,6 +104,8 @@ impl RecordKind {
         Self::BundlePromotion,
         Self::DriftEvent,
         Self::DriftAlert,
+        Self::HealthCheck,
+        Self::RolloutProbes,
     ];
 
     /// The table's name in the SQL back ends.
@@ -132,6 +138,8 @@ impl RecordKind {
             Self::BundlePromotion => "bundle_promotions",
             Self::DriftEvent => "drift_events",
             Self::DriftAlert => "drift_alerts",
+            Self::HealthCheck => "health_checks",
+            Self::RolloutProbes => "rollout_probes",
         }
     }
 
@@ -150,7 +158,7 @@ impl RecordKind {
             Self::NodeGroup => "Node group",
             Self::Bundle | Self::BundleSource | Self::BundleSbom => "Bundle",
             Self::BundleStatement => "Statement",
-            Self::Rollout | Self::RolloutMemory => "Rollout",
+            Self::Rollout | Self::RolloutMemory | Self::RolloutProbes => "Rollout",
             Self::RolloutStep => "Rollout step",
             Self::RolloutNode => "Rollout node",
             Self::Environment => "Environment",
@@ -160,6 +168,7 @@ impl RecordKind {
             Self::BundlePromotion => "Promotion",
             Self::DriftEvent => "Drift event",
             Self::DriftAlert => "Drift alert",
+            Self::HealthCheck => "Health check",
         }
     }
 
@@ -170,7 +179,7 @@ impl RecordKind {
             Self::Organisation | Self::Project | Self::Environment => "slug",
             Self::User => "email",
             Self::Bundle => "version",
-            Self::Node | Self::NodeGroup | Self::RolloutTemplate => "name",
+            Self::Node | Self::NodeGroup | Self::RolloutTemplate | Self::HealthCheck => "name",
             Self::PromotionRule => "target_env_id",
             Self::BundlePromotion => "environment_id",
             _ => "id",

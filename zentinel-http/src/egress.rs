@@ -4,6 +4,7 @@
 //! metadata service, the private network. [`Egress::public`] refuses all of these, by the address that is connected to, not by
 //! its name: the name is resolved once and the connection goes to an address that was looked at.
 
+use crate::extract::Network;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
@@ -18,22 +19,29 @@ use zentinel_core::{Error, Result, Secret, Timestamp};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where calls may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Egress {
     anywhere: bool,
+    allowed: Arc<[Network]>,
 }
 
 impl Egress {
     /// Only to addresses of the public Internet.
     #[must_use]
     pub fn public() -> Self {
-        Self { anywhere: false }
+        Self { anywhere: false, allowed: Arc::default() }
+    }
+
+    /// Also to addresses in these ranges.
+    #[must_use]
+    pub fn allowing(ranges: impl IntoIterator<Item = Network>) -> Self {
+        Self { anywhere: false, allowed: ranges.into_iter().collect() }
     }
 
     /// Also to this host and to private networks.
     #[must_use]
     pub fn anywhere() -> Self {
-        Self { anywhere: true }
+        Self { anywhere: true, allowed: Arc::default() }
     }
 
     /// Checks a URL as far as that goes without resolving its name.
@@ -69,7 +77,7 @@ impl Egress {
             .timeout(timeout)
             .redirect(Policy::none())
             .no_proxy()
-            .dns_resolver(Arc::new(Guard(*self)))
+            .dns_resolver(Arc::new(Guard(self.clone())))
             .build()
             .map_err(|error| Error::internal("the HTTP client could not be set up").with_source(error))
     }
@@ -77,7 +85,7 @@ impl Egress {
     /// Whether calls may go to this address.
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {
-        self.anywhere || is_public(address)
+        self.anywhere || is_public(address) || self.allowed.iter().any(|range| range.contains(address))
     }
 }
 
@@ -85,18 +93,43 @@ fn refusal(address: IpAddr) -> String {
     format!("{address} is not an address of the public Internet, and calls to others are not allowed")
 }
 
+/// A connection that is not allowed.
+#[derive(Debug)]
+struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Whether a call failed because its host may not be connected to.
+#[must_use]
+pub fn is_refusal(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<Refused>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 /// Resolves names and keeps only what may be connected to.
 struct Guard(Egress);
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let egress = self.0;
+        let egress = self.0.clone();
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let first = found.first().copied();
             let allowed: Vec<SocketAddr> = found.into_iter().filter(|at| egress.allows(at.ip())).collect();
             match (allowed.is_empty(), first) {
-                (true, Some(refused)) => Err(refusal(refused.ip()).into()),
+                (true, Some(refused)) => Err(Refused(refusal(refused.ip())).into()),
                 _ => Ok(Box::new(allowed.into_iter()) as Addrs),
             }
         })

@@ -35,6 +35,7 @@ use utoipa_axum::router::OpenApiRouter;
         (name = "Freeze windows", description = "Time spans in which no rollout starts"),
         (name = "Rollout templates", description = "Settings of rollouts under a name"),
         (name = "Environments", description = "Where bundles go one after another, and how they get on"),
+        (name = "Health checks", description = "Endpoints that rollouts ask before a step is done"),
         (name = "Nodes", description = "Reverse proxies, as operators see them"),
         (name = "Node groups", description = "Named sets of nodes"),
         (name = "Registration tokens", description = "What lets nodes register"),

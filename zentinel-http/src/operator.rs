@@ -11,6 +11,7 @@ mod credentials;
 mod drift;
 mod events;
 mod governance;
+mod health_checks;
 mod listing;
 mod node_groups;
 mod nodes;
@@ -34,6 +35,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .merge(bundles::routes())
         .merge(rollouts::routes())
         .merge(governance::routes())
+        .merge(health_checks::routes())
         .merge(nodes::routes())
         .merge(node_groups::routes())
         .merge(drift::routes())

@@ -48,7 +48,8 @@ impl HttpShifter {
         if secret.expose().len() < 16 {
             return Err(Error::invalid_field("secret", "should be at least 16 character(s)"));
         }
-        Ok(Self { url, secret, egress, client: egress.client(TIMEOUT)?, clock })
+        let client = egress.client(TIMEOUT)?;
+        Ok(Self { url, secret, egress, client, clock })
     }
 
     async fn post(&self, shift: &TrafficShift) -> Result<reqwest::RequestBuilder> {

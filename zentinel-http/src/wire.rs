@@ -6,6 +6,7 @@ mod bundle;
 pub(crate) mod drift;
 mod explain;
 pub(crate) mod governance;
+pub(crate) mod health_check;
 mod key;
 mod log;
 mod node;

@@ -17,7 +17,9 @@ mod journal;
 mod loaded;
 mod look;
 mod nodes;
+mod probe;
 mod promote;
+mod queue;
 mod renew;
 mod retry;
 mod revoke;
@@ -33,7 +35,7 @@ pub use again::{RECENTLY_HEALTHY, Revert};
 pub use drift::{DRIFT, DRIFT_NODES, DriftWatch, drift_job};
 pub use terms::Terms;
 
-use crate::gate::{Gate, Gates};
+use crate::gate::{FleetGate, Gate, Gates};
 use crate::strategy::{AllAtOnce, Strategies};
 use journal::Journal;
 use loaded::Loaded;
@@ -48,7 +50,9 @@ use zentinel_core::entity::{
     Bundle, Excluded, Node, NodeReport, Rollout, RolloutNode, RolloutSpec, RolloutStep,
 };
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
-use zentinel_core::port::{Clock, NewJob, Query, Queue, Signer, Store, StoreExt as _, TrafficShifter};
+use zentinel_core::port::{
+    Clock, HealthProbe, NewJob, Query, Queue, Signer, Store, StoreExt as _, TrafficShifter,
+};
 use zentinel_core::{Changes, Error, Kind, RecordKind, Result, Scope, Stored, Timestamp};
 
 /// Kind of the job that looks at one rollout; its unique key is the rollout's id.
@@ -80,6 +84,14 @@ pub fn shift_job(rollout: RolloutId, at: Timestamp) -> NewJob {
 #[must_use]
 pub fn tick_job(rollout: RolloutId, at: Timestamp) -> NewJob {
     NewJob::new(Queue::Rollouts, TICK, json!({"rollout_id": rollout}), at).unique(rollout.to_string())
+}
+
+/// Kind of the job that asks the endpoints which a rollout names; its unique key is the rollout's id.
+pub const PROBE: &str = "rollout.probe";
+
+/// The job that asks the endpoints of a rollout at `at`; at most one waits per rollout.
+fn probe_job(rollout: RolloutId, at: Timestamp) -> NewJob {
+    NewJob::new(Queue::Default, PROBE, json!({"rollout_id": rollout}), at).unique(rollout.to_string())
 }
 
 /// The job that starts a pending rollout at `at`; at most one waits per rollout.
@@ -168,6 +180,8 @@ pub struct Engine {
     options: EngineOptions,
     gates: Vec<Arc<dyn Gate>>,
     shifter: Option<Arc<dyn TrafficShifter>>,
+    fleet_gates: Vec<Arc<dyn FleetGate>>,
+    probe: Option<Arc<dyn HealthProbe>>,
     /// Rollouts as of their last tick, so that an idle tick reads little. Only a hint: each is used
     /// only while the store still has the same revision.
     cache: Mutex<HashMap<RolloutId, Loaded>>,
@@ -207,6 +221,8 @@ impl Engine {
             options,
             gates: Vec::new(),
             shifter: None,
+            fleet_gates: Vec::new(),
+            probe: None,
             cache: Mutex::new(HashMap::new()),
             journal: Arc::default(),
         }
@@ -223,6 +239,20 @@ impl Engine {
     #[must_use]
     pub fn with_shifter(mut self, shifter: Arc<dyn TrafficShifter>) -> Self {
         self.shifter = Some(shifter);
+        self
+    }
+
+    /// Adds a gate over all nodes that every step of every rollout must pass.
+    #[must_use]
+    pub fn with_fleet_gate(mut self, gate: Arc<dyn FleetGate>) -> Self {
+        self.fleet_gates.push(gate);
+        self
+    }
+
+    /// Lets rollouts ask health check endpoints. Without it those that name one never pass their gates.
+    #[must_use]
+    pub fn with_probe(mut self, probe: Arc<dyn HealthProbe>) -> Self {
+        self.probe = Some(probe);
         self
     }
 
@@ -248,8 +278,9 @@ impl Engine {
     }
 
     fn gates_of(&self, rollout: &Rollout) -> Gates {
-        let gates = Gates::of(&rollout.spec.health_gates).polled_every(self.options.poll_interval);
-        self.gates.iter().cloned().fold(gates, Gates::with)
+        let gates = Gates::of_spec(&rollout.spec).polled_every(self.options.poll_interval);
+        let gates = self.gates.iter().cloned().fold(gates, Gates::with);
+        self.fleet_gates.iter().cloned().fold(gates, Gates::with_fleet)
     }
 
     /// Commits. A record that was deleted since it was read is a lost race like any other.

@@ -1,7 +1,7 @@
 //! Why a rollout stands where it does, in plain sentences with the figures. Pure: the same facts give the same words,
 //! whoever asks.
 
-use crate::gate::{Gates, Objection, Sample, Verdict};
+use crate::gate::{Gates, Objection, Ruling, Sample, Verdict};
 use crate::observation::{NodeFacts, Observation};
 use crate::step::elapsed;
 use crate::transition::State;
@@ -32,7 +32,7 @@ pub struct NodeExplanation {
     pub sentence: String,
 }
 
-/// One gate over the nodes of the active step.
+/// One gate over the nodes of the active step; one over all nodes passes, fails or is unknown once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateExplanation {
     /// The gate.
@@ -171,6 +171,7 @@ impl Look<'_> {
         }
         explanation.sentences.extend(self.patience());
         explanation.gates = self.gates.names().map(|gate| self.gate(gate, &parts)).collect();
+        explanation.gates.extend(self.rulings());
         for part in parts {
             let Some(node) = self.node(part) else { continue };
             if explanation.nodes.len() < MAX_NODES {
@@ -179,6 +180,20 @@ impl Look<'_> {
                 explanation.more += 1;
             }
         }
+    }
+
+    /// The gates over all nodes.
+    fn rulings(&self) -> Vec<GateExplanation> {
+        let place = self.state.active().unwrap_or_default();
+        let explained = |(gate, ruling): (&str, Ruling)| GateExplanation {
+            gate: gate.to_owned(),
+            passing: usize::from(ruling.verdict == Verdict::Pass),
+            failing: usize::from(matches!(ruling.verdict, Verdict::Fail { .. })),
+            unknown: usize::from(matches!(ruling.verdict, Verdict::Unknown { .. })),
+            sentence: format!("{gate}: {}", ruling.sentence),
+        };
+        let rulings = self.gates.rule(self.state, self.observation, place, self.now);
+        rulings.into_iter().map(explained).collect()
     }
 
     fn facts(&self, id: NodeId) -> Option<&NodeFacts> {

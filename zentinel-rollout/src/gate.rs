@@ -28,18 +28,23 @@
 //! assert_eq!(gates.names().collect::<Vec<_>>(), ["heartbeat_healthy", "numbered"]);
 //! ```
 
+mod fleet;
 mod standard;
 
+pub use fleet::{
+    Endpoint, FleetErrors, FleetGate, FleetLatency, FleetNode, FleetSample, HealthyShare, Ruling,
+};
 pub use standard::{Heartbeat, Metric, MetricGate};
 
-use crate::observation::NodeFacts;
+use crate::observation::{NodeFacts, Observation};
+use crate::transition::State;
 use chrono::TimeDelta;
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use zentinel_core::Timestamp;
-use zentinel_core::entity::HealthGates;
+use zentinel_core::entity::{HealthGates, RolloutSpec};
 use zentinel_core::id::{BundleId, NodeId};
 
 /// Healthy heartbeats in a row that the heartbeat gate asks for.
@@ -122,16 +127,22 @@ pub struct Objection {
 #[derive(Clone, Debug)]
 pub struct Gates {
     gates: Vec<Arc<dyn Gate>>,
+    fleet: Vec<Arc<dyn FleetGate>>,
     stale_after: TimeDelta,
 }
 
 impl Gates {
-    /// The gates that a rollout's specification asks for, with the default poll interval.
+    /// The gates on single nodes that a rollout's specification asks for, with the default poll interval.
     #[must_use]
     pub fn of(wanted: &HealthGates) -> Self {
-        let mut gates = Self { gates: standard::gates(wanted), stale_after: TimeDelta::zero() };
-        gates.stale_after = stale_after(DEFAULT_POLL_INTERVAL);
-        gates
+        let stale_after = stale_after(DEFAULT_POLL_INTERVAL);
+        Self { gates: standard::gates(wanted), fleet: Vec::new(), stale_after }
+    }
+
+    /// All gates that a rollout's specification asks for, those over all nodes as well.
+    #[must_use]
+    pub fn of_spec(spec: &RolloutSpec) -> Self {
+        Self { fleet: fleet::of(spec), ..Self::of(&spec.health_gates) }
     }
 
     /// Uses another poll interval: reports older than three of them say nothing.
@@ -148,7 +159,41 @@ impl Gates {
         self
     }
 
-    /// The names of the gates, in order.
+    /// Adds a gate over all nodes.
+    #[must_use]
+    pub fn with_fleet(mut self, gate: Arc<dyn FleetGate>) -> Self {
+        self.fleet.push(gate);
+        self
+    }
+
+    /// The names of the gates over all nodes, in order.
+    pub fn fleet_names(&self) -> impl Iterator<Item = &str> {
+        self.fleet.iter().map(|gate| gate.name())
+    }
+
+    /// Whether a gate needs the facts of nodes whose step is done.
+    #[must_use]
+    pub fn look_back(&self) -> bool {
+        self.fleet.iter().any(|gate| gate.looks_back())
+    }
+
+    /// What each gate over all nodes says while the step at `place` is active.
+    #[must_use]
+    pub fn rule(
+        &self,
+        state: &State,
+        observation: &Observation,
+        place: usize,
+        now: Timestamp,
+    ) -> Vec<(&str, Ruling)> {
+        if self.fleet.is_empty() {
+            return Vec::new();
+        }
+        let sample = fleet::sample(self, state, observation, place, now);
+        self.fleet.iter().map(|gate| (gate.name(), gate.judge(&sample))).collect()
+    }
+
+    /// The names of the gates on single nodes, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.gates.iter().map(|gate| gate.name())
     }
@@ -189,9 +234,9 @@ impl Gates {
         self.gates.iter().filter_map(judge).collect()
     }
 
-    /// Whether every gate is timeless.
+    /// Whether every gate is timeless. Those over all nodes are not.
     pub(crate) fn are_timeless(&self) -> bool {
-        self.gates.iter().all(|gate| gate.is_timeless())
+        self.fleet.is_empty() && self.gates.iter().all(|gate| gate.is_timeless())
     }
 
     /// The last instant at which a report from `seen` is believed.

@@ -4,8 +4,10 @@
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::Timestamp;
-use zentinel_core::entity::{BundleError, Health, Node, NodeReport, NodeStatus, RolloutNode};
-use zentinel_core::id::{BundleId, NodeId, RolloutId};
+use zentinel_core::entity::{
+    BundleError, Health, HealthCheck, Node, NodeReport, NodeStatus, ProbeEntry, ProbeResult, RolloutNode,
+};
+use zentinel_core::id::{BundleId, HealthCheckId, NodeId, RolloutId};
 
 /// The facts about one node. [`NodeFacts::deleted`] is the default.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,6 +116,40 @@ impl NodeFacts {
     }
 }
 
+/// What is known of an endpoint that a rollout names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckFacts {
+    /// What people call it.
+    pub name: String,
+    /// Whether it may be asked.
+    pub enabled: bool,
+    /// Whether it is asked for each node.
+    pub per_node: bool,
+    /// How long an answer is believed.
+    pub believed_for: TimeDelta,
+    /// The last answer, where it is asked once for all.
+    pub of_all: Option<ProbeResult>,
+    /// The last answers, where it is asked for each node.
+    pub of_nodes: BTreeMap<NodeId, ProbeResult>,
+}
+
+impl CheckFacts {
+    /// The facts out of an endpoint and the last answers of all endpoints.
+    #[must_use]
+    pub fn of(check: &HealthCheck, entries: &[ProbeEntry]) -> Self {
+        let own = || entries.iter().filter(|entry| entry.check_id == check.id);
+        let of_nodes = own().filter_map(|entry| Some((entry.node_id?, entry.result.clone())));
+        Self {
+            name: check.name.clone(),
+            enabled: check.enabled,
+            per_node: check.is_per_node(),
+            believed_for: TimeDelta::from_std(check.believed_for()).unwrap_or(TimeDelta::zero()),
+            of_all: own().find(|entry| entry.node_id.is_none()).map(|entry| entry.result.clone()),
+            of_nodes: of_nodes.collect(),
+        }
+    }
+}
+
 /// What one tick knows.
 ///
 /// Gather it for [`State::watched`](crate::State::watched) and [`State::bundles`](crate::State::bundles)
@@ -126,13 +162,15 @@ pub struct Observation {
     pub deployable: BTreeSet<BundleId>,
     /// The facts by node.
     pub nodes: BTreeMap<NodeId, NodeFacts>,
+    /// The endpoints that the rollout names, as far as they exist.
+    pub checks: BTreeMap<HealthCheckId, CheckFacts>,
 }
 
 impl Observation {
     /// Nothing known yet, but these bundles may be given to nodes.
     #[must_use]
     pub fn new(deployable: impl IntoIterator<Item = BundleId>) -> Self {
-        Self { deployable: deployable.into_iter().collect(), nodes: BTreeMap::new() }
+        Self { deployable: deployable.into_iter().collect(), ..Self::default() }
     }
 
     /// Adds the facts of a node.

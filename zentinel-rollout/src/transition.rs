@@ -202,6 +202,14 @@ impl State {
         watched
     }
 
+    /// The nodes of completed steps of a rollout under way, which gates over all nodes look back at.
+    #[must_use]
+    pub fn reached(&self) -> BTreeSet<NodeId> {
+        let open = self.rollout.state.is_open() && self.active().is_some();
+        let done = self.steps.iter().filter(|step| open && step.state == StepState::Completed);
+        done.flat_map(|step| step.node_ids.iter().copied()).collect()
+    }
+
     /// Those of these nodes that are done in a rollout under way: what they report may still stop it. A
     /// tick needs facts about them when something about them changed.
     #[must_use]

@@ -18,6 +18,8 @@ mod gated;
 mod governed;
 #[path = "shell/promoted.rs"]
 mod promoted;
+#[path = "shell/queued.rs"]
+mod queued;
 #[path = "shell/statements.rs"]
 mod statements;
 #[path = "shell/watch.rs"]

@@ -19,7 +19,7 @@ use zentinel_compiler::bundle::CompileHandler;
 use zentinel_core::port::{Clock, ConfigValidator, Queue, SystemClock, TrafficShifter};
 use zentinel_core::{Error, Result};
 use zentinel_http::egress::Egress;
-use zentinel_http::{HttpOptions, HttpShifter, RateLimits, Services};
+use zentinel_http::{HttpOptions, HttpProbe, HttpShifter, RateLimits, Services};
 use zentinel_rollout::engine::{DriftWatch, Engine, EngineOptions};
 use zentinel_rollout::fleet::{Fleet, FleetOptions};
 use zentinel_rollout::strategy::Strategies;
@@ -90,6 +90,8 @@ impl App {
             Strategies::standard(),
             engine_options(settings),
         );
+        let probe = HttpProbe::new(egress(settings), Arc::clone(&clock))?;
+        let engine = engine.with_probe(Arc::new(probe));
         let engine = Arc::new(match shifter(settings, &clock)? {
             Some(shifter) => engine.with_shifter(shifter),
             None => engine,
@@ -219,6 +221,12 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         statement_validity: seconds(settings.rollouts.statement_days.saturating_mul(86_400)),
         ..EngineOptions::default()
     }
+}
+
+/// Where operators may send the control plane.
+fn egress(settings: &Settings) -> Egress {
+    // Checked with the settings.
+    Egress::allowing(settings.rollouts.egress_allow.iter().filter_map(|text| text.parse().ok()))
 }
 
 fn http_options(settings: &Settings, public_url: Url, draining: CancellationToken) -> HttpOptions {

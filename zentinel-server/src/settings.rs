@@ -324,11 +324,13 @@ impl Default for Nodes {
 pub struct Rollouts {
     /// How long a signed statement is valid, in days.
     pub statement_days: u32,
+    /// Addresses or ranges that health checks may call although they are not public, such as `10.0.0.0/8`.
+    pub egress_allow: Vec<String>,
 }
 
 impl Default for Rollouts {
     fn default() -> Self {
-        Self { statement_days: 30 }
+        Self { statement_days: 30, egress_allow: Vec::new() }
     }
 }
 
@@ -418,6 +420,8 @@ impl Settings {
             let secret = shifter.secret.get().is_some_and(|secret| secret.expose().len() >= 16);
             checks.that("traffic_shifter.secret", secret, "should be at least 16 character(s)");
         }
+        let egress = self.rollouts.egress_allow.iter().all(|text| text.parse::<Network>().is_ok());
+        checks.that("rollouts.egress_allow", egress, "must be addresses or ranges such as 10.0.0.0/8");
         let networks = self.http.trusted_proxies.iter().all(|text| text.parse::<Network>().is_ok());
         checks.that("http.trusted_proxies", networks, "must be addresses or ranges such as 10.0.0.0/8");
         for name in self.http.rate_limits.keys() {

@@ -199,14 +199,15 @@ impl World {
             environment_id: None,
             scheduled_at: None,
             starts_by_itself: false,
+            queued: false,
             supersedes: false,
+            revert: None,
             approval: zentinel_core::entity::Approval::default(),
             freeze_override: None,
             template_id: None,
             promoted_from: None,
             requested_by: None,
             traffic: None,
-            revert: None,
         };
         let changes = Changes::new().insert(&rollout).unwrap();
         self.store.commit(changes).await.unwrap();

@@ -3,9 +3,10 @@
 use super::approval::{Approval, FreezeOverride};
 use super::blue_green::RolloutTraffic;
 use super::selector::LabelSelector;
+use super::traffic::Traffic;
 use crate::id::{
-    BundleId, EnvironmentId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, RolloutNodeId, StepId,
-    TemplateId, TypedId,
+    BundleId, EnvironmentId, GroupId, HealthCheckId, NodeId, OrganisationId, ProjectId, RolloutId,
+    RolloutNodeId, StepId, TemplateId, TypedId,
 };
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::{Actor, Scope};
@@ -72,6 +73,39 @@ impl HealthGates {
     }
 }
 
+/// What must hold over all nodes that the rollout has reached, taken together. An absent gate is not
+/// checked; missing data fails one that is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AggregateGates {
+    /// Highest share of failed requests in percent, over all requests since the nodes activated the bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_error_rate: Option<f64>,
+    /// Highest 99th percentile of the latency in milliseconds, over all those requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_latency_ms: Option<f64>,
+    /// Lowest share of nodes in percent that run the bundle and call themselves healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_healthy_percent: Option<f64>,
+    /// How many requests there must be before the first two are judged; 1 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_requests: Option<u64>,
+}
+
+impl AggregateGates {
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.judges_traffic() && self.min_healthy_percent.is_none()
+    }
+
+    /// Whether what the nodes served is judged.
+    #[must_use]
+    pub fn judges_traffic(&self) -> bool {
+        self.max_error_rate.is_some() || self.max_latency_ms.is_some()
+    }
+}
+
 /// What an operator asks for; fixed once the rollout exists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolloutSpec {
@@ -91,6 +125,12 @@ pub struct RolloutSpec {
     pub progress_deadline_seconds: u32,
     /// What must hold before a step is done.
     pub health_gates: HealthGates,
+    /// What must hold over all nodes that were reached so far.
+    #[serde(default, skip_serializing_if = "AggregateGates::is_empty")]
+    pub aggregate_gates: AggregateGates,
+    /// Endpoints that must all pass.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub custom_health_checks: BTreeSet<HealthCheckId>,
     /// Whether failure rolls back by itself.
     pub auto_rollback: bool,
     /// Share of a step's nodes that must fail before the step does.
@@ -126,6 +166,8 @@ impl Default for RolloutSpec {
             max_unavailable: 0,
             progress_deadline_seconds: 600,
             health_gates: HealthGates::heartbeat(),
+            aggregate_gates: AggregateGates::default(),
+            custom_health_checks: BTreeSet::new(),
             auto_rollback: false,
             rollback_threshold: Percent::HALF,
             batch_doubling: false,
@@ -296,6 +338,9 @@ pub struct Rollout {
     /// Whether it is to start by itself, as soon as it may.
     #[serde(default)]
     pub starts_by_itself: bool,
+    /// Whether it waits for rollouts on the same nodes to end.
+    #[serde(default)]
+    pub queued: bool,
     /// Whether its start ends open rollouts on the same nodes.
     #[serde(default)]
     pub supersedes: bool,
@@ -513,6 +558,9 @@ pub struct RolloutNode {
     pub lagging: bool,
     /// Why it failed.
     pub error: Option<String>,
+    /// What it had served when it activated the bundle, where that is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_before: Option<Box<Traffic>>,
     /// When any of this last changed.
     pub last_report_at: Option<Timestamp>,
     /// When it was created.

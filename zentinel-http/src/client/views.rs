@@ -5,14 +5,15 @@
 use super::governance::ApprovalsView;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 use zentinel_core::entity::{
-    Activation, BundleError, BundleStatus, Excluded, HealthGates, NodeProgress, NodeStatus, RiskLevel,
-    RolloutError, RolloutState, Slot, StepState, TargetSelector, TrafficSplit, Waiting,
+    Activation, AggregateGates, BundleError, BundleStatus, Excluded, HealthGates, NodeProgress, NodeStatus,
+    RiskLevel, RolloutError, RolloutState, Slot, StepState, TargetSelector, TrafficSplit, Waiting,
 };
 use zentinel_core::id::{
-    BundleId, EnvironmentId, GroupId, NodeId, ProjectId, RegistrationTokenId, RolloutId, StepId, TemplateId,
+    BundleId, EnvironmentId, GroupId, HealthCheckId, NodeId, ProjectId, RegistrationTokenId, RolloutId,
+    StepId, TemplateId,
 };
 use zentinel_core::port::Diagnostic;
 use zentinel_core::{Sha256Digest, Timestamp};
@@ -146,6 +147,12 @@ pub struct NewRollout {
     /// What must hold before a step is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_gates: Option<HealthGates>,
+    /// What must hold over all nodes that were reached, taken together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregate_gates: Option<AggregateGates>,
+    /// Health checks that must all pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom_health_checks: Option<BTreeSet<HealthCheckId>>,
     /// Whether failure rolls back by itself; not by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_rollback: Option<bool>,
@@ -170,6 +177,9 @@ pub struct NewRollout {
     /// Whether open rollouts on the same nodes are cancelled; not by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supersede: Option<bool>,
+    /// Whether it waits for open rollouts on the same nodes; not by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<bool>,
     /// When it starts; at once by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<Timestamp>,
@@ -202,6 +212,8 @@ impl NewRollout {
             max_unavailable: None,
             progress_deadline_seconds: None,
             health_gates: None,
+            aggregate_gates: None,
+            custom_health_checks: None,
             auto_rollback: None,
             rollback_threshold: None,
             batch_doubling: None,
@@ -210,6 +222,7 @@ impl NewRollout {
             safe_mode: None,
             auto_start: None,
             supersede: None,
+            queue: None,
             scheduled_at: None,
             environment_id: None,
             template_id: None,

@@ -29,6 +29,11 @@ pub(crate) struct RolloutBody {
     progress_deadline_seconds: u32,
     #[schema(value_type = Object, example = json!({"heartbeat_healthy": true}))]
     health_gates: Value,
+    /// What must hold over all nodes taken together.
+    #[schema(value_type = Object, example = json!({"max_error_rate": 1.0}))]
+    aggregate_gates: Value,
+    /// The health checks that must pass.
+    custom_health_checks: Vec<Uuid>,
     auto_rollback: bool,
     rollback_threshold: u8,
     batch_doubling: bool,
@@ -62,6 +67,8 @@ pub(crate) struct RolloutBody {
     scheduled_at: Option<Time>,
     /// Whether it starts by itself, as soon as it may.
     auto_start: bool,
+    /// Whether it waits for rollouts on the same nodes to end; `waiting` says for which.
+    queued: bool,
     /// `not_required`, `pending_approval`, `approved` or `rejected`.
     #[schema(example = "not_required")]
     approval_state: &'static str,
@@ -123,6 +130,8 @@ impl From<&Rollout> for RolloutBody {
             max_unavailable: spec.max_unavailable,
             progress_deadline_seconds: spec.progress_deadline_seconds,
             health_gates: json!(spec.health_gates),
+            aggregate_gates: json!(spec.aggregate_gates),
+            custom_health_checks: spec.custom_health_checks.iter().map(|id| id.uuid()).collect(),
             auto_rollback: spec.auto_rollback,
             rollback_threshold: spec.rollback_threshold.get(),
             batch_doubling: spec.batch_doubling,
@@ -151,6 +160,7 @@ impl From<&Rollout> for RolloutBody {
             environment_id: rollout.environment_id.map(TypedId::uuid),
             scheduled_at: rollout.scheduled_at.map(Time),
             auto_start: rollout.starts_by_itself,
+            queued: rollout.queued,
             approval_state: rollout.approval.state.as_str(),
             approvals: ApprovalsBody { count: rollout.approval.given.len(), needed: rollout.approval.needed },
             rejection_comment: rollout.approval.rejection.as_ref().and_then(|said| said.comment.clone()),

@@ -10,6 +10,7 @@ mod document;
 mod drift;
 mod fleet;
 mod governance;
+mod health_checks;
 mod keys;
 mod limits;
 mod nodes;

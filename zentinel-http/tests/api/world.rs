@@ -23,7 +23,8 @@ use zentinel_core::id::NodeId;
 use zentinel_core::port::{Clock, JobHandler, JobOutcome, ManualClock, Queue, Scheduler, Store};
 use zentinel_core::presign::UrlSigner;
 use zentinel_core::{Changes, Record, Timestamp};
-use zentinel_http::{HttpOptions, RateLimits, Services, router};
+use zentinel_http::egress::Egress;
+use zentinel_http::{HttpOptions, HttpProbe, RateLimits, Services, router};
 use zentinel_rollout::engine::{Engine, EngineOptions};
 use zentinel_rollout::fleet::{Fleet, FleetOptions};
 use zentinel_rollout::strategy::Strategies;
@@ -108,13 +109,16 @@ impl World {
         let signer = Arc::new(MemorySigner::generate());
         let validator = Arc::new(InProcessValidator::new(ValidateOptions::default()));
         let fleet = Fleet::load(as_store.clone(), as_clock.clone(), FleetOptions::default()).await.unwrap();
-        let engine = Arc::new(Engine::new(
+        let engine = Engine::new(
             as_store.clone(),
             signer.clone(),
             as_clock.clone(),
             Strategies::standard(),
             EngineOptions::default(),
-        ));
+        );
+        let egress = Egress::allowing(["127.0.0.0/8".parse().unwrap()]);
+        let probe = HttpProbe::new(egress, as_clock.clone()).unwrap();
+        let engine = Arc::new(engine.with_probe(Arc::new(probe)));
         let compile = CompileHandler::new(
             as_store.clone(),
             blobs.clone(),

@@ -1,5 +1,6 @@
 //! Creating rollouts, and saying beforehand what they would do.
 
+use super::queue::next_look;
 use super::start::asks_for_approval;
 use super::terms::{refused_at_creation, targets_of, touched, waiting};
 use super::work::{Work, overlap};
@@ -183,7 +184,15 @@ impl Engine {
         });
         let mut work = Work::new(self, scope);
         work.take_nodes(candidates.nodes);
-        if starts {
+        let before = match starts && new.terms.queue {
+            true => self.queue_before(&work, &state, &bundle, now).await?,
+            false => None,
+        };
+        let starts = starts && before.is_none();
+        if let Some(before) = before {
+            work.add(Changes::new().job(next_look(id, now)));
+            state = edited(state, |rollout| rollout.waiting = before);
+        } else if starts {
             let ended = self.make_room(&mut work, actor, &state, new.supersede).await?;
             self.require_capacity(&bundle, &ended).await?;
             let decision = apply(Command::Start, state, &Observation::new([bundle.id]), now)?;

@@ -17,8 +17,12 @@ impl Engine {
         let rollout = self.store.fetch::<Rollout>(scope, id).await?;
         let mut work = Work::new(self, rollout.scope());
         let state = self.read(rollout).await?.state;
-        let observation = self.observe(&mut work, &state, &state.watched()).await?;
         let gates = self.gates_of(state.rollout());
+        let mut watched = state.watched();
+        if gates.look_back() {
+            watched.extend(state.reached());
+        }
+        let observation = self.observe(&mut work, &state, &watched).await?;
         let explanation = explain(&state, &gates, &observation, self.clock.now());
         Ok((state.into_parts().0, explanation))
     }

@@ -1,7 +1,7 @@
 //! The engine's background jobs.
 
 use super::shift::ShiftHandler;
-use super::{DRIFT_NODES, Engine, PROMOTE, RENEW, RESCUE, SCHEDULE, START, TICK, tick_job};
+use super::{DRIFT_NODES, Engine, PROBE, PROMOTE, RENEW, RESCUE, SCHEDULE, START, TICK, tick_job};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use zentinel_core::{Changes, Error, PageRequest, RecordKind, Result, Scope};
 const MAX_ENDED: u32 = 1_000;
 
 impl Engine {
-    /// What runs the engine's jobs: [`TICK`], [`START`] and [`DRIFT_NODES`] on demand; [`RESCUE`], [`SCHEDULE`], [`PROMOTE`] and
+    /// What runs the engine's jobs: [`TICK`], [`START`], [`PROBE`] and [`DRIFT_NODES`] on demand; [`RESCUE`], [`SCHEDULE`], [`PROMOTE`] and
     /// [`RENEW`] periodically.
     #[must_use]
     pub fn handlers(self: &Arc<Self>) -> Vec<Arc<dyn JobHandler>> {
@@ -22,6 +22,7 @@ impl Engine {
             Arc::new(TickHandler(Arc::clone(self))),
             Arc::new(ShiftHandler(Arc::clone(self))),
             Arc::new(StartHandler(Arc::clone(self))),
+            Arc::new(ProbeHandler(Arc::clone(self))),
             Arc::new(ScheduleHandler(Arc::clone(self))),
             Arc::new(PromoteHandler(Arc::clone(self))),
             Arc::new(RescueHandler(Arc::clone(self))),
@@ -87,6 +88,22 @@ impl JobHandler for StartHandler {
 
     async fn run(&self, job: &ClaimedJob) -> Result<JobOutcome> {
         self.0.start_if_due(rollout_of(job)?).await?;
+        Ok(JobOutcome::Done)
+    }
+}
+
+/// Runs [`PROBE`] jobs.
+#[derive(Debug)]
+struct ProbeHandler(Arc<Engine>);
+
+#[async_trait]
+impl JobHandler for ProbeHandler {
+    fn kind(&self) -> &str {
+        PROBE
+    }
+
+    async fn run(&self, job: &ClaimedJob) -> Result<JobOutcome> {
+        self.0.probe(rollout_of(job)?).await?;
         Ok(JobOutcome::Done)
     }
 }

@@ -193,7 +193,8 @@ impl Engine {
     ) -> Result<Observation> {
         let deployable = self.deployable_of(work, state).await?;
         let nodes = self.facts(work, ids).await?;
-        Ok(Observation { deployable, nodes })
+        let checks = self.checks(state).await?.facts;
+        Ok(Observation { deployable, nodes, checks })
     }
 
     /// Those of the rollout's bundles that nodes may be given.

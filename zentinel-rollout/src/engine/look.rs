@@ -8,6 +8,7 @@
 use super::Engine;
 use super::journal::{Journal, News};
 use super::loaded::{Loaded, Revisions};
+use super::probe::probe_due;
 use super::work::Work;
 use crate::decision::{Decision, Outlook};
 use crate::observation::Observation;
@@ -42,6 +43,8 @@ pub(super) struct Decided {
     pub(super) decision: Decision,
     pub(super) revisions: Revisions,
     pub(super) seen: Seen,
+    /// When the endpoints that the rollout names are to be asked.
+    pub(super) probe_at: Option<Timestamp>,
 }
 
 /// What changed since the tick before.
@@ -61,9 +64,14 @@ impl Engine {
         let mut now = self.clock.now();
         let mut again = None;
         let strategy = self.strategies.get(&state.rollout().spec.strategy)?;
+        let gates = self.gates_of(state.rollout());
+        let checks = self.checks(&state).await?;
         let watched = || {
             let mut watched = state.watched();
             watched.extend(strategy.observes(&state));
+            if gates.look_back() {
+                watched.extend(state.reached());
+            }
             watched
         };
         // Done nodes are not kept in mind: only what changed about one of them matters.
@@ -87,15 +95,15 @@ impl Engine {
                 asked.extend(&done);
                 let nodes = self.facts(work, &asked).await?;
                 now = self.clock.now();
-                (Seen::of(Observation { deployable, nodes }, now), true)
+                (Seen::of(Observation { deployable, nodes, ..Observation::default() }, now), true)
             }
         };
         seen.turn = turn;
+        seen.observation.checks = checks.facts;
         let stragglers = state.stragglers().len();
         let decision = match seen.outlook {
             Outlook::Rests { until, .. } if !changed && now <= until => rest(state, seen.outlook, now),
             Outlook::Rests { .. } | Outlook::Open => {
-                let gates = self.gates_of(state.rollout());
                 step(state, strategy.as_ref(), &gates, &seen.observation, now)
             }
         };
@@ -104,7 +112,8 @@ impl Engine {
         }
         seen.outlook = decision.outlook;
         seen.moved = moves_watch(&decision, stragglers);
-        Ok(Decided { decision, revisions, seen })
+        let probe_at = probe_due(&decision.state, checks.asked, now);
+        Ok(Decided { decision, revisions, seen, probe_at })
     }
 }
 

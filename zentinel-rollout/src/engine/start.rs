@@ -156,6 +156,13 @@ impl Engine {
         };
         let mut work = Work::new(self, scope);
         work.take_nodes(candidates.nodes);
+        if matches!(starter, Starter::Itself)
+            && read.queued
+            && let Some(before) = self.queue_before(&work, &state, &bundle, now).await?
+        {
+            self.keep_queued(read, before, now).await?;
+            return Ok(Outcome::Waits);
+        }
         let supersede = state.rollout().supersedes;
         let ended = self.make_room(&mut work, actor, &state, supersede).await?;
         self.require_capacity(&bundle, &ended).await?;

@@ -28,6 +28,8 @@ pub struct Terms {
     pub template_id: Option<TemplateId>,
     /// The person who asks for it, who cannot approve it.
     pub requested_by: Option<Actor>,
+    /// Whether it waits for open rollouts on the same nodes to end, instead of being refused.
+    pub queue: bool,
 }
 
 impl Terms {
@@ -38,6 +40,7 @@ impl Terms {
         rollout.revert.clone_from(&self.revert);
         rollout.template_id = self.template_id;
         rollout.requested_by = self.requested_by;
+        rollout.queued = self.queue;
     }
 }
 
@@ -93,6 +96,11 @@ pub(super) fn waiting(rollout: &Rollout, judgement: &Judgement) -> Waiting {
         (false, _) => judgement.summary(),
     };
     Waiting { summary, until: judgement.ask_again_at(), ..Waiting::default() }
+}
+
+/// A report that says no more than this.
+pub(super) fn waits(summary: String) -> Waiting {
+    Waiting { summary, ..Waiting::default() }
 }
 
 /// The environments that a rollout touches: the one it names, or those of its nodes.
@@ -163,7 +171,10 @@ impl Engine {
         let (terms, now) = (&new.terms, self.clock.now());
         checks.that("scheduled_at", terms.scheduled_at.is_none_or(|at| at > now), "must be in the future");
         let scheduled = terms.scheduled_at.is_some();
+        checks.that("queue", new.auto_start || !terms.queue, "cannot be set without auto_start");
+        checks.that("queue", !(new.supersede && terms.queue), "cannot be combined with supersede");
         checks.that("auto_start", new.auto_start || !scheduled, "must be true with scheduled_at");
+        checks.absorb(self.check_endpoints(scope, &new.spec.custom_health_checks).await)?;
         if let Some(id) = terms.environment_id {
             let environment = self.store.find::<Environment>(scope, id).await?;
             checks.that("environment_id", environment.is_some(), "does not exist");

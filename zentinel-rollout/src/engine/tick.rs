@@ -3,7 +3,7 @@
 use super::loaded::Loaded;
 use super::look::Decided;
 use super::work::Work;
-use super::{Engine, tick_job};
+use super::{Engine, probe_job, tick_job};
 use crate::State;
 use crate::decision::{Decision, Effect};
 use serde_json::json;
@@ -47,16 +47,18 @@ impl Engine {
         mut work: Work<'_>,
         decided: Decided,
     ) -> Result<Option<Timestamp>> {
-        let Decided { decision, mut revisions, seen } = decided;
+        let Decided { decision, mut revisions, seen, probe_at } = decided;
         let (id, next) = (decision.state.rollout().id, decision.next_wake);
         if decision.is_idle() {
             let mut changes = Changes::new();
             changes.jobs.extend(next.map(|at| tick_job(id, at)));
+            changes.jobs.extend(probe_at.map(|at| probe_job(id, at)));
             if !changes.is_empty() {
                 self.commit(changes).await?;
             }
         } else {
             work.record(&mut revisions, &decision)?;
+            work.add(probe_at.into_iter().fold(Changes::new(), |changes, at| changes.job(probe_job(id, at))));
             work.carry_out(&decision.state, &decision.effects).await?;
             audit(&mut work, &decision);
             if before != RolloutState::Completed && decision.state.rollout().state == RolloutState::Completed

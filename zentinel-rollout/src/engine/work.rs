@@ -393,5 +393,5 @@ pub(super) fn overlap(in_the_way: &BTreeMap<RolloutId, u64>) -> Error {
     let nodes: u64 = in_the_way.values().sum();
     Error::conflict(format!("Another rollout is active on {nodes} target nodes"))
         .with_details(json!({"rollout_ids": in_the_way.keys().collect::<Vec<_>>(), "nodes": nodes}))
-        .with_hint("wait for it, cancel it, or create the new one with `supersede`")
+        .with_hint("wait for it, cancel it, or create the new one with `queue` or `supersede`")
 }

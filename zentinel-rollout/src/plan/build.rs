@@ -58,6 +58,7 @@ impl NewRollout {
             environment_id: None,
             scheduled_at: None,
             starts_by_itself: false,
+            queued: false,
             supersedes: false,
             approval: Approval::default(),
             freeze_override: None,
@@ -196,6 +197,7 @@ fn new_node(rollout: &Rollout, target: &Target, now: Timestamp) -> RolloutNode {
         verified_at: None,
         lagging: false,
         error: None,
+        served_before: None,
         last_report_at: None,
         created_at: now,
     }

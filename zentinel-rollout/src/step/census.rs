@@ -6,7 +6,7 @@ use crate::step::BUNDLE_REVOKED;
 use crate::transition::{Draft, MOVED_ON, ROLLED_BACK, is_out};
 use chrono::TimeDelta;
 use zentinel_core::Timestamp;
-use zentinel_core::entity::{NodeProgress, RolloutNode};
+use zentinel_core::entity::{NodeProgress, RolloutNode, Traffic, TrafficCounts};
 use zentinel_core::id::NodeId;
 
 /// Most names that an error lists.
@@ -152,6 +152,7 @@ pub(super) fn note(
 
 /// Notes that a node runs its bundle.
 pub(super) fn note_activation(draft: &mut Draft, id: NodeId, facts: &NodeFacts, now: Timestamp) {
+    note_served(draft, id, facts);
     let Some(node) = draft.node(id) else {
         return;
     };
@@ -163,6 +164,18 @@ pub(super) fn note_activation(draft: &mut Draft, id: NodeId, facts: &NodeFacts, 
     draft.edit_node(id, |node| {
         node.activated_at.get_or_insert(since);
     });
+}
+
+/// Notes what a node had served when it was first seen with the bundle, where gates need to know.
+fn note_served(draft: &mut Draft, id: NodeId, facts: &NodeFacts) {
+    if !draft.rollout().spec.aggregate_gates.judges_traffic() {
+        return;
+    }
+    let (Some(node), Some(traffic)) = (draft.node(id), &facts.health.traffic) else { return };
+    if node.served_before.is_none() {
+        let before = Traffic { recent: TrafficCounts::default(), ..**traffic };
+        draft.edit_node(id, |node| node.served_before = Some(Box::new(before)));
+    }
 }
 
 /// Notes that a node that was given up runs its bundle after all: a rollback must not forget it.

@@ -9,7 +9,8 @@ use crate::transition::{Draft, MOVED_ON, NODE_DELETED, OUTCOME, ROLLED_BACK, ROL
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::entity::{
-    NodeProgress, RolloutError, RolloutNode, RolloutSpec, RolloutState, StepState, TargetSelector, Waiting,
+    AggregateGates, NodeProgress, RolloutError, RolloutNode, RolloutSpec, RolloutState, StepState,
+    TargetSelector, Waiting,
 };
 use zentinel_core::id::NodeId;
 use zentinel_core::{Percent, Timestamp};
@@ -315,6 +316,9 @@ fn plan_rollback(draft: &Draft, observation: &Observation, reason: &str) -> Opti
         batch_percentage: None,
         max_unavailable: 0,
         auto_rollback: false,
+        // A rollback is judged by the nodes alone: the figures of the fleet are what it is there to mend.
+        aggregate_gates: AggregateGates::default(),
+        custom_health_checks: BTreeSet::new(),
         // One node that fails must not keep the others on the bad bundle.
         rollback_threshold: Percent::ALL,
         ..rollout.spec.clone()

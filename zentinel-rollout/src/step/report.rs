@@ -2,7 +2,7 @@
 
 use super::census::Census;
 use super::elapsed;
-use crate::gate::{NOT_ONLINE, Objection, Verdict};
+use crate::gate::{NOT_ONLINE, Objection, Ruling, Verdict};
 use crate::transition::Draft;
 use serde_json::{Value, json};
 use zentinel_core::Timestamp;
@@ -86,6 +86,16 @@ pub(super) fn gate_details(objections: &[(NodeId, Objection)]) -> Vec<Value> {
         Verdict::Pass => json!({ "gate": objection.gate, "node_id": id, "verdict": "pass" }),
     };
     objections.iter().take(MAX_NODES).map(detail).collect()
+}
+
+/// A gate over all nodes that is in the way, for the error of a step.
+pub(super) fn ruling_detail(gate: &str, ruling: &Ruling) -> Value {
+    let (verdict, value, limit) = match &ruling.verdict {
+        Verdict::Fail { value, limit } => ("fail", *value, *limit),
+        Verdict::Unknown { .. } => ("unknown", None, None),
+        Verdict::Pass => ("pass", None, None),
+    };
+    json!({ "gate": gate, "verdict": verdict, "value": value, "limit": limit, "why": ruling.sentence })
 }
 
 /// The nodes that failed, with what each said.

@@ -5,12 +5,12 @@ use super::{
     MAX_HOLD, Progress, STRATEGY_FAULT, STRATEGY_ROLLBACK, SUSTAINED_FAILURE, SUSTAINED_GATE_FAILURE, Tick,
     VALIDATION_HOLD, elapsed, error, finish, report,
 };
-use crate::gate::{Objection, Sample, Verdict};
+use crate::gate::{Objection, Ruling, Sample, Verdict};
 use crate::plan::fault_of_steps;
 use crate::strategy::{PlannedStep, Proposal, View};
 use crate::traffic;
 use crate::transition::Draft;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{StepState, Waiting};
@@ -24,12 +24,40 @@ pub(super) struct Evaluation {
     objections: Vec<(NodeId, Objection)>,
     /// How many of those fail, as opposed to unknown.
     failing: usize,
+    /// The gates over all nodes that are in the way.
+    fleet: Vec<(String, Ruling)>,
 }
+
+impl Evaluation {
+    /// Whether a gate over all nodes fails, as opposed to unknown.
+    fn fleet_fails(&self) -> bool {
+        self.fleet.iter().any(|(_, ruling)| matches!(ruling.verdict, Verdict::Fail { .. }))
+    }
+
+    /// What the gates over all nodes say, those that fail first.
+    fn sentences(&self) -> String {
+        let fails = |ruling: &Ruling| matches!(ruling.verdict, Verdict::Fail { .. });
+        let (failing, unknown): (Vec<_>, Vec<_>) = self.fleet.iter().partition(|(_, ruling)| fails(ruling));
+        let all = failing.into_iter().chain(unknown).take(MAX_SENTENCES);
+        all.map(|(_, ruling)| ruling.sentence.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Every gate in the way, for the error of a step.
+    fn details(&self) -> Vec<Value> {
+        let mut details = report::gate_details(&self.objections);
+        details.extend(self.fleet.iter().map(|(gate, ruling)| report::ruling_detail(gate, ruling)));
+        details
+    }
+}
+
+/// Most gates over all nodes that a report quotes.
+const MAX_SENTENCES: usize = 3;
 
 impl Tick<'_> {
     pub(super) fn verifying(&self, draft: &mut Draft, place: usize, census: &Census) -> Progress {
-        let evaluation = self.evaluate(draft, census);
-        if evaluation.failing > 0 {
+        let mut evaluation = self.evaluate(draft, census);
+        evaluation.fleet = self.rule(draft, place);
+        if evaluation.failing > 0 || evaluation.fleet_fails() {
             return self.failing(draft, place, census, &evaluation);
         }
         let enough = census.required().max(1);
@@ -43,7 +71,12 @@ impl Tick<'_> {
             };
             draft.report(waiting);
             self.rest_until_gates_pass(draft, place, census, None);
-            return self.wait(draft, place, census, &report::gate_details(&evaluation.objections));
+            return self.wait(draft, place, census, &evaluation.details());
+        }
+        if !evaluation.fleet.is_empty() {
+            let until = report::deadline_of(draft, place, census, self.now);
+            draft.report(Waiting { summary: evaluation.sentences(), until, ..Waiting::default() });
+            return self.wait(draft, place, census, &evaluation.details());
         }
         if draft.step(place).failing_since.is_some() {
             draft.edit_step(place, |step| step.failing_since = None);
@@ -58,9 +91,17 @@ impl Tick<'_> {
         self.follow(draft, place, census, &evaluation, proposal)
     }
 
+    /// The gates over all nodes that don't pass.
+    fn rule(&self, draft: &Draft, place: usize) -> Vec<(String, Ruling)> {
+        let rulings = self.gates.rule(draft.state(), self.observation, place, self.now).into_iter();
+        let in_the_way = rulings.filter(|(_, ruling)| ruling.verdict != Verdict::Pass);
+        in_the_way.map(|(gate, ruling)| (gate.to_owned(), ruling)).collect()
+    }
+
     /// Judges the nodes that run the bundle. Where nodes may be missing, those that are away are left out.
     pub(super) fn evaluate(&self, draft: &Draft, census: &Census) -> Evaluation {
-        let mut evaluation = Evaluation { passed: BTreeSet::new(), objections: Vec::new(), failing: 0 };
+        let mut evaluation =
+            Evaluation { passed: BTreeSet::new(), objections: Vec::new(), failing: 0, fleet: Vec::new() };
         for &id in &census.activated {
             let (Some(node), Some(facts)) = (draft.node(id), self.observation.nodes.get(&id)) else {
                 continue;
@@ -90,12 +131,18 @@ impl Tick<'_> {
         }
         let bad = evaluation.failing + census.failed.len();
         let threshold = usize::from(draft.rollout().spec.rollback_threshold.get());
-        let armed = draft.rollout().spec.auto_rollback && bad * 100 >= threshold * census.total;
-        let details = report::gate_details(&evaluation.objections);
+        let together = evaluation.fleet_fails();
+        let enough = together || bad * 100 >= threshold * census.total;
+        let armed = draft.rollout().spec.auto_rollback && enough;
+        let details = evaluation.details();
         let patience = armed.then(|| since + SUSTAINED_FAILURE);
         let seconds = (now - since).num_seconds();
         if armed && now - since > SUSTAINED_FAILURE {
-            let message = format!("{bad} of {} nodes have failed their gates for {seconds} s.", census.total);
+            let message = if together {
+                format!("The fleet has failed its gates for {seconds} s. {}", evaluation.sentences())
+            } else {
+                format!("{bad} of {} nodes have failed their gates for {seconds} s.", census.total)
+            };
             let figures = json!({
                 "step_index": draft.step(place).index,
                 "failing": bad,
@@ -105,7 +152,10 @@ impl Tick<'_> {
             });
             return self.fail(draft, place, error(SUSTAINED_GATE_FAILURE, message, figures), false);
         }
-        let summary = format!("{bad} of {} nodes fail their gates.", census.total);
+        let mut summary = format!("{bad} of {} nodes fail their gates.", census.total);
+        if together {
+            summary = evaluation.sentences();
+        }
         let until = report::deadline_of(draft, place, census, now);
         draft.report(report::gates(summary, &evaluation.objections, until));
         self.rest_until_gates_pass(draft, place, census, patience);

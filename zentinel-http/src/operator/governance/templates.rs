@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 }
 
 /// The fields of a rollout that a template may give.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 19] = [
     "target_selector",
     "strategy",
     "batch_size",
@@ -45,6 +45,7 @@ const SETTINGS: [&str; 18] = [
     "blue_green_config",
     "strategy_config",
     "custom_health_checks",
+    "aggregate_gates",
 ];
 
 /// What one strategy needs and another one does not understand.
@@ -100,8 +101,9 @@ async fn default_of(api: &Api, scope: &Scope) -> Result<Option<Stored<RolloutTem
 }
 
 /// The settings that an input gives, checked like those of a rollout.
-fn settings(
+async fn settings(
     api: &Api,
+    scope: &Scope,
     old: Option<&RolloutTemplate>,
     body: &Map<String, Value>,
 ) -> ApiResult<Map<String, Value>> {
@@ -121,7 +123,9 @@ fn settings(
     as_rollout.insert("bundle_id".to_owned(), json!(BundleId::random()));
     let input: RolloutInput = serde_json::from_value(Value::Object(as_rollout))
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
-    check_spec(&input.check()?.new.spec, api.engine.strategies())?;
+    let spec = input.check()?.new.spec;
+    check_spec(&spec, api.engine.strategies())?;
+    api.engine.check_endpoints(scope, &spec.custom_health_checks).await?;
     Ok(settings)
 }
 
@@ -261,7 +265,7 @@ async fn create(
         updated_at: now,
     };
     apply(&mut template, &body, true)?;
-    template.settings = settings(&api, None, &body)?;
+    template.settings = settings(&api, &at.scope(), None, &body).await?;
     retrying(|| save(&api, &at, None, &template)).await?;
     let rollout_template = TemplateBody::from(&template);
     Ok((StatusCode::CREATED, Json(TemplateOne { rollout_template })))
@@ -300,13 +304,13 @@ async fn update(
     Input(body): Input<Map<String, Value>>,
 ) -> ApiResult<Json<TemplateOne>> {
     let known = api.store.fetch::<RolloutTemplate>(&at.scope(), id.0).await?;
-    settings(&api, Some(&known.value), &body)?;
+    settings(&api, &at.scope(), Some(&known.value), &body).await?;
     let (api, at, body, id) = (&api, &at, &body, id.0);
     let template = retrying(|| async move {
         let read = api.store.fetch::<RolloutTemplate>(&at.scope(), id).await?;
         let mut template = read.value.clone();
         apply(&mut template, body, false)?;
-        template.settings = match settings(api, Some(&read.value), body) {
+        template.settings = match settings(api, &at.scope(), Some(&read.value), body).await {
             Ok(settings) => settings,
             Err(ApiError::Domain(error)) => return Err(error),
             Err(_) => return Err(Error::malformed("the settings cannot be read")),

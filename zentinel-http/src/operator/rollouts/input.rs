@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 use zentinel_core::entity::{
-    HealthGates, LabelSelector, RolloutSpec, TargetSelector, is_at_least, parse_instant,
+    AggregateGates, HealthGates, LabelSelector, RolloutSpec, TargetSelector, is_at_least, parse_instant,
 };
 use zentinel_core::error::Checks;
-use zentinel_core::id::{BundleId, TypedId};
+use zentinel_core::id::{BundleId, HealthCheckId, TypedId};
 use zentinel_core::{Percent, Result, Timestamp};
 use zentinel_rollout::engine::{NewRollout, Terms};
 
@@ -25,6 +25,8 @@ const MAX_LABELS: usize = 64;
 
 const GATES: [&str; 5] =
     ["heartbeat_healthy", "max_error_rate", "max_latency_ms", "max_cpu_percent", "max_memory_percent"];
+
+const AGGREGATES: [&str; 4] = ["max_error_rate", "max_latency_ms", "min_healthy_percent", "min_requests"];
 
 /// A rollout to create.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -102,6 +104,11 @@ pub(in crate::operator) struct RolloutInput {
     #[schema(value_type = Option<bool>)]
     #[serde(default)]
     supersede: Field<bool>,
+    /// Whether it waits for open rollouts on the same nodes, and for the project's limit, instead of being refused. It
+    /// starts by itself when those have ended; the oldest goes first.
+    #[schema(value_type = Option<bool>)]
+    #[serde(default)]
+    queue: Field<bool>,
     /// What the strategy `blue_green` needs: `traffic_steps`, `auto_advance`, `advance_delay_seconds`,
     /// `green_percentage`, `shift_traffic`.
     #[schema(value_type = Option<Object>)]
@@ -141,9 +148,14 @@ pub(in crate::operator) struct RolloutInput {
     #[schema(value_type = Option<String>, max_length = 500)]
     #[serde(default)]
     override_reason: Field<String>,
-    #[schema(ignore)]
+    /// Health checks of the project that must all pass before a step is done.
+    #[schema(value_type = Option<Vec<uuid::Uuid>>)]
     #[serde(default)]
     custom_health_checks: Field<Vec<Value>>,
+    /// What must hold over all nodes that were reached, taken together; requests are counted from the activation.
+    #[schema(value_type = Option<Object>, example = json!({"max_error_rate": 1.0, "max_latency_ms": 250, "min_healthy_percent": 95}))]
+    #[serde(default)]
+    aggregate_gates: Field<Map<String, Value>>,
 }
 
 impl RolloutInput {
@@ -153,7 +165,6 @@ impl RolloutInput {
     /// `Invalid` with every complaint.
     pub(in crate::operator) fn check(self) -> Result<Asked> {
         let mut checks = Checks::new();
-        self.refuse_unsupported(&mut checks);
         let default = RolloutSpec::default();
         let bundle_id = self.bundle_id.required("bundle_id", &mut checks);
         let bundle_id = bundle_id.and_then(|text| {
@@ -203,6 +214,11 @@ impl RolloutInput {
                 Some(given) => gates(&given, &mut checks),
                 None => HealthGates::heartbeat(),
             },
+            aggregate_gates: match self.aggregate_gates.optional("aggregate_gates", &mut checks) {
+                Some(given) => aggregates(&given, &mut checks),
+                None => AggregateGates::default(),
+            },
+            custom_health_checks: endpoints(self.custom_health_checks, &mut checks),
             auto_rollback: self.auto_rollback.optional("auto_rollback", &mut checks).unwrap_or(false),
             rollback_threshold: percent(self.rollback_threshold, "rollback_threshold", &mut checks)
                 .unwrap_or(default.rollback_threshold),
@@ -217,22 +233,13 @@ impl RolloutInput {
             environment_id: id("environment_id", self.environment_id, &mut checks),
             scheduled_at: instant("scheduled_at", self.scheduled_at, &mut checks),
             template_id: id("template_id", self.template_id, &mut checks),
+            queue: self.queue.optional("queue", &mut checks).unwrap_or(false),
             ..Terms::default()
         };
         let override_reason = override_reason(self.override_freeze, self.override_reason, &mut checks);
         checks.finish()?;
         let bundle_id = bundle_id.unwrap_or_else(|| BundleId::from_uuid(uuid::Uuid::nil()));
         Ok(Asked { new: NewRollout { bundle_id, spec, auto_start, supersede, terms }, override_reason })
-    }
-
-    /// A rollout that ignored one of these would do what nobody asked for.
-    fn refuse_unsupported(&self, checks: &mut Checks) {
-        let message = "is not supported by this server";
-        let given = match &self.custom_health_checks {
-            Field::Given(items) => !items.is_empty(),
-            other => other.is_given(),
-        };
-        checks.that("custom_health_checks", !given, message);
     }
 }
 
@@ -341,10 +348,53 @@ fn ids<I: TypedId>(value: &Value) -> Option<BTreeSet<I>> {
     (1..=MAX_SELECTED).contains(&items.len()).then_some(ids)
 }
 
-fn gates(given: &Map<String, Value>, checks: &mut Checks) -> HealthGates {
+/// Most endpoints that a rollout may name.
+const MAX_ENDPOINTS: usize = 20;
+
+fn endpoints(field: Field<Vec<Value>>, checks: &mut Checks) -> BTreeSet<HealthCheckId> {
+    let name = "custom_health_checks";
+    let given = field.optional(name, checks).unwrap_or_default();
+    let ids: Option<BTreeSet<_>> = given.iter().map(|item| parse_id(item.as_str()?)).collect();
+    let ids = ids.filter(|_| given.len() <= MAX_ENDPOINTS);
+    checks.that(
+        name,
+        ids.is_some(),
+        format!("must be a list of at most {MAX_ENDPOINTS} ids of health checks"),
+    );
+    ids.unwrap_or_default()
+}
+
+fn refuse_unknown(field: &str, known: &[&str], given: &Map<String, Value>, checks: &mut Checks) {
     let unknown: Vec<&str> =
-        given.keys().map(String::as_str).filter(|key| !GATES.contains(key)).take(20).collect();
-    checks.that("health_gates", unknown.is_empty(), format!("unknown keys: {}", unknown.join(", ")));
+        given.keys().map(String::as_str).filter(|key| !known.contains(key)).take(20).collect();
+    checks.that(field, unknown.is_empty(), format!("unknown keys: {}", unknown.join(", ")));
+}
+
+fn aggregates(given: &Map<String, Value>, checks: &mut Checks) -> AggregateGates {
+    let field = "aggregate_gates";
+    refuse_unknown(field, &AGGREGATES, given, checks);
+    let mut limit = |key: &str, most: f64, range: &str| {
+        let value = given.get(key).filter(|value| !value.is_null())?;
+        let number = value.as_f64().filter(|number| (0.0..=most).contains(number));
+        checks.that(field, number.is_some(), format!("{key} must be a number {range}"));
+        number
+    };
+    let (percent, positive) = ("from 0 to 100", "of at least 0");
+    let mut gates = AggregateGates {
+        max_error_rate: limit("max_error_rate", 100.0, percent),
+        max_latency_ms: limit("max_latency_ms", f64::MAX, positive),
+        min_healthy_percent: limit("min_healthy_percent", 100.0, percent),
+        min_requests: None,
+    };
+    if let Some(value) = given.get("min_requests").filter(|value| !value.is_null()) {
+        gates.min_requests = value.as_u64().filter(|least| *least > 0);
+        checks.that(field, gates.min_requests.is_some(), "min_requests must be a whole number of at least 1");
+    }
+    gates
+}
+
+fn gates(given: &Map<String, Value>, checks: &mut Checks) -> HealthGates {
+    refuse_unknown("health_gates", &GATES, given, checks);
     let mut limit = |key: &str| {
         let value = given.get(key).filter(|value| !value.is_null())?;
         let number = value.as_f64().filter(|number| number.is_finite() && *number >= 0.0);
@@ -397,7 +447,7 @@ mod tests {
             ("auto_start", "is invalid"),
             ("batch_size", "must be greater than 0"),
             ("bundle_id", "is invalid"),
-            ("custom_health_checks", "is not supported by this server"),
+            ("custom_health_checks", "must be a list of at most 20 ids of health checks"),
             ("environment_id", "is invalid"),
             ("health_gates", "unknown keys: bar, foo"),
             ("max_unavailable", "must be greater than or equal to 0"),

@@ -8,7 +8,8 @@ use crate::ctl::session::Session;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use zentinel_core::entity::{HealthGates, RolloutState, TargetSelector};
+use zentinel_core::entity::{AggregateGates, HealthGates, RolloutState, TargetSelector};
+use zentinel_core::id::HealthCheckId;
 use zentinel_core::{Error, Result};
 use zentinel_http::client::NewRollout;
 
@@ -77,6 +78,18 @@ pub(in crate::ctl) struct Create {
     /// Highest memory use of a node, in percent.
     #[arg(long, value_name = "PERCENT")]
     max_memory_percent: Option<f64>,
+    /// A health check (its id) that must pass; may be repeated.
+    #[arg(long = "health-check", value_name = "ID")]
+    health_checks: Vec<HealthCheckId>,
+    /// Over all nodes reached so far: highest share of failed requests, in percent.
+    #[arg(long, value_name = "PERCENT")]
+    fleet_error_rate: Option<f64>,
+    /// Over all nodes reached so far: highest 99th percentile of the latency, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    fleet_latency_ms: Option<f64>,
+    /// Over all nodes reached so far: lowest share of healthy nodes, in percent.
+    #[arg(long, value_name = "PERCENT")]
+    fleet_healthy: Option<f64>,
     /// Roll back by itself when it fails.
     #[arg(long)]
     auto_rollback: bool,
@@ -103,6 +116,9 @@ pub(in crate::ctl) struct Create {
     /// Cancel open rollouts on the same nodes.
     #[arg(long)]
     supersede: bool,
+    /// Wait for open rollouts on the same nodes to end, and start then.
+    #[arg(long, conflicts_with_all = ["supersede", "no_start"])]
+    queue: bool,
     /// Follow it to its end; fails when the rollout does.
     #[arg(long)]
     wait: bool,
@@ -135,6 +151,16 @@ impl Create {
         (!config.is_empty()).then_some(Value::Object(config))
     }
 
+    fn aggregates(&self) -> Option<AggregateGates> {
+        let wanted = AggregateGates {
+            max_error_rate: self.fleet_error_rate,
+            max_latency_ms: self.fleet_latency_ms,
+            min_healthy_percent: self.fleet_healthy,
+            min_requests: None,
+        };
+        (!wanted.is_empty()).then_some(wanted)
+    }
+
     fn gates(&self) -> Option<HealthGates> {
         let own = HealthGates {
             heartbeat_healthy: None,
@@ -162,8 +188,8 @@ fn in_the_way(error: Error) -> Error {
         format!("{id} (bundle {}, {})", text("bundle_version"), text("state"))
     };
     let names: Vec<String> = rollouts.iter().map(name).collect();
-    let hint = "`zentinelctl rollout watch ID` waits for it, `rollout cancel ID` ends it; --supersede cancels it \
-        for this one";
+    let hint = "`zentinelctl rollout watch ID` waits for it, `rollout cancel ID` ends it; --queue waits for it, \
+        --supersede cancels it for this one";
     Error::conflict(format!("{}: {}", error.message(), names.join(", ")))
         .with_details(details.clone())
         .with_hint(hint)
@@ -183,6 +209,9 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
             (true, true) => None,
         },
         health_gates: create.gates(),
+        aggregate_gates: create.aggregates(),
+        custom_health_checks: (!create.health_checks.is_empty())
+            .then(|| create.health_checks.iter().copied().collect()),
         canary_analysis_config: create.canary(),
         blue_green_config: create.blue_green(),
         strategy: create.strategy,
@@ -198,6 +227,7 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
         safe_mode: create.safe_mode.then_some(true),
         auto_start: create.no_start.then_some(false),
         supersede: create.supersede.then_some(true),
+        queue: create.queue.then_some(true),
         ..NewRollout::of(bundle.id)
     };
     create.terms.add(session, &mut rollout).await?;
