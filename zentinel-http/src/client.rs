@@ -41,10 +41,10 @@ pub use governance::{
     PromotionRuleView, PromotionView, TemplateView,
 };
 pub use node::{NodeClient, Poll};
-pub use operator::{NodeFilter, OperatorClient};
+pub use operator::{DriftFilter, NodeFilter, OperatorClient};
 pub use transport::retry_after;
 pub use views::{
-    BundleFile, BundleView, CreatedBundle, CreatedRegistrationToken, List, NewBundle, NewRegistrationToken,
-    NewRollout, NodeStatusView, NodeView, Progress, ProjectView, RegistrationTokenView, ReportedView,
-    RolloutDetailView, RolloutView, StepView,
+    BundleFile, BundleView, CreatedBundle, CreatedRegistrationToken, DriftStatsView, DriftView, GroupView,
+    List, NewBundle, NewRegistrationToken, NewRollout, NodeStatusView, NodeView, Progress, ProjectView,
+    RegistrationTokenView, ReportedView, RolloutDetailView, RolloutView, StepView,
 };

@@ -5,9 +5,11 @@
 
 mod bundle;
 mod bundle_create;
+mod drift;
 mod environment;
 mod find;
 mod freeze;
+mod group;
 mod node;
 mod project;
 mod promotion;
@@ -53,6 +55,12 @@ enum Command {
     /// Rollouts: how bundles reach nodes.
     #[command(subcommand)]
     Rollout(rollout::Command),
+    /// Drift: nodes that run something else than they should.
+    #[command(subcommand)]
+    Drift(drift::Command),
+    /// Node groups: named sets of nodes.
+    #[command(subcommand)]
+    Group(group::Command),
     /// Freeze windows: time spans in which no rollout starts.
     #[command(subcommand)]
     Freeze(freeze::Command),
@@ -111,6 +119,8 @@ async fn in_project(session: &Session, command: Command) -> Result<()> {
         Command::Node(command) => node::run(session, command).await,
         Command::Bundle(command) => bundle::run(session, command).await,
         Command::Rollout(command) => rollout::run(session, command).await,
+        Command::Drift(command) => drift::run(session, command).await,
+        Command::Group(command) => group::run(session, command).await,
         Command::Freeze(command) => freeze::run(session, command).await,
         Command::Template(command) => template::run(session, command).await,
         Command::Environment(command) => environment::run(session, command).await,

@@ -1,8 +1,11 @@
 //! The operator's side of the operator API.
 
+mod drift;
 mod governance;
+mod groups;
 mod nodes;
 
+pub use drift::DriftFilter;
 pub use nodes::NodeFilter;
 
 use super::explain::{ExplanationView, RolloutLogView};
@@ -70,6 +73,19 @@ impl OperatorClient {
         limit: u32,
         cursor: Option<&str>,
     ) -> Result<List<T>> {
+        let nouns = path.last().map(|segment| segment.replace('-', "_")).unwrap_or_default();
+        self.list_as(&nouns, path, parameters, limit, cursor).await
+    }
+
+    /// As [`Self::list_where`], where the items have another name than the path.
+    async fn list_as<T: DeserializeOwned>(
+        &self,
+        nouns: &str,
+        path: &[&str],
+        parameters: &[(String, String)],
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<List<T>> {
         let mut url = self.url(path)?;
         url.query_pairs_mut()
             .append_pair("limit", &limit.to_string())
@@ -77,8 +93,7 @@ impl OperatorClient {
             .extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
         let request = self.transport.http.get(url).bearer_auth(self.api_key.expose());
         let mut answer: Map<String, Value> = call(request).await?;
-        let nouns = path.last().map(|segment| segment.replace('-', "_")).unwrap_or_default();
-        let items = answer.remove(&nouns).unwrap_or_default();
+        let items = answer.remove(nouns).unwrap_or_default();
         Ok(List {
             items: serde_json::from_value(items).map_err(misunderstood)?,
             total: answer.get("total").and_then(Value::as_u64).unwrap_or_default(),

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 use zentinel_core::entity::{
-    Activation, AggregateGates, BundleError, BundleStatus, Excluded, HealthGates, NodeProgress, NodeStatus,
-    RiskLevel, RolloutError, RolloutState, Slot, StepState, TargetSelector, TrafficSplit, Waiting,
+    Activation, AggregateGates, BundleError, BundleStatus, DiffStats, DriftKind, DriftResolution,
+    DriftSeverity, Excluded, HealthGates, NodeProgress, NodeStatus, Remediation, RiskLevel, RolloutError,
+    RolloutState, Slot, StepState, TargetSelector, TrafficSplit, Waiting,
 };
 use zentinel_core::id::{
     BundleId, EnvironmentId, GroupId, HealthCheckId, NodeId, ProjectId, RegistrationTokenId, RolloutId,
@@ -412,6 +413,15 @@ pub struct NodeView {
     /// Rollouts of other bundles leave it out.
     #[serde(default)]
     pub pinned_bundle_id: Option<BundleId>,
+    /// Whether it is given no new bundle.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// The lowest version of bundles that it may be given.
+    #[serde(default)]
+    pub min_bundle_version: Option<String>,
+    /// The highest.
+    #[serde(default)]
+    pub max_bundle_version: Option<String>,
     /// A bundle that it says it runs and that the project does not have.
     #[serde(default)]
     pub reported_unknown_bundle: Option<Uuid>,
@@ -439,6 +449,80 @@ pub struct NodeView {
     /// `metrics` of its last heartbeat.
     #[serde(default)]
     pub metrics: Map<String, Value>,
+}
+
+/// A named set of nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// Its id.
+    pub id: GroupId,
+    /// Unique in the project.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// `#rrggbb`.
+    pub color: String,
+    /// Its members, where they are named one by one.
+    #[serde(default)]
+    pub node_ids: Vec<NodeId>,
+    /// Its members, where they are those with certain labels.
+    #[serde(default)]
+    pub selector: Option<String>,
+    /// When it was created.
+    pub inserted_at: Timestamp,
+}
+
+/// A node that runs, or ran, something else than it should.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriftView {
+    /// Its id.
+    pub id: zentinel_core::id::DriftEventId,
+    /// The node.
+    pub node_id: NodeId,
+    /// What the node was called.
+    pub node_name: String,
+    /// In what way it differs.
+    pub kind: DriftKind,
+    /// What it should run.
+    pub expected_bundle_id: BundleId,
+    /// What it says it runs.
+    pub actual_bundle_id: Option<BundleId>,
+    /// How much differs.
+    pub severity: DriftSeverity,
+    /// The lines that differ.
+    pub diff_stats: Option<DiffStats>,
+    /// When it was found.
+    pub detected_at: Timestamp,
+    /// When it ended.
+    pub resolved_at: Option<Timestamp>,
+    /// How it ended.
+    pub resolution: Option<DriftResolution>,
+    /// How long it lasted.
+    pub duration_seconds: Option<i64>,
+    /// What was tried to bring the node back.
+    #[serde(default)]
+    pub remediations: Vec<Remediation>,
+    /// Why it is not being brought back.
+    #[serde(default)]
+    pub remediation_error: Option<String>,
+}
+
+/// How many nodes drifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftStatsView {
+    /// Nodes of which something is expected.
+    pub total_managed: u64,
+    /// Online ones that run something else.
+    pub drifted: u64,
+    /// Online ones that do not.
+    pub in_sync: u64,
+    /// Silent ones.
+    #[serde(default)]
+    pub unknown: u64,
+    /// Open events.
+    pub active_events: u64,
+    /// Events that ended since midnight UTC.
+    pub resolved_today: u64,
 }
 
 /// A heartbeat or an event of a node, with the fields of its report.

@@ -1,5 +1,7 @@
 //! `zentinelctl node`.
 
+mod events;
+mod hold;
 pub(super) mod keys;
 mod list;
 mod show;
@@ -7,6 +9,7 @@ mod watch;
 
 use super::session::Session;
 use super::token;
+pub(super) use list::show as list_of;
 use std::path::PathBuf;
 use zentinel_core::Result;
 use zentinel_core::entity::NodeStatus;
@@ -66,6 +69,52 @@ pub(super) enum Command {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+    },
+    /// Show what happened to a node: on- and offline, activated, drifted, reported.
+    Events {
+        /// Name, id or beginning of the id.
+        node: String,
+        /// How many at most.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Pin a node to a bundle: rollouts of other ones leave it out.
+    Pin {
+        /// Name, id or beginning of the id.
+        node: String,
+        /// Version, id or beginning of the id.
+        bundle: String,
+    },
+    /// Take a node's pin off.
+    Unpin {
+        /// Name, id or beginning of the id.
+        node: String,
+    },
+    /// Bound the versions of bundles that a node may be given, both ends included; without an end, none.
+    Bounds {
+        /// Name, id or beginning of the id.
+        node: String,
+        /// The lowest version.
+        #[arg(long, value_name = "VERSION")]
+        min: Option<String>,
+        /// The highest version.
+        #[arg(long, value_name = "VERSION")]
+        max: Option<String>,
+    },
+    /// Give a node no new bundle.
+    Cordon {
+        /// Name, id or beginning of the id.
+        node: String,
+    },
+    /// Let rollouts target a node again; a drained one gets its full weight back.
+    Uncordon {
+        /// Name, id or beginning of the id.
+        node: String,
+    },
+    /// Cordon a node and tell it that its traffic weight is 0.
+    Drain {
+        /// Name, id or beginning of the id.
+        node: String,
     },
     /// Forget a node; its name is free again.
     Delete {
@@ -132,6 +181,17 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<()> {
         }
         Command::RotateKey { node, output } => keys::rotate(session, &node, output.as_deref()).await,
         Command::Revoke { node, yes } => keys::revoke(session, &node, yes).await,
+        Command::Events { node, limit } => events::run(session, &node, limit).await,
+        Command::Pin { node, bundle } => hold::pin(session, &node, Some(&bundle)).await,
+        Command::Unpin { node } => hold::pin(session, &node, None).await,
+        Command::Bounds { node, min, max } => {
+            hold::bounds(session, &node, min.as_deref(), max.as_deref()).await
+        }
+        Command::Cordon { node } => hold::hold(session, &node, "cordon", "cordoned").await,
+        Command::Uncordon { node } => hold::hold(session, &node, "uncordon", "not cordoned any more").await,
+        Command::Drain { node } => {
+            hold::hold(session, &node, "drain", "cordoned, and told the weight 0").await
+        }
         Command::Delete { node, yes } => keys::delete(session, &node, yes).await,
         Command::Token(command) => token::run(session, command).await,
     }

@@ -29,6 +29,11 @@ pub(super) async fn run(
         total = nodes.len() as u64;
         nodes.truncate(limit.unwrap_or(usize::MAX));
     }
+    show(session, &nodes, total).await
+}
+
+/// Shows nodes as they are listed.
+pub(in crate::ctl) async fn show(session: &Session, nodes: &[NodeView], total: u64) -> Result<()> {
     if session.screen.is_json() {
         return session.screen.object(&json!({"nodes": nodes, "total": total}));
     }
@@ -65,6 +70,9 @@ fn note(node: &NodeView, versions: &Versions) -> String {
     }
     if node.drifted {
         notes.push("drifted".to_owned());
+    }
+    if node.cordoned {
+        notes.push("cordoned".to_owned());
     }
     if !node.approved {
         notes.push("not approved".to_owned());

@@ -58,6 +58,8 @@ fn facts(node: &NodeView, versions: &Versions, now: Timestamp) -> String {
         ("staged", bundle(node.staged_bundle_id)),
         ("before", bundle(node.previous_bundle_id)),
         ("pinned to", bundle(node.pinned_bundle_id)),
+        ("versions", format!("{} to {}", text(&node.min_bundle_version), text(&node.max_bundle_version))),
+        ("cordoned", yes(node.cordoned)),
         ("rollout", node.rollout_id.map_or_else(|| "-".to_owned(), |id| id.to_string())),
         ("groups", or_dash(node.group_ids.iter().map(ToString::to_string).collect())),
         ("capabilities", or_dash(node.capabilities.iter().map(|name| clean(name)).collect())),

@@ -8,7 +8,7 @@ use crate::ctl::session::Session;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use zentinel_core::entity::{AggregateGates, HealthGates, RolloutState, TargetSelector};
+use zentinel_core::entity::{AggregateGates, HealthGates, LabelSelector, RolloutState, TargetSelector};
 use zentinel_core::id::HealthCheckId;
 use zentinel_core::{Error, Result};
 use zentinel_http::client::NewRollout;
@@ -24,6 +24,9 @@ pub(in crate::ctl) struct Create {
     /// Only this node (name, id or its beginning); may be repeated.
     #[arg(long = "node", value_name = "NODE")]
     nodes: Vec<String>,
+    /// Only nodes with these labels: `region=eu,env in (prod),!retired`.
+    #[arg(long, conflicts_with_all = ["labels", "nodes"])]
+    selector: Option<LabelSelector>,
     /// `rolling`, `canary`, `blue_green` or `all_at_once`.
     #[arg(long)]
     strategy: Option<String>,
@@ -204,6 +207,9 @@ pub(super) async fn run(session: &Session, create: Create) -> Result<()> {
     let labels = create.labels.iter().cloned().collect();
     let mut rollout = NewRollout {
         target_selector: match (create.labels.is_empty(), node_ids.is_empty()) {
+            (true, true) if create.selector.is_some() => {
+                create.selector.clone().map(|selector| TargetSelector::Selector { selector })
+            }
             (false, _) => Some(TargetSelector::Labels { labels }),
             (true, false) => Some(TargetSelector::NodeIds { node_ids }),
             (true, true) => None,
