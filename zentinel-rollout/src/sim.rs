@@ -46,13 +46,23 @@ pub struct Options {
     pub operators: bool,
     /// Whether commits are lost or carried out twice, and the engine restarts.
     pub engine_faults: bool,
+    /// Whether requests and answers are lost, reports arrive late, twice or out of order, clocks of replicas
+    /// disagree by seconds, and replicas pause between looking and committing.
+    pub world_faults: bool,
     /// The strategy; without one the seed chooses among the standard ones.
     pub strategy: Option<Arc<dyn Strategy>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 40, faulty_percent: 15, operators: true, engine_faults: true, strategy: None }
+        Self {
+            nodes: 40,
+            faulty_percent: 15,
+            operators: true,
+            engine_faults: true,
+            world_faults: true,
+            strategy: None,
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //!   fleet runs the bundle, and serves.
 //! * A rollout that fails or is cancelled gives everything back to the blue slot, unless that has begun to catch up:
 //!   then its nodes are no longer known to be what they were, and the green slot keeps the traffic.
+//! * A completed rollout that is undone takes nothing from anybody: every node serves while it returns to what it ran before.
 //! * A node of the green slot that has not been found healthy with the bundle gets nothing, whatever its slot gets.
 //! * With one node there is nothing to split: it has 100 all the time.
 
@@ -122,7 +123,9 @@ fn weight_of(
     node: &RolloutNode,
 ) -> NodeTraffic {
     let both_serve = split.green == 100 && split.blue == 100;
-    let must_be_proven = two_slots && (slot == Slot::Green || both_serve);
+    // A completed rollout that is undone gives every node back what it ran before: there is nothing to prove.
+    let undone = rollout.state == RolloutState::Completed && rollout.rolled_back_by.is_some();
+    let must_be_proven = two_slots && !undone && (slot == Slot::Green || both_serve);
     // What has ended no longer follows its nodes, and the rollback has given up its own.
     let proven = match rollout.state {
         RolloutState::Failed | RolloutState::Cancelled => node.verified_at.is_some(),

@@ -178,6 +178,16 @@ impl Trial {
         }
     }
 
+    /// The same without anybody's own past, for a comparison that begins when canaries run the bundle already. Where the
+    /// tails of the latency begin stays as it is.
+    #[must_use]
+    pub fn without_past(mut self) -> Self {
+        for member in &mut self.members {
+            member.before = TrafficCounts::default();
+        }
+        self
+    }
+
     /// Who takes part.
     #[must_use]
     pub fn members(&self) -> &[Member] {

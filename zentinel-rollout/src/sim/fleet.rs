@@ -100,6 +100,8 @@ impl SimNode {
 pub(super) struct Fleet {
     pub(super) nodes: Vec<SimNode>,
     pub(super) observation: Observation,
+    /// Whether requests and answers are lost now and then.
+    pub(super) lossy: bool,
 }
 
 pub(super) fn bundle(number: u128) -> BundleId {
@@ -148,7 +150,7 @@ impl Fleet {
             };
             observation.nodes.insert(id, facts);
         }
-        Self { nodes, observation }
+        Self { nodes, observation, lossy: false }
     }
 
     /// The place of a node; ids count from 1.
@@ -180,13 +182,14 @@ impl Fleet {
             // It knows now that it cannot run the bundle.
             node.behaviour = Behaviour::Rejecting;
         }
-        if node.is_silent(now) {
+        let (request_lost, answer_lost) = (self.lossy && rng.percent(2), self.lossy && rng.percent(2));
+        if node.is_silent(now) || request_lost {
             return (false, None);
         }
         let Some(facts) = self.observation.nodes.get_mut(&node.id) else {
             return (false, None);
         };
-        let begins = Self::poll(node, facts, rng, now);
+        let begins = if answer_lost { None } else { Self::poll(node, facts, rng, now) };
         let lies = node.behaviour == Behaviour::Lying;
         let says = match node.target {
             Some(target) if lies => {
@@ -219,6 +222,30 @@ impl Fleet {
         facts.healthy_streak = if facts.health.is_healthy() { facts.healthy_streak + 1 } else { 0 };
         let after = (facts.active_bundle_id, facts.status, facts.healthy_streak.min(3));
         (before != after, begins)
+    }
+
+    /// A report arrives that is older than one that has arrived already, or that has arrived before: nobody can tell.
+    /// Returns whether what is known changed.
+    pub(super) fn hear_late(&mut self, place: usize, old: &NodeFacts, now: Timestamp) -> bool {
+        let node = &mut self.nodes[place];
+        let Some(facts) = self.observation.nodes.get_mut(&node.id).filter(|facts| facts.exists) else {
+            return false;
+        };
+        // What such a node seems to run need not be what it runs.
+        node.lied |= old.active_bundle_id != Some(node.truth);
+        let before = (facts.active_bundle_id, facts.status, facts.healthy_streak.min(3));
+        facts.status = NodeStatus::Online;
+        facts.last_seen_at = Some(now);
+        facts.staged_bundle_id = old.staged_bundle_id;
+        if facts.active_bundle_id != old.active_bundle_id {
+            facts.active_bundle_id = old.active_bundle_id;
+            facts.active_since = Some(now);
+            facts.healthy_streak = 0;
+            facts.bundle_error = None;
+        }
+        facts.health.clone_from(&old.health);
+        facts.healthy_streak = if facts.health.is_healthy() { facts.healthy_streak + 1 } else { 0 };
+        before != (facts.active_bundle_id, facts.status, facts.healthy_streak.min(3))
     }
 
     /// Asks what to run. Returns how long the node takes to activate it.
@@ -287,6 +314,7 @@ impl Fleet {
 
     /// No more faults.
     pub(super) fn heal(&mut self, now: Timestamp) {
+        self.lossy = false;
         for node in &mut self.nodes {
             node.behaviour = Behaviour::Healthy;
             node.silent_until = now;

@@ -9,10 +9,14 @@ use crate::decision::{Decision, Effect};
 use crate::observation::{NodeFacts, Observation};
 use crate::step::TICK_INTERVAL;
 use crate::transition::{OUTCOME, ROLLED_BACK, State};
+use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
 use zentinel_core::Timestamp;
 use zentinel_core::entity::{NodeProgress, RolloutState, StepState, TrafficSplit};
 use zentinel_core::id::{BundleId, NodeId, RolloutId};
+
+/// By how much the clocks of two replicas may differ.
+pub(super) const CLOCKS_APART: TimeDelta = TimeDelta::seconds(8);
 
 /// A decision with what led to it.
 #[derive(Debug)]
@@ -75,7 +79,9 @@ fn one_batch_in_flight(moment: &Moment<'_>) -> Option<String> {
 fn lagging_within_max_unavailable(moment: &Moment<'_>) -> Option<String> {
     let state = &moment.decision.state;
     let ended = matches!(state.rollout().state, RolloutState::Failed | RolloutState::Cancelled);
-    if state.rollout().rollback_of.is_some() || ended {
+    // Whoever advances a held step takes its nodes as they are.
+    let by_hand = moment.before == RolloutState::Paused;
+    if state.rollout().rollback_of.is_some() || ended || by_hand {
         return None;
     }
     let allowed = usize::try_from(state.rollout().spec.max_unavailable).unwrap_or(usize::MAX);
@@ -153,7 +159,8 @@ fn no_gate_opens_on_the_unknown(moment: &Moment<'_>) -> Option<String> {
 
 fn running_rollouts_are_looked_at_again(moment: &Moment<'_>) -> Option<String> {
     let running = moment.decision.state.rollout().state == RolloutState::Running;
-    let soon = |wake: Timestamp| wake <= moment.now + TICK_INTERVAL;
+    // Another replica may have said when, by its own clock.
+    let soon = |wake: Timestamp| wake <= moment.now + TICK_INTERVAL + CLOCKS_APART;
     (running && !moment.decision.next_wake.is_some_and(soon))
         .then(|| format!("next look at {:?}", moment.decision.next_wake))
 }

@@ -1,6 +1,7 @@
 //! The event loop of a simulation.
 
 mod effects;
+mod world;
 
 use super::fleet::{Fleet, NEW, bundle};
 use super::invariants::{INVARIANTS, Moment, at_the_end, traffic_strays};
@@ -20,6 +21,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
+use world::{Based, World};
 use zentinel_core::entity::{HealthGates, RolloutSpec, RolloutState, TrafficSplit};
 use zentinel_core::id::{BundleId, NodeId, OrganisationId, ProjectId, RolloutId, TypedId};
 use zentinel_core::{Actor, Percent, Timestamp};
@@ -41,6 +43,10 @@ enum What {
     Tick(usize),
     Shifted(usize, u32),
     Sweep,
+    /// A report arrives late or twice.
+    Late(usize),
+    /// A replica that paused between looking and committing goes on.
+    Wakes(usize),
     Operator(Command),
     Delete(usize),
     Revoke(BundleId),
@@ -62,6 +68,7 @@ pub(super) struct Run {
     nodes_rng: Rng,
     engine_rng: Rng,
     rests_rng: Rng,
+    world: World,
     ran_before: BTreeMap<(RolloutId, NodeId), BundleId>,
     rollbacks: usize,
     ticks: u64,
@@ -149,7 +156,9 @@ fn planned(seed: u64, spec: RolloutSpec, strategy: &dyn Strategy, fleet: &Fleet,
 impl Run {
     pub(super) fn new(seed: u64, options: &Options) -> Self {
         let now = DateTime::UNIX_EPOCH;
-        let fleet = Fleet::new(options.nodes, options.faulty_percent, &mut Rng::named(seed, "fleet"), now);
+        let mut fleet =
+            Fleet::new(options.nodes, options.faulty_percent, &mut Rng::named(seed, "fleet"), now);
+        fleet.lossy = options.world_faults;
         let mut strategies = Strategies::standard();
         if let Some(strategy) = &options.strategy {
             strategies = strategies.register(Arc::clone(strategy));
@@ -168,6 +177,7 @@ impl Run {
             nodes_rng: Rng::named(seed, "nodes"),
             engine_rng: Rng::named(seed, "engine"),
             rests_rng: Rng::named(seed, "rests"),
+            world: World::new(seed, options),
             ran_before: BTreeMap::new(),
             rollbacks: 0,
             ticks: 0,
@@ -334,6 +344,8 @@ impl Run {
                 }
                 self.at(SWEEP, What::Sweep);
             }
+            What::Late(which) => self.late(which),
+            What::Wakes(which) => self.wakes(which),
             What::Operator(command) => {
                 self.commands -= 1;
                 for rollout in 0..self.rollouts.len() {
@@ -362,6 +374,7 @@ impl Run {
     }
 
     fn report(&mut self, place: usize) {
+        self.delay_or_repeat(place);
         let (changed, begins) = self.fleet.beat(place, &mut self.nodes_rng, self.now);
         if let (Some(takes), Some(wanted)) = (begins, self.fleet.nodes[place].installing) {
             self.at(takes.num_seconds(), What::Activate(place, wanted));
@@ -376,6 +389,7 @@ impl Run {
         self.healed = true;
         self.healed_at = self.now;
         self.engine_faults = false;
+        self.world.heal();
         self.fleet.heal(self.now);
         for rollout in 0..self.rollouts.len() {
             self.command(rollout, Command::Resume);
@@ -399,19 +413,24 @@ impl Run {
         let Some(strategy) = self.strategy(&spec.strategy) else {
             return;
         };
+        let now = self.world.clock_of_a_replica(self.now);
         let state = self.load(rollout);
         let before = (state.rollout().state, split(state.rollout(), state.steps()));
         let lost = self.engine_faults && self.engine_rng.percent(3);
-        let kept = lost.then(|| state.clone());
-        let decision = step(state, strategy.as_ref(), &gates, &self.fleet.observation, self.now);
+        let pauses = self.world.replica_pauses();
+        let kept = (lost || pauses).then(|| state.clone());
+        let decision = step(state, strategy.as_ref(), &gates, &self.fleet.observation, now);
         if let Some(kept) = kept {
             // The commit lost a race: as if nothing had happened, and again soon.
             self.rollouts[rollout] = kept;
+            if pauses {
+                self.pause(rollout, before, decision, now);
+            }
             self.wake(rollout, self.now + TimeDelta::seconds(1));
             return;
         }
-        self.check_rest(strategy.as_ref(), &gates, &decision);
-        self.commit(rollout, before, decision);
+        self.check_rest(strategy.as_ref(), &gates, &decision, now);
+        self.commit(rollout, before, decision, Based::at(now));
         // Resume what paused by itself: somebody is on call.
         let now = self.rollouts[rollout].rollout();
         if before.0 == RolloutState::Running && now.state == RolloutState::Paused {
@@ -431,23 +450,23 @@ impl Run {
             let again = self.engine_rng.between(5, 60).cast_signed();
             self.at(again, What::Shifted(rollout, number));
             if let Some(decision) = shift_failed(state, number, "busy", self.now) {
-                self.commit(rollout, moment, decision);
+                self.commit(rollout, moment, decision, Based::at(self.now));
             }
         } else if let Some(decision) = acknowledge(state, number, self.now) {
-            self.commit(rollout, moment, decision);
+            self.commit(rollout, moment, decision, Based::at(self.now));
         }
     }
 
     /// Now and then: where a decision says that the rollout rests, a later look at every fact decides the same as one
     /// at none.
-    fn check_rest(&mut self, strategy: &dyn Strategy, gates: &Gates, decision: &Decision) {
+    fn check_rest(&mut self, strategy: &dyn Strategy, gates: &Gates, decision: &Decision, now: Timestamp) {
         let Outlook::Rests { until, .. } = decision.outlook else { return };
         if !self.rests_rng.percent(5) {
             return;
         }
-        let longest = (until - self.now).num_seconds().clamp(0, 7_200);
+        let longest = (until - now).num_seconds().clamp(0, 7_200);
         let later =
-            self.now + TimeDelta::seconds(self.rests_rng.between(0, longest.cast_unsigned()).cast_signed());
+            now + TimeDelta::seconds(self.rests_rng.between(0, longest.cast_unsigned()).cast_signed());
         let looked = step(decision.state.clone(), strategy, gates, &self.fleet.observation, later);
         let rested = rest(decision.state.clone(), decision.outlook, later);
         if looked != rested {
@@ -480,7 +499,7 @@ impl Run {
         let before = (state.rollout().state, split(state.rollout(), state.steps()));
         let legal = command.check(&state, self.now).is_ok();
         match apply(command, state, &self.fleet.observation, self.now) {
-            Ok(decision) => self.commit(rollout, before, decision),
+            Ok(decision) => self.commit(rollout, before, decision, Based::at(self.now)),
             Err(error) if legal => self.violate("legal_commands_succeed", format!("{command:?}: {error}")),
             Err(_) => {}
         }
@@ -491,7 +510,9 @@ impl Run {
         rollout: usize,
         (before, split_before): (RolloutState, Option<TrafficSplit>),
         decision: Decision,
+        based: Based,
     ) {
+        self.world.count_commit(rollout, &decision);
         self.remember(rollout, before, &decision);
         // Structure only changes together with effects, events or steps; in between, samples do.
         let quiet =
@@ -501,10 +522,10 @@ impl Run {
                 before,
                 split_before,
                 decision: &decision,
-                observation: &self.fleet.observation,
+                observation: based.observation.as_ref().unwrap_or(&self.fleet.observation),
                 ran_before: &self.ran_before,
                 rollbacks: if rollout == 0 { self.rollbacks } else { 0 },
-                now: self.now,
+                now: based.now,
             };
             let broken = INVARIANTS.iter().find_map(|(name, holds)| Some((*name, holds(&moment)?)));
             if let Some((name, message)) = broken {
@@ -512,7 +533,8 @@ impl Run {
             }
         }
         if let Some(wake) = decision.next_wake {
-            self.wake(rollout, wake);
+            // A replica whose clock is slow has the job only when it is due by that clock.
+            self.wake(rollout, wake.max(self.now + TimeDelta::seconds(1)));
         }
         let again = self.engine_faults && self.engine_rng.percent(10);
         let id = decision.state.rollout().id;

@@ -12,14 +12,29 @@ fn simulation() {
         Some(seed) => seed..seed + 1,
         None => 0..setting("ZENTINEL_SIM_RUNS").unwrap_or(60),
     };
+    // Every run is its own world: as many at a time as there are processors.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut ended = BTreeMap::<String, u64>::new();
-    for seed in seeds {
-        let sized = setting("ZENTINEL_SIM_NODES").unwrap_or(1 + seed % 50);
-        let options = Options { nodes: usize::try_from(sized).unwrap(), ..Options::default() };
-        let outcome = Simulation::run(seed, &options);
-        assert_eq!(outcome.failure(), None, "{}", outcome.failure().unwrap_or_default());
-        *ended.entry(format!("{:?}", outcome.rollouts)).or_default() += 1;
-    }
+    let next = std::sync::Mutex::new(seeds);
+    std::thread::scope(|scope| {
+        let worker = || {
+            let mut ended = BTreeMap::<String, u64>::new();
+            loop {
+                let Some(seed) = next.lock().unwrap().next() else { return ended };
+                let sized = setting("ZENTINEL_SIM_NODES").unwrap_or(1 + seed % 50);
+                let options = Options { nodes: usize::try_from(sized).unwrap(), ..Options::default() };
+                let outcome = Simulation::run(seed, &options);
+                assert_eq!(outcome.failure(), None, "{}", outcome.failure().unwrap_or_default());
+                *ended.entry(format!("{:?}", outcome.rollouts)).or_default() += 1;
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            for (how, count) in worker.join().unwrap() {
+                *ended.entry(how).or_default() += count;
+            }
+        }
+    });
     println!("{ended:#?}");
 }
 
@@ -50,8 +65,14 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn a_perfect_world_completes() {
     for seed in 0..10 {
-        let options =
-            Options { nodes: 20, faulty_percent: 0, operators: false, engine_faults: false, strategy: None };
+        let options = Options {
+            nodes: 20,
+            faulty_percent: 0,
+            operators: false,
+            engine_faults: false,
+            world_faults: false,
+            strategy: None,
+        };
         let outcome = Simulation::run(seed, &options);
         assert_eq!(
             (outcome.failure(), outcome.rollouts.as_slice()),

@@ -3,9 +3,11 @@
 use super::census::{note, note_late_activation};
 use super::{NO_TARGET_NODES, error};
 use crate::decision::{Effect, Restore, Rollback, Unrestorable, UnrestorableReason};
+use crate::gate::HEALTHY_STREAK;
 use crate::observation::Observation;
 use crate::plan::derived_rollback_id;
 use crate::transition::{Draft, MOVED_ON, NODE_DELETED, OUTCOME, ROLLED_BACK, ROLLED_BACK_AT, is_out};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::entity::{
@@ -14,6 +16,9 @@ use zentinel_core::entity::{
 };
 use zentinel_core::id::NodeId;
 use zentinel_core::{Percent, Timestamp};
+
+/// Older reports do not show that a node is well when an operator advances a step.
+const WELL_LATELY: TimeDelta = TimeDelta::seconds(90);
 
 /// Why a step and its rollout fail.
 pub(super) struct Failure {
@@ -180,8 +185,17 @@ pub(crate) fn advance_held(draft: &mut Draft, observation: &Observation) {
     let Some(place) = draft.state().active() else {
         return;
     };
-    let online = |id: NodeId| observation.nodes.get(&id).is_some_and(|facts| facts.is_available());
-    complete_step(draft, place, online);
+    let (bundle, now) = (draft.rollout().bundle_id, draft.now());
+    // No gate is asked here: what has not just said that it is well is left to be looked at later.
+    let well = |id: NodeId| {
+        observation.nodes.get(&id).is_some_and(|facts| {
+            let since = facts.last_seen_at > facts.active_since && facts.active_since.is_some();
+            let fresh = facts.age(now).is_some_and(|age| age <= WELL_LATELY);
+            let well = facts.health.is_healthy() && facts.healthy_streak >= HEALTHY_STREAK;
+            facts.runs(bundle) && facts.is_available() && since && fresh && well
+        })
+    };
+    complete_step(draft, place, well);
 }
 
 /// Takes note of nodes that have activated the bundle by now, so that none is forgotten.
@@ -354,6 +368,9 @@ fn roll_back(draft: &mut Draft, rollback: Rollback) {
     if !rollback.nodes.is_empty() {
         draft.edit_rollout(|rollout| rollout.rolled_back_by = Some(rollback.rollout_id));
         draft.find_stragglers();
+        if draft.rollout().state == RolloutState::Completed {
+            draft.give_traffic_back();
+        }
     }
     draft.effect(Effect::RollBack(Box::new(rollback)));
 }

@@ -45,6 +45,9 @@ struct Remembered {
     next_look_at: Option<Timestamp>,
     /// What the last look said.
     summary: String,
+    /// Nothing could be compared in the time there was: whoever resumes gets a new comparison of the nodes that report
+    /// by then.
+    begins_anew: bool,
 }
 
 impl Remembered {
@@ -94,6 +97,9 @@ impl Strategy for Canary {
             return BTreeSet::new();
         }
         match (state.active(), state.upcoming()) {
+            (Some(place), _) if begins_anew(state.memory()) => {
+                sample(state.steps(), place).map(|(id, _)| id).collect()
+            }
             (Some(_), _) => members(state.memory()),
             (None, Some(place)) => sample(state.steps(), place).map(|(id, _)| id).collect(),
             (None, None) => BTreeSet::new(),
@@ -110,6 +116,7 @@ impl Strategy for Canary {
         }
         let mut remembered = Remembered::of(memory);
         remembered.trial = Some(Trial::begin(step.index, enrol(view, &sample)));
+        remembered.begins_anew = false;
         remembered.next_look_at = None;
         remembered.summary = String::new();
         remembered.keep(memory);
@@ -123,6 +130,9 @@ impl Strategy for Canary {
             return Proposal::Hold { until: next, why };
         }
         let mut remembered = Remembered::of(memory);
+        if remembered.begins_anew {
+            return begin_anew(view, remembered, &config, memory);
+        }
         let ours = |trial: &Trial| trial.step_index == view.step().index;
         let Some(mut trial) = remembered.trial.take().filter(ours) else {
             let why = "Nothing is remembered of how the analysis of this step began.".to_owned();
@@ -139,12 +149,14 @@ impl Strategy for Canary {
         let analysis = trial.look(&config.trial, &mut remembered.ledger, traffic, now, overdue);
         memory.note(entry(&analysis));
         remembered.summary.clone_from(&analysis.summary);
-        let why = analysis.summary;
+        let why = analysis.summary.clone();
         match analysis.decision {
             Verdict::Extend => hold(remembered, trial, &config, memory, now),
             Verdict::Inconclusive if !config.fails_when_inconclusive => {
-                // Whoever resumes gets further looks at the same counts.
-                remembered.next_look_at = trial.next_look(&config.trial);
+                // Whoever resumes gets further looks at the same counts, if there are any.
+                remembered.begins_anew = analysis.findings.is_empty();
+                remembered.next_look_at =
+                    if remembered.begins_anew { None } else { trial.next_look(&config.trial) };
                 remembered.trial = Some(trial);
                 remembered.keep(memory);
                 Proposal::Pause { why }
@@ -160,6 +172,33 @@ impl Strategy for Canary {
             }
         }
     }
+}
+
+/// A comparison that starts where the canaries run the bundle already. Their own past is not known to be one, so nobody's
+/// counts.
+fn begin_anew(
+    view: &View<'_>,
+    mut remembered: Remembered,
+    config: &CanaryConfig,
+    memory: &mut Memory,
+) -> Proposal {
+    let (step, now) = (view.step(), view.now());
+    let place = usize::try_from(step.index).unwrap_or(usize::MAX);
+    let sample: Vec<(NodeId, bool)> = sample(view.steps(), place).collect();
+    if sample.iter().any(|(id, _)| view.facts(*id).is_none()) {
+        let why = "Measuring what the fleet serves before the comparison begins anew.".to_owned();
+        return Proposal::Extend { why };
+    }
+    let mut trial = Trial::begin(step.index, enrol(view, &sample)).without_past();
+    trial.mark(|id| traffic_of(view, id), now);
+    remembered.begins_anew = false;
+    remembered.summary = "The comparison of the canaries with the baseline begins anew.".to_owned();
+    hold(remembered, trial, config, memory, now)
+}
+
+/// Whether the next tick needs to know the whole sample.
+fn begins_anew(memory: &Value) -> bool {
+    field(memory, "begins_anew").unwrap_or(false)
 }
 
 fn hold(

@@ -38,9 +38,10 @@ impl Draft {
         matches!(self.rollout().state, RolloutState::Failed | RolloutState::Cancelled)
     }
 
-    /// The rollout has just failed or was cancelled: that may change what single nodes get even where the slots keep theirs.
-    pub(super) fn give_traffic_back(&mut self) {
+    /// The rollout has just failed, was cancelled or undone: that may change what single nodes get even where the slots keep theirs.
+    pub(crate) fn give_traffic_back(&mut self) {
         if traffic::split(self.rollout(), self.state().steps()) == self.split {
+            self.reweighed.clear();
             self.weigh(|_| true);
         }
     }

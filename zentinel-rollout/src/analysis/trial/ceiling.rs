@@ -6,12 +6,12 @@ use super::judge::Look;
 use super::report::{Arm, Verdict};
 use zentinel_core::entity::{LATENCY_BOUNDS_MS, TrafficCounts};
 
-/// How sure one must be that a ceiling is exceeded before the window is over: the 99.95 % quantile of the normal
+/// How sure one must be that a ceiling is exceeded while the window lasts, and once it is over: quantiles of the normal
 /// distribution.
-const CEILING_Z: f64 = 3.29;
+const SURE: (f64, f64) = (3.29, 1.645);
 
 impl Look<'_> {
-    /// Absolute limits: at once where chance does not explain it, at the end of the window in any case. Canaries that were
+    /// Absolute limits. Beyond one by more than chance explains, the canaries are rolled back; a little beyond, they do not pass. Canaries that were
     /// above a limit before they got the bundle are only held against the baseline, or else no fleet in trouble
     /// could be given what helps it.
     pub(super) fn above_ceiling(&self, enough: bool, served: &TrafficCounts) -> Option<(Verdict, String)> {
@@ -32,16 +32,16 @@ impl Look<'_> {
         }
         let limit = self.config.error_rate_ceiling / 100.0;
         let rate = served.errors as f64 / served.requests.max(1) as f64;
-        self.exceeds(rate, limit).then(|| {
-            let text = format!(
+        let text = || {
+            format!(
                 "{:.2} % of the canaries' requests failed ({} of {}); the ceiling is {} %.",
                 100.0 * rate,
                 served.errors,
                 served.requests,
                 self.config.error_rate_ceiling
-            );
-            (Verdict::RollBack, text)
-        })
+            )
+        };
+        self.beyond(rate > limit, self.surely_exceeds(None, rate, limit), text)
     }
 
     fn is_too_slow(&self, served: &TrafficCounts, past: &TrafficCounts) -> Option<(Verdict, String)> {
@@ -55,14 +55,15 @@ impl Look<'_> {
             self.surely_exceeds(Some(bound), slow, 0.01)
         });
         let p99 = served.latency_quantile_ms(0.99)?;
-        (certain || (self.window_is_over() && p99 > ceiling)).then(|| {
-            let text = format!("The canaries' p99 latency is {p99:.0} ms; the ceiling is {ceiling} ms.");
-            (Verdict::RollBack, text)
-        })
+        let text = || format!("The canaries' p99 latency is {p99:.0} ms; the ceiling is {ceiling} ms.");
+        self.beyond(p99 > ceiling, certain, text)
     }
 
-    fn exceeds(&self, rate: f64, limit: f64) -> bool {
-        rate > limit && (self.window_is_over() || self.surely_exceeds(None, rate, limit))
+    fn beyond(&self, seems: bool, surely: bool, text: impl FnOnce() -> String) -> Option<(Verdict, String)> {
+        if surely {
+            return Some((Verdict::RollBack, text()));
+        }
+        (seems && self.window_is_over()).then(|| self.undecided(format!("{} It may be chance.", text())))
     }
 
     /// Whether the lower confidence limit of a rate, with nodes as the sampling unit, is above a limit.
@@ -75,6 +76,7 @@ impl Look<'_> {
         let residual = |unit: &Unit| unit.during.events as f64 - rate * unit.during.requests as f64;
         let squares: f64 = units.iter().map(|unit| residual(unit).powi(2)).sum();
         let variance = (squares / events.powi(2)).max(1.0 / events);
-        rate * (-CEILING_Z * variance.sqrt()).exp() > limit
+        let z = if self.window_is_over() { SURE.1 } else { SURE.0 };
+        rate * (-z * variance.sqrt()).exp() > limit
     }
 }

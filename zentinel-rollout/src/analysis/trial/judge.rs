@@ -63,7 +63,7 @@ impl Look<'_> {
     }
 
     /// Neither yes nor no, yet or for good.
-    fn undecided(&self, why: String) -> (Verdict, String) {
+    pub(super) fn undecided(&self, why: String) -> (Verdict, String) {
         if self.overdue {
             return (Verdict::Inconclusive, format!("No answer in the time there was: {why}"));
         }

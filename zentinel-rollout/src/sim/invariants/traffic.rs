@@ -21,7 +21,11 @@ fn split_after(moment: &Moment<'_>) -> Option<TrafficSplit> {
 pub(super) fn no_traffic_to_the_unproven(moment: &Moment<'_>) -> Option<String> {
     let state = &moment.decision.state;
     let split = split_after(moment)?;
-    if ended_badly(state) || !traffic::has_two_slots(state.steps()) {
+    // What is undone after its end gives every node back what it ran before.
+    if ended_badly(state)
+        || state.rollout().rolled_back_by.is_some()
+        || !traffic::has_two_slots(state.steps())
+    {
         return None;
     }
     let rises = moment.split_before.is_some_and(|before| before.green < split.green);
@@ -91,7 +95,8 @@ pub(in crate::sim) fn strays(fleet: &Fleet, state: &State) -> Option<String> {
     traffic::weights(state).into_iter().find_map(|(id, weight)| {
         let node = &fleet.nodes[Fleet::place(id)];
         let ours = node.claim.is_none_or(|claim| claim == state.rollout().id);
-        (ours && !node.deleted && node.traffic != Some(weight))
+        // Of a node that seemed to run something else nothing can be promised.
+        (ours && !node.deleted && !node.lied && node.traffic != Some(weight))
             .then(|| format!("{id} has {:?} instead of {weight:?}", node.traffic))
     })
 }

@@ -181,12 +181,20 @@ fn nodes_that_say_nothing_of_their_traffic_pause_it() {
     assert!(rollout.error.as_ref().unwrap().message.contains("No canary reports what it serves"));
     assert_eq!(findings.last().unwrap()["decision"], "inconclusive");
     assert_eq!(fleet.world.state.steps()[0].state, StepState::Validating);
-    // A person may let it pass; a plain resume looks again.
+    // A person may let it pass; a plain resume begins anew, with the nodes that report by then.
+    let held = fleet.world.clone();
+    fleet.world.command(Command::Advance).unwrap();
+    assert_eq!(fleet.world.state.steps()[0].state, StepState::Completed);
+    fleet.world = held;
     fleet.world.command(Command::Resume).unwrap();
     fleet.run();
     assert_eq!(fleet.world.state.rollout().state, RolloutState::Paused);
-    fleet.world.command(Command::Advance).unwrap();
-    assert_eq!(fleet.world.state.steps()[0].state, StepState::Completed);
+    for number in 1..=NODES {
+        fleet.world.facts(number).health.traffic = Some(Box::default());
+    }
+    fleet.world.command(Command::Resume).unwrap();
+    fleet.run();
+    assert_eq!(fleet.world.state.rollout().state, RolloutState::Completed);
 }
 
 #[test]
