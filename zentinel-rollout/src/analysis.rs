@@ -5,9 +5,9 @@
 //! again and again until something shows. Three decisions avoid both:
 //!
 //! 1. **The node is the unit.** Who is a canary was drawn by lot ([`TargetOrder::ByLot`](crate::strategy::TargetOrder::ByLot)), so if the
-//!    bundle changes nothing, a canary's [score](score) is as likely to be the worst among its matched controls of the
+//!    bundle changes nothing, a canary's [score](Model::score) is as likely to be the worst among its matched controls of the
 //!    same failure domain as that of any of them. That holds whatever the distribution of the scores. The
-//!    [rank e-value](rank) is a bet against it.
+//!    [rank e-value](rank_e_value) is a bet against it.
 //! 2. **A node is compared with its own past.** Its score is what it did beyond what its earlier rate, shrunk towards
 //!    the fleet's, and the fleet's present trend foretell. That takes out most of what makes nodes differ, and a daily rhythm.
 //! 3. **Evidence is spent.** Each look yields an e-value, a number whose mean is at most 1 while nothing is wrong; a

@@ -2,7 +2,7 @@
 //!
 //! One seed decides everything: the fleet, the specification, which nodes are slow, reject, fail a gate, fall silent, flap,
 //! crash, lie or send nothing useful; when operators interfere, when commits are lost or repeated, when the
-//! engine restarts. After every decision the invariants of [`INVARIANTS`] are checked. Then the world heals (no more
+//! engine restarts; which messages are lost, late, repeated or out of order, how far clocks are apart, when replicas pause. After every decision the invariants of [`INVARIANTS`] are checked. Then the world heals (no more
 //! faults), and every rollout must end within its deadlines.
 //!
 //! ```

@@ -1,5 +1,5 @@
 //! Who gets how much traffic in a blue-green rollout. Nothing of it is stored beside the steps, except what an
-//! operator's swap and the load balancer's acknowledgements add ([`RolloutTraffic`]).
+//! operator's swap and the load balancer's acknowledgements add ([`RolloutTraffic`](zentinel_core::entity::RolloutTraffic)).
 //!
 //! * The green slot has the weight of its last step that is in force. A step that brings the bundle is in force when
 //!   it begins (its weight is 0), a traffic step once its gates have passed: when it is `validating`.
