@@ -325,6 +325,7 @@ pub struct Rollouts {
     /// How long a signed statement is valid, in days.
     pub statement_days: u32,
     /// Addresses or ranges that health checks may call although they are not public, such as `10.0.0.0/8`.
+    #[serde(deserialize_with = "text::list")]
     pub egress_allow: Vec<String>,
 }
 

@@ -133,6 +133,9 @@ mod tests {
         let proxies = [("ZENTINEL__HTTP__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1")];
         let settings = super::load(None, env(&proxies), &overrides).unwrap();
         assert_eq!(settings.http.trusted_proxies, ["10.0.0.0/8", "192.0.2.1"]);
+        let egress = [("ZENTINEL__ROLLOUTS__EGRESS_ALLOW", "127.0.0.0/8")];
+        let allowed = super::load(None, env(&egress), &Overrides::default()).unwrap();
+        assert_eq!(allowed.rollouts.egress_allow, ["127.0.0.0/8"]);
         assert_eq!(settings.http.rate_limits["bundles:write"], 200);
         let single = [("ZENTINEL__HTTP__RATE_LIMITS__NODE", "7")];
         assert_eq!(
