@@ -7,6 +7,7 @@ mod gates;
 mod governance;
 mod install;
 mod outage;
+mod replicas;
 mod restart;
 mod sim;
 mod simulator;
