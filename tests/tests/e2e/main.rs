@@ -3,6 +3,7 @@
 mod blue_green;
 mod cli;
 mod ctl;
+mod drift;
 mod gates;
 mod governance;
 mod install;
