@@ -97,11 +97,10 @@ impl IsolatedValidator {
         Self { options: Arc::new(options), places, spare: Arc::default() }
     }
 
-    /// The spare child if it lives, or a new one.
-    fn child(&self) -> Result<Child> {
+    /// The spare child, if it seems to live.
+    fn take_spare(&self) -> Option<Child> {
         let spare = self.spare.lock().take();
-        let alive = spare.and_then(|mut child| matches!(child.try_wait(), Ok(None)).then_some(child));
-        alive.map_or_else(|| self.spawn(), Ok)
+        spare.and_then(|mut child| matches!(child.try_wait(), Ok(None)).then_some(child))
     }
 
     /// Keeps a child ready for the next text. Nobody has to wait for it, and if it cannot be started, the
@@ -141,7 +140,12 @@ impl IsolatedValidator {
             })
     }
 
-    async fn converse(&self, child: &mut Child, request: &[u8]) -> Result<Examination> {
+    /// What the child says; the inner error is how it died.
+    async fn converse(
+        &self,
+        child: &mut Child,
+        request: &[u8],
+    ) -> Result<std::result::Result<Examination, ExitStatus>> {
         let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::internal("the validator has no pipes"));
         };
@@ -173,8 +177,8 @@ impl IsolatedValidator {
         }
         let answer = crate::pipeline::blocking(move || wire::decode(&answer)).await?;
         Ok(match answer {
-            Some(answer) if status.success() => examination(answer),
-            _ => vec![crashed(status)].into(),
+            Some(answer) if status.success() => Ok(examination(answer)),
+            _ => Err(status),
         })
     }
 
@@ -186,15 +190,32 @@ impl IsolatedValidator {
         let request = Request { text: kdl.to_owned(), generated, options: options.clone(), hand_over };
         let request = serde_json::to_vec(&request)?;
         let _permit = place(&self.places, options).await?;
-        let mut child = self.child()?;
-        let answer = timeout(options.time_limit, self.converse(&mut child, &request)).await;
-        if !matches!(answer, Ok(Ok(_))) {
+        if let Some(spare) = self.take_spare() {
+            // One that was about to end anyway says nothing about the text; a new one confirms what is.
+            if let Some(Ok(Ok(examination))) = self.talk(spare, &request).await {
+                return Ok(examination);
+            }
+        }
+        match self.talk(self.spawn()?, &request).await {
+            Some(answer) => Ok(answer?.unwrap_or_else(|status| vec![crashed(status)].into())),
+            None => Ok(vec![timed_out(options)].into()),
+        }
+    }
+
+    /// Gives a child its text, and keeps another one ready if it answers. `None` when the time is up.
+    async fn talk(
+        &self,
+        mut child: Child,
+        request: &[u8],
+    ) -> Option<Result<std::result::Result<Examination, ExitStatus>>> {
+        let answer = timeout(self.options.validate.time_limit, self.converse(&mut child, request)).await;
+        if matches!(answer, Ok(Ok(Ok(_)))) {
+            self.keep_spare();
+        } else {
             // Killing also happens on drop; waiting for the end frees its resources at once.
             drop(child.kill().await);
-        } else {
-            self.keep_spare();
         }
-        answer.unwrap_or_else(|_| Ok(vec![timed_out(options)].into()))
+        answer.ok()
     }
 }
 
