@@ -250,6 +250,19 @@ pub struct Keys {
     pub state: Option<String>,
 }
 
+impl Keys {
+    /// The columns of an entity that belongs to a project.
+    #[must_use]
+    pub fn in_project(organisation_id: OrganisationId, project_id: ProjectId) -> Self {
+        Self {
+            organisation_id: Some(organisation_id),
+            project_id: Some(project_id),
+            owner: project_id.uuid(),
+            ..Self::default()
+        }
+    }
+}
+
 /// An entity that can be stored.
 pub trait Record: Serialize + DeserializeOwned + Clone + std::fmt::Debug + Send + Sync + 'static {
     /// Its kind.

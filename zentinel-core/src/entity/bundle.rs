@@ -1,6 +1,6 @@
 //! Bundles: immutable compiled configuration.
 
-use crate::id::{BundleId, OrganisationId, ProjectId, StatementId, TypedId};
+use crate::id::{BundleId, OrganisationId, ProjectId, StatementId};
 use crate::port::Diagnostic;
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::{Actor, Scope};
@@ -188,12 +188,9 @@ impl Record for Bundle {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             natural_key: Some(self.version.clone()),
             state: Some(self.status.as_str().to_owned()),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }
@@ -251,12 +248,7 @@ macro_rules! bundle_part {
                 self.created_at
             }
             fn keys(&self) -> Keys {
-                Keys {
-                    organisation_id: Some(self.organisation_id),
-                    project_id: Some(self.project_id),
-                    owner: self.project_id.uuid(),
-                    ..Keys::default()
-                }
+                Keys::in_project(self.organisation_id, self.project_id)
             }
         }
     };
@@ -297,11 +289,8 @@ impl Record for BundleStatement {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             natural_key: Some(self.sequence.to_string()),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }

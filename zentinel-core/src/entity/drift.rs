@@ -1,7 +1,7 @@
 //! Drift: a node runs something else than it should.
 
 use super::node::Node;
-use crate::id::{BundleId, DriftEventId, NodeId, OrganisationId, ProjectId, RolloutId, TypedId};
+use crate::id::{BundleId, DriftEventId, NodeId, OrganisationId, ProjectId, RolloutId};
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::{Actor, Scope};
 use crate::value::Timestamp;
@@ -225,13 +225,10 @@ impl Record for DriftEvent {
     fn keys(&self) -> Keys {
         let open = self.is_open();
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             // While it is open no other may be.
             natural_key: open.then(|| self.node_id.to_string()),
             state: Some(if open { DRIFT_ACTIVE } else { DRIFT_RESOLVED }.to_owned()),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }
@@ -259,11 +256,6 @@ impl Record for DriftAlert {
         self.created_at
     }
     fn keys(&self) -> Keys {
-        Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
-            ..Keys::default()
-        }
+        Keys::in_project(self.organisation_id, self.project_id)
     }
 }

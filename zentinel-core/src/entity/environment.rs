@@ -1,7 +1,7 @@
 //! Deployment environments, such as development, staging and production.
 
 use crate::error::{Checks, Result};
-use crate::id::{EnvironmentId, OrganisationId, ProjectId, TypedId};
+use crate::id::{EnvironmentId, OrganisationId, ProjectId};
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::Scope;
 use crate::value::{Slug, Timestamp};
@@ -161,11 +161,8 @@ impl Record for Environment {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             natural_key: Some(self.slug.to_string()),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Freeze windows: time spans in which no rollout starts.
 
 use crate::error::{Checks, Error, Result};
-use crate::id::{EnvironmentId, FreezeWindowId, OrganisationId, ProjectId, TypedId};
+use crate::id::{EnvironmentId, FreezeWindowId, OrganisationId, ProjectId};
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::{Actor, Scope};
 use crate::value::Timestamp;
@@ -213,12 +213,7 @@ impl Record for FreezeWindow {
         self.created_at
     }
     fn keys(&self) -> Keys {
-        Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
-            ..Keys::default()
-        }
+        Keys::in_project(self.organisation_id, self.project_id)
     }
 }
 

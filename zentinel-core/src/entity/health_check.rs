@@ -195,11 +195,8 @@ impl Record for HealthCheck {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             natural_key: Some(self.name.clone()),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }
@@ -298,12 +295,7 @@ impl Record for RolloutProbes {
         self.created_at
     }
     fn keys(&self) -> Keys {
-        Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.rollout_id.uuid(),
-            ..Keys::default()
-        }
+        Keys { owner: self.rollout_id.uuid(), ..Keys::in_project(self.organisation_id, self.project_id) }
     }
 }
 

@@ -257,11 +257,8 @@ impl Record for RegistrationToken {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             lookup_key: Some(self.token_hash.text()),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::credential::CredentialHash;
 use crate::entity::NodeTraffic;
 use crate::error::{Checks, Result};
 use crate::id::{
-    BundleId, EnvironmentId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, StatementId, TypedId,
+    BundleId, EnvironmentId, GroupId, NodeId, OrganisationId, ProjectId, RolloutId, StatementId,
 };
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::Scope;
@@ -283,12 +283,9 @@ impl Record for Node {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             natural_key: Some(self.name.clone()),
             lookup_key: Some(self.key_hash.text()),
-            state: None,
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }
@@ -374,11 +371,8 @@ impl Record for NodeGroup {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             natural_key: Some(self.name.clone()),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }

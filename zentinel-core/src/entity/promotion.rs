@@ -44,11 +44,9 @@ impl Record for BundlePromotion {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
             owner: self.bundle_id.uuid(),
             natural_key: Some(self.environment_id.to_string()),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }
@@ -156,11 +154,8 @@ impl Record for PromotionRule {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             natural_key: Some(format!("{} {}", self.source_environment_id, self.target_environment_id)),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }

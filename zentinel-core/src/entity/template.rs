@@ -1,7 +1,7 @@
 //! Rollout templates: settings of rollouts under a name.
 
 use crate::error::{Checks, Result};
-use crate::id::{OrganisationId, ProjectId, TemplateId, TypedId};
+use crate::id::{OrganisationId, ProjectId, TemplateId};
 use crate::record::{Keys, Record, RecordKind};
 use crate::scope::Scope;
 use crate::value::Timestamp;
@@ -68,12 +68,9 @@ impl Record for RolloutTemplate {
     }
     fn keys(&self) -> Keys {
         Keys {
-            organisation_id: Some(self.organisation_id),
-            project_id: Some(self.project_id),
-            owner: self.project_id.uuid(),
             natural_key: Some(self.name.clone()),
             lookup_key: self.is_default.then(|| Self::default_key(self.project_id)),
-            ..Keys::default()
+            ..Keys::in_project(self.organisation_id, self.project_id)
         }
     }
 }
