@@ -7,6 +7,7 @@ mod all_at_once;
 mod blue_green;
 mod canary;
 mod rolling;
+mod settings;
 
 pub use all_at_once::AllAtOnce;
 pub use blue_green::{BlueGreen, BlueGreenConfig};

@@ -101,7 +101,8 @@ impl Engine {
         loop {
             let query = Query::all(RecordKind::Rollout)
                 .in_states(&[RolloutState::Completed.as_str()])
-                .page(page.clone());
+                .page(page.clone())
+                .uncounted();
             let found = self.store.list::<Rollout>(scope, query).await?;
             let healthy = |rollout: &Rollout| {
                 rollout.bundle_id == bundle

@@ -3,22 +3,18 @@
 use super::census::{note, note_late_activation};
 use super::{NO_TARGET_NODES, error};
 use crate::decision::{Effect, Restore, Rollback, Unrestorable, UnrestorableReason};
-use crate::gate::HEALTHY_STREAK;
+use crate::gate::{Gates, Sample};
 use crate::observation::Observation;
 use crate::plan::derived_rollback_id;
 use crate::transition::{Draft, MOVED_ON, NODE_DELETED, OUTCOME, ROLLED_BACK, ROLLED_BACK_AT, is_out};
-use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use zentinel_core::entity::{
-    AggregateGates, NodeProgress, RolloutError, RolloutNode, RolloutSpec, RolloutState, StepState,
-    TargetSelector, Waiting,
+    AggregateGates, HealthGates, NodeProgress, RolloutError, RolloutNode, RolloutSpec, RolloutState,
+    StepState, TargetSelector, Waiting,
 };
 use zentinel_core::id::NodeId;
 use zentinel_core::{Percent, Timestamp};
-
-/// Older reports do not show that a node is well when an operator advances a step.
-const WELL_LATELY: TimeDelta = TimeDelta::seconds(90);
 
 /// Why a step and its rollout fail.
 pub(super) struct Failure {
@@ -185,15 +181,12 @@ pub(crate) fn advance_held(draft: &mut Draft, observation: &Observation) {
     let Some(place) = draft.state().active() else {
         return;
     };
-    let (bundle, now) = (draft.rollout().bundle_id, draft.now());
-    // No gate is asked here: what has not just said that it is well is left to be looked at later.
-    let well = |id: NodeId| {
-        observation.nodes.get(&id).is_some_and(|facts| {
-            let since = facts.last_seen_at > facts.active_since && facts.active_since.is_some();
-            let fresh = facts.age(now).is_some_and(|age| age <= WELL_LATELY);
-            let well = facts.health.is_healthy() && facts.healthy_streak >= HEALTHY_STREAK;
-            facts.runs(bundle) && facts.is_available() && since && fresh && well
-        })
+    let (bundle_id, now) = (draft.rollout().bundle_id, draft.now());
+    // The rollout's gates are not asked here: a node that does not say that it is well is left to be looked at later.
+    let heartbeat = Gates::of(&HealthGates::heartbeat());
+    let well = |node_id: NodeId| {
+        let facts = observation.nodes.get(&node_id);
+        facts.is_some_and(|facts| heartbeat.judge(&Sample { node_id, bundle_id, facts, now }).is_none())
     };
     complete_step(draft, place, well);
 }

@@ -1,6 +1,7 @@
+use crate::strategy::settings::{Settings, percent, rising_to_100};
 use chrono::TimeDelta;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use zentinel_core::Percent;
 use zentinel_core::entity::RolloutSpec;
 use zentinel_core::error::Checks;
@@ -75,71 +76,25 @@ impl BlueGreenConfig {
     /// Reads settings; complains about each that is wrong and takes its default.
     pub fn read(config: &Value, checks: &mut Checks) -> Self {
         let mut settings = Self::default();
-        let object = match config {
-            Value::Null => return settings,
-            Value::Object(object) => object,
-            _ => {
-                checks.that(FIELD, false, "must be an object");
-                return settings;
-            }
-        };
-        let unknown: Vec<&str> =
-            object.keys().map(String::as_str).filter(|key| !KEYS.contains(key)).take(20).collect();
-        checks.that(FIELD, unknown.is_empty(), format!("unknown keys: {}", unknown.join(", ")));
-        let mut read = Reader { object, checks };
-        read.flag("auto_advance", &mut settings.auto_advance);
-        read.flag("shift_traffic", &mut settings.shift_traffic);
-        read.seconds("advance_delay_seconds", &mut settings.advance_delay_seconds);
-        read.seconds("validation_period_seconds", &mut settings.validation_period_seconds);
-        read.share(&mut settings.green_percentage);
-        read.steps(&mut settings.traffic_steps);
+        let Some(mut read) = Settings::open(config, FIELD, &KEYS, checks) else { return settings };
+        for (key, into) in
+            [("auto_advance", &mut settings.auto_advance), ("shift_traffic", &mut settings.shift_traffic)]
+        {
+            read.set(key, into, Value::as_bool, "must be true or false");
+        }
+        let seconds = |value: &Value| u32::try_from(value.as_u64()?).ok().filter(|value| *value <= LONGEST);
+        for (key, into) in [
+            ("advance_delay_seconds", &mut settings.advance_delay_seconds),
+            ("validation_period_seconds", &mut settings.validation_period_seconds),
+        ] {
+            read.set(key, into, seconds, &format!("must be a whole number from 0 to {LONGEST}"));
+        }
+        let share = |value: &Value| percent(value).filter(|percent| percent.get() < 100);
+        let rule = "must be a whole percentage from 1 to 99";
+        read.set("green_percentage", &mut settings.green_percentage, share, rule);
+        let steps = |value: &Value| rising_to_100(value, MOST_STEPS);
+        let rule = "must be weights from 1 to 100, each larger than the one before, the last one 100";
+        read.set("traffic_steps", &mut settings.traffic_steps, steps, rule);
         settings
     }
-}
-
-struct Reader<'a, 'c> {
-    object: &'a Map<String, Value>,
-    checks: &'c mut Checks,
-}
-
-impl Reader<'_, '_> {
-    fn set<T>(&mut self, key: &str, into: &mut T, of: impl Fn(&Value) -> Option<T>, rule: &str) {
-        match self.object.get(key).filter(|value| !value.is_null()) {
-            None => {}
-            Some(value) => match of(value) {
-                Some(value) => *into = value,
-                None => self.checks.that(FIELD, false, format!("{key} {rule}")),
-            },
-        }
-    }
-
-    fn flag(&mut self, key: &str, into: &mut bool) {
-        self.set(key, into, Value::as_bool, "must be true or false");
-    }
-
-    fn seconds(&mut self, key: &str, into: &mut u32) {
-        let seconds = |value: &Value| u32::try_from(value.as_u64()?).ok().filter(|value| *value <= LONGEST);
-        self.set(key, into, seconds, &format!("must be a whole number from 0 to {LONGEST}"));
-    }
-
-    fn share(&mut self, into: &mut Percent) {
-        let share = |value: &Value| percent(value).filter(|percent| percent.get() < 100);
-        self.set("green_percentage", into, share, "must be a whole percentage from 1 to 99");
-    }
-
-    fn steps(&mut self, into: &mut Vec<Percent>) {
-        let steps = |value: &Value| {
-            let steps: Option<Vec<Percent>> = value.as_array()?.iter().map(percent).collect();
-            steps.filter(|steps| {
-                let rises = steps.windows(2).all(|pair| pair[0].get() < pair[1].get());
-                rises && steps.last().is_some_and(|last| last.get() == 100) && steps.len() <= MOST_STEPS
-            })
-        };
-        let rule = "must be weights from 1 to 100, each larger than the one before, the last one 100";
-        self.set("traffic_steps", into, steps, rule);
-    }
-}
-
-fn percent(value: &Value) -> Option<Percent> {
-    Percent::new(u8::try_from(value.as_u64()?).ok()?).ok()
 }

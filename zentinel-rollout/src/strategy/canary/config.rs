@@ -1,4 +1,5 @@
 use crate::analysis::TrialConfig;
+use crate::strategy::settings::{Settings, rising_to_100};
 use serde_json::Value;
 use zentinel_core::Percent;
 use zentinel_core::entity::RolloutSpec;
@@ -10,6 +11,8 @@ pub const INCONCLUSIVE_PAUSE: &str = "pause";
 pub const INCONCLUSIVE_FAIL: &str = "fail";
 
 const FIELD: &str = "canary_analysis_config";
+/// Most steps.
+const MOST_STEPS: usize = 100;
 const KEYS: [&str; 12] = [
     "steps",
     "error_rate_threshold",
@@ -67,18 +70,7 @@ impl CanaryConfig {
     /// Reads settings; complains about each that is wrong and takes its default.
     pub fn read(config: &Value, checks: &mut Checks) -> Self {
         let mut settings = Self::default();
-        let object = match config {
-            Value::Null => return settings,
-            Value::Object(object) => object,
-            _ => {
-                checks.that(FIELD, false, "must be an object");
-                return settings;
-            }
-        };
-        let unknown: Vec<&str> =
-            object.keys().map(String::as_str).filter(|key| !KEYS.contains(key)).take(20).collect();
-        checks.that(FIELD, unknown.is_empty(), format!("unknown keys: {}", unknown.join(", ")));
-        let mut read = Reader { object, checks };
+        let Some(mut read) = Settings::open(config, FIELD, &KEYS, checks) else { return settings };
         let trial = &mut settings.trial;
         read.number("error_rate_threshold", (0.0, 100.0), &mut trial.error_rate_ceiling);
         read.number("latency_p99_threshold_ms", (0.001, 3_600_000.0), &mut trial.latency_p99_ceiling_ms);
@@ -98,10 +90,16 @@ impl CanaryConfig {
         let mut requests = trial.min_requests as f64;
         read.number("min_requests", (1.0, 1e9), &mut requests);
         trial.min_requests = requests as u64;
-        settings.fails_when_inconclusive = read.inconclusive();
-        if let Some(steps) = read.steps() {
-            settings.steps = steps;
-        }
+        let fails = |value: &Value| match value.as_str()? {
+            INCONCLUSIVE_PAUSE => Some(false),
+            INCONCLUSIVE_FAIL => Some(true),
+            _ => None,
+        };
+        let rule = "must be pause or fail: a canary that nothing is known of never passes";
+        read.set("on_insufficient_data", &mut settings.fails_when_inconclusive, fails, rule);
+        let steps = |value: &Value| rising_to_100(value, MOST_STEPS);
+        let rule = "must be whole percentages, each larger than the one before, up to 100";
+        read.set("steps", &mut settings.steps, steps, rule);
         settings
     }
 }
@@ -109,56 +107,4 @@ impl CanaryConfig {
 fn seconds(minutes: f64) -> u32 {
     // At most a day: see the ranges.
     (minutes * 60.0).round() as u32
-}
-
-struct Reader<'a, 'c> {
-    object: &'a serde_json::Map<String, Value>,
-    checks: &'c mut Checks,
-}
-
-impl Reader<'_, '_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.object.get(key).filter(|value| !value.is_null())
-    }
-
-    fn number(&mut self, key: &str, (least, most): (f64, f64), into: &mut f64) {
-        let Some(value) = self.get(key) else { return };
-        match value.as_f64().filter(|number| (least..=most).contains(number)) {
-            Some(number) => *into = number,
-            None => self.checks.that(FIELD, false, format!("{key} must be a number from {least} to {most}")),
-        }
-    }
-
-    fn inconclusive(&mut self) -> bool {
-        let Some(value) = self.get("on_insufficient_data") else { return false };
-        let word = value.as_str().unwrap_or_default();
-        let known = [INCONCLUSIVE_PAUSE, INCONCLUSIVE_FAIL].contains(&word);
-        let fails = word == INCONCLUSIVE_FAIL;
-        self.checks.that(
-            FIELD,
-            known,
-            "on_insufficient_data must be pause or fail: a canary that nothing is known of never passes",
-        );
-        fails
-    }
-
-    fn steps(&mut self) -> Option<Vec<Percent>> {
-        let value = self.get("steps")?;
-        let steps: Option<Vec<Percent>> = value.as_array().and_then(|items| {
-            let percent = |item: &Value| Percent::new(u8::try_from(item.as_u64()?).ok()?).ok();
-            items.iter().map(percent).collect()
-        });
-        let rises = |steps: &Vec<Percent>| {
-            steps.windows(2).all(|pair| pair[0].get() < pair[1].get())
-                && steps.last().is_some_and(|last| last.get() == 100)
-                && steps.len() <= 100
-        };
-        let steps = steps.filter(rises);
-        self.checks.that(
-            FIELD,
-            steps.is_some(),
-            "steps must be whole percentages, each larger than the one before, up to 100",
-        );
-        steps
-    }
 }
